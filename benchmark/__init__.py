@@ -1,0 +1,5 @@
+"""Measure the whole stack beside its reference, in one run on one machine.
+
+python -m benchmark compare    a deployment against Flask + Gunicorn + Keras, at 1 and at 8 clients
+python -m benchmark startup    how soon a deployment is live, and what it costs in memory
+"""

@@ -1,0 +1,5 @@
+"""The paths of a worker. They are compared exactly, as in Cortex."""
+
+PREDICT_PATHS = ("/", "/predict")
+HEALTH, READY, METRICS = "/healthz", "/readyz", "/metrics"
+PROBE_PATHS = (HEALTH, READY, METRICS)

@@ -1,0 +1,79 @@
+"""What a predictor returned, or what went wrong, as an HTTP response in Cortex's form."""
+
+import copy
+import json
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTask, BackgroundTasks
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cortex.api.paths import PREDICT_PATHS
+from cortex.api.payload import NotJSON
+from cortex.errors import UserError
+
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+def to_response(prediction: Any) -> Response:
+    """Return the response for what ``predict`` returned.
+
+    bytes are sent as they are, str as text, a starlette Response untouched, anything else as JSON, in which NaN is
+    allowed. Raises UserError for what JSON cannot express.
+    """
+    if isinstance(prediction, bytes):
+        return Response(prediction, media_type="application/octet-stream")
+    if isinstance(prediction, str):
+        return Response(prediction, media_type="text/plain")
+    if isinstance(prediction, Response):
+        return copy.copy(prediction)  # user code may keep one and return it again
+    try:
+        return Response(json.dumps(prediction), media_type="application/json")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{error}: please return an object that is JSON serializable (including its nested fields; numpy values "
+            "are not: use .tolist() or float()), a bytes object, a string, or a starlette.responses.Response object"
+        ) from error
+
+
+def then(response: Response, task: BackgroundTask) -> Response:
+    """Return the response with a task to run once it is sent, after those that it has already."""
+    earlier = [response.background] if response.background is not None else []
+    response.background = BackgroundTasks([*earlier, task]) if earlier else task
+    return response
+
+
+def failed() -> Response:
+    """Return the answer to a request on which the predictor failed; why is in the log, not here."""
+    return Response("internal server error", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer with the status and the detail of the HTTPException that the user's code or the routing raised."""
+    assert isinstance(error, HTTPException)  # registered for nothing else
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.url.path in PREDICT_PATHS:
+        headers["Allow"] = "GET, POST"  # two routes, of which the routing names only the first
+    if error.status_code < HTTPStatus.OK or error.status_code in _BODILESS:
+        return Response(status_code=error.status_code, headers=headers)
+    return Response(str(error.detail), error.status_code, headers)
+
+
+async def on_invalid_request(_: Request, error: Exception) -> Response:
+    """Answer 400 with what FastAPI found wrong."""
+    return Response(str(error), HTTPStatus.BAD_REQUEST)
+
+
+async def on_bad_json(_: Request, error: Exception) -> Response:
+    """Answer 400 with the parser's words."""
+    return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+
+
+EXCEPTION_HANDLERS = {
+    HTTPException: on_http_exception,
+    RequestValidationError: on_invalid_request,
+    NotJSON: on_bad_json,
+}

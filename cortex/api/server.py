@@ -1,0 +1,133 @@
+"""One API worker: ``python -m cortex.api.server --spec SPEC.json --worker N [--model-server unix:/path.sock]``.
+
+It runs in the project's directory. It waits for its models, constructs the predictor, and only then accepts connections
+on the listening socket that it inherits as ``CORTEX_LISTEN_FD`` (or on ``--port``). Its supervisor hears of progress
+and readiness over ``NOTIFY_SOCKET``. SIGTERM drains it. Exit codes: 0 after a drain, 3 when it could not start.
+"""
+
+import argparse
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import load_dotenv
+from uvicorn import Config
+
+from cortex import client as clients  # its classes are imported when they are named
+from cortex.api import log
+from cortex.api.app import Worker, create_app
+from cortex.api.drain import DrainProtocol, DrainServer, DrainState
+from cortex.api.predictor import construct, load_class, told
+from cortex.client.base import ModelClient
+from cortex.errors import NotStarted, UserError
+from cortex.notify import notify
+from cortex.spec import APISpec
+
+_KEEP_ALIVE_S = 75  # longer than the proxies in front keep a connection, so that they are the ones to close it
+_BACKLOG = 2048
+_log = logging.getLogger("cortex")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of a worker."""
+
+    spec: Path
+    worker: int
+    model_server: str | None
+    port: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one worker until it is told to stop."""
+    options = _parse(arguments)
+    log.configure()
+    state = DrainState()
+    try:
+        worker = _start(options, state)
+        listener = _listener(options.port)
+        config = _config(worker)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a process ends here, and says why
+        _log.exception("failed to start api")
+        notify(status=f"error: {told(error)}")
+        sys.exit(NotStarted.exit_code)
+    DrainServer(config, state).run(sockets=[listener])
+    worker.pool.shutdown()  # lets every post_predict finish
+    if worker.client is not None:
+        worker.client.close()
+
+
+def _parse(arguments: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(prog="python -m cortex.api.server", description="Run one worker of an API.")
+    parser.add_argument("--spec", type=Path, required=True, help="the API's resolved spec, as JSON")
+    parser.add_argument("--worker", type=int, default=0, help="the number of this worker within its API")
+    parser.add_argument("--model-server", help="where the model server listens: unix:/path.sock or host:port")
+    parser.add_argument("--port", type=int, default=8888, help="used when CORTEX_LISTEN_FD is not set")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def _start(options: Options, state: DrainState) -> Worker:
+    spec = APISpec.model_validate_json(options.spec.read_bytes())
+    project = Path.cwd()
+    load_dotenv(project / ".env", override=False)
+    client = _client(spec, options.model_server)
+    _progress(f"loading the predictor from {spec.predictor.path}")
+    predictor = load_class(spec.predictor, project)
+    pool = ThreadPoolExecutor(spec.predictor.threads_per_process, thread_name_prefix="predict")
+    # in the pool, because some libraries want to be called by the thread that initialized them
+    loaded = pool.submit(construct, predictor, spec.predictor, client).result()
+    notices = tuple(json.loads(os.environ.get("CORTEX_NOTICES", "[]")))
+    return Worker(spec, loaded, pool, client, notices, draining=lambda: state.draining)
+
+
+def _client(spec: APISpec, address: str | None) -> ModelClient | None:
+    models = spec.predictor.models
+    match spec.predictor.type:
+        case "tensorflow":
+            if address is None:
+                raise UserError("a tensorflow predictor needs --model-server unix:/path.sock or host:port")
+            return clients.TensorFlowClient.connect(address, models, _progress)
+        case "onnx":
+            return clients.ONNXClient.load(models, _progress)
+        case "python":
+            return clients.PythonClient(models, spec.predictor.cache_size) if models else None
+
+
+def _progress(line: str) -> None:
+    _log.info("%s", line)
+    notify(status=line)
+
+
+def _listener(port: int) -> socket.socket:
+    inherited = os.environ.get("CORTEX_LISTEN_FD")
+    if inherited is None:
+        return socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
+    listener = socket.socket(fileno=int(inherited))
+    listener.set_inheritable(False)  # what the predictor starts must not keep the port
+    return listener
+
+
+def _config(worker: Worker) -> Config:
+    return Config(
+        create_app(worker),
+        http=DrainProtocol,
+        ws="none",
+        loop="uvloop",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
+
+
+if __name__ == "__main__":
+    main()

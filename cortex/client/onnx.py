@@ -1,0 +1,152 @@
+"""ONNXClient: predictions from ONNX models inside this process, by ONNX Runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cortex.client.base import Progress
+from cortex.client.models import LATEST, choose_name, choose_version, versions_on_disk
+from cortex.errors import NotStarted, UserError
+from cortex.spec import Model
+
+Array = NDArray[Any]
+
+_NUMPY_TYPES = {
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+
+
+class ONNXClient:
+    """Run the models of one API in this process. Safe to use from several threads."""
+
+    def __init__(self, sessions: Mapping[str, Mapping[int, Any]], paths: Mapping[str, Mapping[int, Path]]) -> None:
+        self._sessions = sessions
+        self._paths = paths
+
+    @classmethod
+    def load(cls, models: tuple[Model, ...], progress: Progress) -> "ONNXClient":
+        """Load every version of every model.
+
+        Raises UserError for a missing wheel or file, NotStarted for a model that does not load.
+        """
+        paths = {model.name: _files(Path(model.path)) for model in models}
+        progress("loading the models")
+        sessions = {name: {number: _session(path) for number, path in rows.items()} for name, rows in paths.items()}
+        return cls(sessions, paths)
+
+    def predict(self, model_input: Any, model_name: str | None = None, model_version: str = LATEST) -> list[Any]:
+        """Return the outputs in the model's order, as ONNX Runtime's ``session.run([], ...)`` does.
+
+        ``model_input`` maps each input to an array or a list; the bare value will do for a model with one input. Values
+        are cast and reshaped to the model's inputs. Raises UserError for an input that is missing or does not convert.
+        """
+        name = choose_name(list(self._sessions), model_name)
+        session = self._sessions[name][choose_version(self._sessions[name], model_version, name)]
+        outputs: list[Any] = session.run([], _inputs(session, model_input, name))
+        return outputs
+
+    @property
+    def input_signatures(self) -> dict[str, Any]:
+        """Describe the inputs of each model's latest version: ``{model: {input: {"shape": [...], "type": "..."}}}``."""
+        return {name: _describe(versions[max(versions)]) for name, versions in self._sessions.items()}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Describe every version under ``name-version``. The values survive JSON."""
+        return {
+            f"{name}-{number}": {
+                "disk_path": str(path),
+                "input_signatures": _describe(self._sessions[name][number]),
+                "timestamp": int(path.stat().st_mtime) if path.exists() else None,
+            }
+            for name, rows in self._paths.items()
+            for number, path in sorted(rows.items())
+        }
+
+    def healthy(self) -> bool:
+        """Say yes: the models are part of this process."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: the sessions end with the process."""
+
+
+def _files(path: Path) -> dict[int, Path]:
+    return {number: _file(version) for number, version in versions_on_disk(path).items()}
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = sorted(path.glob("*.onnx"))
+    if len(found) != 1:
+        raise UserError(f"{path}: expected exactly one file ending in .onnx, found {len(found)}")
+    return found[0]
+
+
+def _session(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("ONNX predictors need ONNX Runtime: pip install onnxruntime") from error
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    available = onnxruntime.get_available_providers()
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=[name for name in wanted if name in available])
+    except Exception as error:  # an engine: its own exception types derive from Exception alone
+        raise NotStarted(f"{path}: ONNX Runtime cannot load the model: {error}") from error
+
+
+def _describe(session: Any) -> dict[str, Any]:
+    return {
+        tensor.name: {"shape": list(tensor.shape), "type": _NUMPY_TYPES.get(tensor.type, tensor.type)}
+        for tensor in session.get_inputs()
+    }
+
+
+def _inputs(session: Any, model_input: Any, model: str) -> dict[str, Array]:
+    tensors = session.get_inputs()
+    if len(tensors) == 1 and not isinstance(model_input, Mapping):
+        return {tensors[0].name: _array(tensors[0], model_input, model)}
+    if not isinstance(model_input, Mapping):
+        keys = ", ".join(f'"{tensor.name}"' for tensor in tensors)
+        raise UserError(f"expected model_input to be a dictionary with keys '{keys}' for model '{model}'")
+    for tensor in tensors:
+        if model_input.get(tensor.name) is None:
+            raise UserError(f"missing key '{tensor.name}' for model '{model}'")
+    return {tensor.name: _array(tensor, model_input[tensor.name], model) for tensor in tensors}
+
+
+def _array(tensor: Any, value: Any, model: str) -> Array:
+    wanted = np.dtype(_NUMPY_TYPES[tensor.type])
+    shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
+    try:
+        array = _cast(value, wanted)
+        return array.reshape(shape) if shape.count(-1) <= 1 else array
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"key '{tensor.name}' for model '{model}': failed to convert to numpy array for model '{model}': {error}"
+        ) from error
+
+
+def _cast(value: Any, wanted: np.dtype[Any]) -> Array:
+    if not isinstance(value, np.ndarray):
+        return np.array(value, wanted)
+    if np.issubdtype(value.dtype, np.number) != np.issubdtype(wanted, np.number):
+        raise ValueError(f"expected dtype '{wanted}' but found '{value.dtype}'")
+    return value.astype(wanted, copy=False)

@@ -1,0 +1,143 @@
+"""TensorFlowClient: predictions from TF Serving, or from anything that speaks its protocol."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+
+from cortex.client.base import Progress
+from cortex.client.inputs import to_tensor
+from cortex.client.models import LATEST, choose_name, choose_version
+from cortex.client.outputs import flat_list
+from cortex.client.served import ServedModel, Version, await_models, open_channel, statuses
+from cortex.client.signature import Signature
+from cortex.errors import UserError
+from cortex.protos import predict_pb2, prediction_service_pb2_grpc
+from cortex.spec import Model
+from cortex.tensors import Array, to_array
+
+_PREDICT_TIMEOUT_S = 300.0
+_HEALTH_TIMEOUT_S = 1.0
+
+
+class TensorFlowClient:
+    """Run the models of one API on its model server. Safe to use from several threads, which share one channel.
+
+    A prediction waits for a model server that is restarting, up to 300 seconds. One that was under way when the model
+    server died fails with grpc.RpcError and is not repeated, because it may be what killed it.
+    """
+
+    def __init__(self, channel: grpc.Channel, models: tuple[ServedModel, ...]) -> None:
+        self._channel = channel
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        self._models = {served.model.name: served for served in models}
+
+    @classmethod
+    def connect(cls, address: str, models: tuple[Model, ...], progress: Progress) -> "TensorFlowClient":
+        """Return a client once the model server at ``address`` (``unix:/path`` or ``host:port``) has loaded ``models``.
+
+        Raises NotStarted or UserError, see `cortex.client.served.await_models`.
+        """
+        channel = open_channel(address)
+        try:
+            return cls(channel, await_models(channel, models, progress))
+        except BaseException:
+            channel.close()
+            raise
+
+    def predict(
+        self, model_input: Mapping[str, Any], model_name: str | None = None, model_version: str = LATEST
+    ) -> dict[str, list[Any]]:
+        """Return each output as a flat list, in Cortex's form: int64 as strings, bytes as base64, NaN as words.
+
+        ``model_input`` maps each input of the signature to an array or a (nested) list. Raises UserError for an input
+        that is missing or does not convert, KeyError for an input or an output type that Cortex does not know, and
+        grpc.RpcError when the model server fails.
+        """
+        outputs = self._run(model_input, model_name, model_version)
+        return {name: flat_list(name, proto) for name, proto in outputs.items()}
+
+    def predict_numpy(
+        self, model_input: Mapping[str, Any], model_name: str | None = None, model_version: str = LATEST
+    ) -> dict[str, Array]:
+        """Return each output as an array with its shape and dtype; strings are an object array of bytes.
+
+        Arrays may be read-only. Takes and raises what `predict` does, but knows every dtype and empty outputs.
+        """
+        outputs = self._run(model_input, model_name, model_version)
+        return {name: to_array(proto) for name, proto in outputs.items()}
+
+    @property
+    def input_signatures(self) -> dict[str, Any]:
+        """Describe the inputs of each model's latest version: ``{model: {input: {"shape": [...], "type": "..."}}}``."""
+        return {name: _latest(served).signature.describe() for name, served in self._models.items()}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Describe every loaded version under ``name-version``, as Cortex 0.22 did. The values survive JSON."""
+        return {
+            f"{name}-{number}": _describe(Path(served.model.path) / str(number), version)
+            for name, served in self._models.items()
+            for number, version in sorted(served.versions.items())
+        }
+
+    @property
+    def stub(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
+        """The gRPC stub of TF Serving's PredictionService, for what this class does not do."""
+        return self._stub
+
+    def healthy(self) -> bool:
+        """Say whether the model server answers for its models. Blocks for a second at most."""
+        try:
+            statuses(self._channel, next(iter(self._models)), _HEALTH_TIMEOUT_S, wait_for_ready=False)
+        except grpc.RpcError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the channel; predictions under way fail."""
+        self._channel.close()
+
+    def _run(self, model_input: Mapping[str, Any], model_name: str | None, model_version: str) -> Mapping[str, Any]:
+        name = choose_name(list(self._models), model_name)
+        served = self._models[name]
+        number = choose_version(served.versions, model_version, name)
+        signature = served.versions[number].signature
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = name
+        request.model_spec.signature_name = signature.key
+        if model_version != LATEST:
+            request.model_spec.version.value = number
+        _fill(request, signature, model_input, name)
+        answer = self._stub.Predict(request, timeout=_PREDICT_TIMEOUT_S, wait_for_ready=True)
+        return dict(answer.outputs)
+
+
+def _fill(
+    request: predict_pb2.PredictRequest, signature: Signature, model_input: Mapping[str, Any], model: str
+) -> None:
+    for name in signature.inputs:
+        if not isinstance(model_input, Mapping) or name not in model_input:
+            raise UserError(f"missing key '{name}' for model '{model}'")
+    for name, value in model_input.items():
+        expected = signature.inputs[name]
+        try:
+            request.inputs[name].CopyFrom(to_tensor(value, expected.dtype))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f'key "{name}": {expected.expectation}: {error}') from error
+
+
+def _latest(served: ServedModel) -> Version:
+    return served.versions[max(served.versions)]
+
+
+def _describe(path: Path, version: Version) -> dict[str, Any]:
+    return {
+        "disk_path": str(path),
+        "signature_def": {key: json_format.MessageToDict(value) for key, value in version.signatures.items()},
+        "signature_key": version.signature.key,
+        "input_signatures": version.signature.describe(),
+        "timestamp": int(path.stat().st_mtime) if path.exists() else None,
+    }

@@ -1,0 +1,60 @@
+"""How the CLI tells a supervisor what to do.
+
+One command per connection to a Unix socket, as one line of JSON. The supervisor answers with lines of JSON:
+``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}`` or ``{"error": "..."}``.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cortex.errors import CortexError, UserError
+
+MAX_LINE = 2**24
+Handler = Callable[[dict[str, Any]], AsyncIterator[str]]
+
+
+async def serve(path: Path, handler: Handler) -> asyncio.Server:
+    """Serve commands at ``path``: ``handler`` yields progress lines, and raises UserError when the command fails."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def answer(**fields: Any) -> None:
+            writer.write(json.dumps(fields).encode() + b"\n")
+
+        try:
+            async for line in handler(json.loads(await reader.readline())):
+                answer(progress=line)
+            answer(done=True)
+        except UserError as error:
+            answer(error=str(error))
+        except (ValueError, KeyError, TypeError) as error:
+            answer(error=f"the supervisor did not understand the command: {error!r}")
+        finally:
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            writer.close()
+
+    path.unlink(missing_ok=True)
+    return await asyncio.start_unix_server(connected, path, limit=MAX_LINE)
+
+
+def command(path: Path, request: dict[str, Any]) -> Iterator[str]:
+    """Send one command and yield its progress; UserError has its own words, CortexError says it is silent."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            for line in connection.makefile("rb"):
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise UserError(answer["error"])
+                if "done" in answer:
+                    return
+                yield answer["progress"]
+        except OSError as error:
+            raise CortexError(f"the supervisor does not answer at {path}: {error.strerror or error}") from None
+    raise CortexError("the supervisor ended before it answered; see its log")

@@ -1,0 +1,85 @@
+"""A deployed API over HTTP: its predictions and what it says about itself."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from cortex.errors import UserError
+
+if TYPE_CHECKING:
+    import requests
+
+    from cortex.environments.base import API
+
+_PREDICT_TIMEOUT = 600.0
+_SUMMARY_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """Describe one input of one model of an API; ``shape`` has -1 for a dimension of any size."""
+
+    model: str
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+def read_sample(file: Path) -> bytes:
+    """Return a file's bytes as they are. UserError unless they are JSON."""
+    try:
+        text = file.read_bytes()
+        json.loads(text)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not valid JSON: {error}") from error
+    return text
+
+
+def predict(api: "API", sample: bytes) -> bytes:
+    """Post JSON to an API and return the body of its answer. UserError unless it is live and answers with 200."""
+    name = api.spec.name
+    if api.status != "live":
+        why = f": {api.reason}" if api.reason else ""
+        raise UserError(f"{name} is updating{why}" if api.status == "updating" else f"{name} is not live{why}")
+    answer = _request("POST", api, _PREDICT_TIMEOUT, data=sample, headers={"Content-Type": "application/json"})
+    if answer.status_code != 200:
+        raise UserError(answer.text.strip() or f"empty response (status code {answer.status_code})")
+    return answer.content
+
+
+def model_inputs(api: "API") -> tuple[ModelInput, ...]:
+    """Ask an API what its models take; nothing for an API without models. UserError when it does not say."""
+    answer = _request("GET", api, _SUMMARY_TIMEOUT)
+    try:
+        signatures = answer.json().get("model_signatures", {})
+        return tuple(
+            ModelInput(model, name, str(tensor["type"]), tuple(tensor["shape"]))
+            for model, inputs in sorted(signatures.items())
+            for name, tensor in sorted(inputs.items())
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{api.spec.name}: GET {api.endpoint} has no summary (status {answer.status_code})") from error
+
+
+def _request(method: str, api: "API", timeout: float, **options: Any) -> "requests.Response":
+    import requests  # 60 ms that commands without HTTP need not pay
+
+    with requests.Session() as session:
+        session.trust_env = not _is_local(api.endpoint)  # a proxy cannot reach this machine's loopback
+        try:
+            return session.request(method, api.endpoint, timeout=timeout, allow_redirects=False, **options)
+        except requests.Timeout as error:
+            raise UserError(f"{api.spec.name}: no answer from {api.endpoint} within {timeout:g} seconds") from error
+        except requests.RequestException as error:
+            raise UserError(
+                f"{api.spec.name}: no answer from {api.endpoint} ({type(error).__name__}); "
+                f"`cortex logs {api.spec.name}` may tell why"
+            ) from error
+
+
+def _is_local(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")

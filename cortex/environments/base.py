@@ -1,0 +1,94 @@
+"""What every environment can do with an API, and the values that it answers with.
+
+An environment is where a plan runs: ``local`` (processes on this machine), ``docker``, ``kubernetes``. The CLI knows
+only this module.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cortex.spec import APISpec, Config
+
+Progress = Callable[[str], None]
+"""Called with one line for a person each time what is awaited changes ("waiting for the model server ...")."""
+
+
+@dataclass(frozen=True)
+class NetworkStats:
+    """Count what an API answered since its revision started: by status class, with the mean latency in milliseconds."""
+
+    code_2xx: int = 0
+    code_4xx: int = 0
+    code_5xx: int = 0
+    latency_ms: float | None = None
+
+    @property
+    def total(self) -> int:
+        return self.code_2xx + self.code_4xx + self.code_5xx
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """Describe one process of a live revision: a worker or a model server."""
+
+    name: str
+    pid: int | None
+    state: str
+    """``starting``, ``ready``, ``waiting to restart`` or ``stopped``."""
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class API:
+    """Describe one deployed API as `cortex get` shows it."""
+
+    spec: APISpec
+    api_id: str
+    """The live revision, or the one being started when none is live yet."""
+    status: str
+    """``live``, ``updating``, ``error`` or ``error (out of memory)``."""
+    endpoint: str
+    last_updated: float
+    """Seconds since the epoch."""
+    reason: str = ""
+    """Why the status is not ``live``: what is awaited, or what went wrong."""
+    notices: tuple[str, ...] = ()
+    """What its owner must know although it is live: random weights, a GPU that is missing, a failed update."""
+    processes: tuple[ProcessStatus, ...] = ()
+    stats: NetworkStats = field(default_factory=NetworkStats)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Say what one API's deployment came to: ``message`` always, ``error`` when it failed, ``api`` when it is known."""
+
+    name: str
+    message: str
+    error: str = ""
+    api: API | None = None
+
+
+class Environment(Protocol):
+    """Run APIs somewhere. Every method raises `UserError` for what the user can mend."""
+
+    name: str
+    provider: str
+
+    def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
+        """Bring every API of a yaml to its new revision; yield what came of each once it is live or has failed."""
+
+    def apis(self) -> tuple[API, ...]:
+        """Return every deployed API, sorted by name."""
+
+    def api(self, name: str) -> API:
+        """Return one API; UserError ``NAME is not deployed`` when there is none."""
+
+    def logs(self, name: str, *, follow: bool) -> Iterator[str]:
+        """Yield the log lines of all processes of an API, oldest first, without line ends; forever when ``follow``."""
+
+    def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
+        """Restart an API on the revision it has, without losing a request."""
+
+    def delete(self, name: str, *, keep_cache: bool) -> str:
+        """Stop an API, remove everything it left, and return ``deleting NAME``."""

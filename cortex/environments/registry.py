@@ -1,0 +1,195 @@
+"""Which environments there are: a table of providers, imported when chosen, and the user's choice among them.
+
+The choice is kept in ``CORTEX_HOME/cli.yaml``, in the layout that Cortex gave this file, so one that Cortex wrote is
+read too. What it holds beyond names and providers is left as it is.
+"""
+
+import contextlib
+import fcntl
+import importlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cortex.errors import CortexError, UserError
+
+if TYPE_CHECKING:
+    from cortex.environments.base import Environment
+
+LOCAL = "local"
+PROVIDERS: Mapping[str, str] = {LOCAL: "cortex.environments.local:LocalEnvironment"}
+"""Provider to ``module:Class``; the class is called with the home directory."""
+
+
+def cortex_home() -> Path:
+    """Return the absolute path of the state directory: ``CORTEX_HOME``, or ``~/.cortex``."""
+    try:
+        return Path(os.environ.get("CORTEX_HOME") or "~/.cortex").expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError("there is no home directory; set CORTEX_HOME to a directory for cortex's state") from error
+
+
+@dataclass(frozen=True)
+class Configured:
+    """Name one environment and what provides it."""
+
+    name: str
+    provider: str
+    default: bool
+
+
+class Registry:
+    """Read and change the environments under ``home``; ``local`` is always one of them, and the first default."""
+
+    def __init__(self, home: Path, providers: Mapping[str, str] = PROVIDERS) -> None:
+        self._home = home
+        self._providers = providers
+        self._file = home / "cli.yaml"
+
+    def configured(self) -> tuple[Configured, ...]:
+        """Return every configured environment, sorted by name."""
+        return _environments(self._read())
+
+    def runnable(self) -> tuple[Configured, ...]:
+        """Return the environments whose provider is part of this project."""
+        return tuple(entry for entry in self.configured() if entry.provider in self._providers)
+
+    def named(self, name: str | None) -> Configured:
+        """Return an environment by name, or the default one. UserError when there is none of that name."""
+        for entry in self.configured():
+            if (entry.name == name) if name else entry.default:
+                return entry
+        raise UserError(f'unable to find environment named "{name}"; `cortex env list` shows those that are configured')
+
+    def open(self, entry: Configured) -> "Environment":
+        """Import the environment's class and return an instance. UserError when its provider is unknown."""
+        self._check_runnable(entry)
+        module, _, name = self._providers[entry.provider].partition(":")
+        try:
+            create: Callable[[Path], Environment] = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise CortexError(f"the {entry.provider} environment needs the package {error.name}: install it") from error
+        return create(self._home)
+
+    def configure(self, name: str, provider: str | None) -> str:
+        """Add an environment, or change its provider (when None: the provider of the same name)."""
+        provider = provider or name
+        if provider not in self._providers:
+            raise UserError(self._unknown(provider))
+        if (name == LOCAL) != (provider == LOCAL):
+            raise UserError(f'"{name}": the environment that the {LOCAL} provider runs must be named {LOCAL}, no other')
+        with self._change() as document:
+            others = [raw for raw in document["environments"] if raw["name"] != name]
+            document["environments"] = [*others, {"name": name, "provider": provider}]
+        return f"configured {name} environment"
+
+    def set_default(self, name: str) -> str:
+        """Make an environment the one that commands use when they name none. UserError when it cannot run anything."""
+        with self._change() as document:
+            _check_name(document, name)
+            self._check_runnable(self.named(name))
+            if document["default_environment"] == name:
+                return f"{name} is already the default environment"
+            document["default_environment"] = name
+        return f"set {name} as the default environment"
+
+    def delete(self, name: str) -> str:
+        """Forget an environment's configuration; what it runs is left alone. ``local`` is cleared, never removed."""
+        with self._change() as document:
+            _check_name(document, name)
+            document["environments"] = [raw for raw in document["environments"] if raw["name"] != name]
+            was_default = name != LOCAL and document["default_environment"] == name
+            if was_default:
+                document["default_environment"] = LOCAL
+        if name == LOCAL:
+            return f"cleared the {LOCAL} environment configuration"
+        message = f"deleted the {name} environment configuration"
+        return f"{message}\nset {LOCAL} as the default environment" if was_default else message
+
+    def _check_runnable(self, entry: Configured) -> None:
+        if entry.provider not in self._providers:
+            raise UserError(
+                f"{entry.name} environment: {self._unknown(entry.provider)}; choose another environment with --env, "
+                f"or for good with `cortex env default {LOCAL}`"
+            )
+
+    def _unknown(self, provider: str) -> str:
+        return f'the provider "{provider}" is not part of this project (there is: {", ".join(sorted(self._providers))})'
+
+    def _read(self) -> dict[str, Any]:
+        """Return the file's document with both of our keys present and checked."""
+        import yaml  # 20 ms that `cortex version` and `--help` need not pay
+
+        try:
+            document = yaml.safe_load(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            document = None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self._file}: cannot be read: {error}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"{self._file}: invalid yaml: {' '.join(str(error).split())}") from error
+        return _checked({} if document is None else document, self._file)
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[dict[str, Any]]:
+        """Lend the document for changing under a lock, and replace the file in one step if it did change."""
+        import yaml
+
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            with (self._home / "cli.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                document = self._read()
+                before = yaml.safe_dump(document, sort_keys=False)
+                yield document
+                after = yaml.safe_dump(document, sort_keys=False)
+                if after != before:
+                    _replace(self._file, after)
+        except OSError as error:
+            raise UserError(f"{self._file}: cannot be written: {error}") from error
+
+
+def _checked(document: object, file: Path) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise UserError(f"{file}: must be a map with the keys default_environment and environments")
+    entries = document.get("environments") or []
+    if not isinstance(entries, list):
+        raise UserError(f"{file}: environments: must be a list")
+    names: list[str] = []
+    for index, entry in enumerate(entries):
+        for key in ("name", "provider"):
+            if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
+                raise UserError(f"{file}: environments[{index}]: {key}: must be a string")
+        if entry["name"] in names:
+            raise UserError(f'{file}: environments[{index}]: name: "{entry["name"]}" is there twice')
+        names.append(entry["name"])
+    default = document.get("default_environment") or LOCAL
+    if default != LOCAL and default not in names:
+        raise UserError(f'{file}: default_environment: there is no environment named "{default}"')
+    return {**document, "default_environment": default, "environments": entries}
+
+
+def _environments(document: Mapping[str, Any]) -> tuple[Configured, ...]:
+    providers = {LOCAL: LOCAL} | {raw["name"]: raw["provider"] for raw in document["environments"]}
+    default = document["default_environment"]
+    return tuple(Configured(name, providers[name], name == default) for name in sorted(providers))
+
+
+def _check_name(document: Mapping[str, Any], name: str) -> None:
+    if name not in {entry.name for entry in _environments(document)}:
+        raise UserError(f"{name} environment is not configured; `cortex env list` shows those that are")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,168 @@
+"""What the local environment keeps under ``CORTEX_HOME``, and who may touch it.
+
+CORTEX_HOME/
+  apis/NAME/status.json            written by the API's supervisor
+  apis/NAME/port                   assigned when it was first deployed
+  apis/NAME/logs/PROCESS.log
+  apis/NAME/revisions/ID/          spec.json, resolved.json, notices.json, and project/: a copy
+  model_cache/DIGEST/              models, shared by the APIs that use them
+  locks/NAME                       held while a command changes an API
+  run/NAME/                        sockets, for as long as the supervisor lives
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from cortex.errors import UserError
+from cortex.spec import APISpec
+from cortex.status import Status
+
+_SOCKET_PATH_LIMIT = 107  # sun_path of Linux, less the closing zero
+_LONGEST_SOCKET = "/000000/model-server-000.sock"
+_GONE = "its supervisor is not running (killed, or the machine was restarted); run `cortex deploy` again"
+
+
+class Home:
+    """Find everything under one ``CORTEX_HOME``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model_cache = root / "model_cache"
+
+    def apis(self) -> list["APIDirectory"]:
+        """Return the directories of all deployed APIs, sorted by name."""
+        names = sorted(path.parent.name for path in self.root.glob("apis/*/status.json"))
+        return [self.api(name) for name in names]
+
+    def find(self, name: str) -> "APIDirectory":
+        """Return the directory of one deployed API; UserError when there is none."""
+        for api in self.apis():
+            if api.name == name:
+                return api
+        raise UserError(f"{name} is not deployed")
+
+    def api(self, name: str) -> "APIDirectory":
+        """Return where an API is, or would be."""
+        return APIDirectory(self.root, name)
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold ``name`` against other commands; the lock goes with this process. UserError when it is taken."""
+        path = self.root / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while (descriptor := _locked(path, wait=wait)) is None:
+            pass  # its last holder removed the file between our open and our lock
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _locked(path: Path, *, wait: bool) -> int | None:
+    """Return the descriptor of a lock file that is locked and still the one at ``path``, None when it is not."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(f"another cortex command is changing {path.name}; try again when it is done") from None
+    os.close(descriptor)
+    return None
+
+
+class APIDirectory:
+    """Find everything of one API. Nothing is made before it is needed."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name = name
+        self.path = root / "apis" / name
+        self.logs = self.path / "logs"
+        self._root = root
+
+    @cached_property
+    def run_dir(self) -> Path:
+        """Where the sockets are: near the rest, or below the temporary directory when that is too long for them."""
+        near = self._root / "run" / self.name
+        if len(os.fsencode(near)) + len(_LONGEST_SOCKET) <= _SOCKET_PATH_LIMIT:
+            return near
+        digest = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:8]
+        return Path(tempfile.gettempdir()) / f"cortex-{os.getuid()}-{digest}" / self.name
+
+    @property
+    def control(self) -> Path:
+        return self.run_dir / "control.sock"
+
+    def port(self) -> int:
+        """Return the port that is assigned to the API, 0 before it has one."""
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.path / "port").read_text())
+        return 0
+
+    def assign_port(self, port: int) -> None:
+        """Record the API's port, so that it keeps it and no other API takes it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "port").write_text(str(port))
+
+    def revision(self, revision: str) -> Path:
+        """Return the directory of one revision."""
+        return self.path / "revisions" / revision
+
+    def spec(self, revision: str) -> APISpec:
+        """Read the spec of a revision as the user wrote it."""
+        return _read(self.revision(revision) / "spec.json")
+
+    def resolved(self, revision: str) -> APISpec:
+        """Read the spec of a revision with its models where the cache has them."""
+        return _read(self.revision(revision) / "resolved.json")
+
+    def all_resolved(self) -> list[APISpec]:
+        """Read the resolved specs of every revision that is still on disk."""
+        return [_read(path) for path in self.path.glob("revisions/*/resolved.json")]
+
+    def status(self) -> Status | None:
+        """Return what the supervisor last said, corrected when it is no longer there to say it; None before it did."""
+        try:
+            status = Status.load(self.path / "status.json")
+        except (OSError, ValueError):
+            return None
+        if status.status.startswith("error") and not status.processes:
+            return status
+        if supervisor(status) is None:
+            return dataclasses.replace(status, status="error", reason=_GONE, processes=())
+        return status
+
+    def remove(self) -> None:
+        """Remove the API's files and sockets; its supervisor has ended before."""
+        for path in (self.path, self.run_dir):
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+
+def _read(path: Path) -> APISpec:
+    return APISpec.model_validate_json(path.read_text())
+
+
+def supervisor(status: Status) -> psutil.Process | None:
+    """Return the supervisor that wrote a status, unless it is gone; a stranger with its old pid is not it."""
+    try:
+        process = psutil.Process(status.supervisor)
+        same = abs(process.create_time() - status.supervisor_started) < 0.01
+    except psutil.NoSuchProcess:
+        return None
+    return process if same and process.status() != psutil.STATUS_ZOMBIE else None

@@ -1,0 +1,79 @@
+"""Base paths: the version directories in them, and which of those a policy serves."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cortex.model_server.config import AllVersions, LatestVersions, ModelConfig, Policy
+
+_log = logging.getLogger(__name__)
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_LARGEST = 2**63 - 1
+
+
+class BasePaths:
+    """Look at base paths again and again, and warn of what is wrong with one only when that changes."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def wanted(self, model: ModelConfig) -> dict[int, Path] | None:
+        """Return the directories of the versions to serve, newest first, or None when the base path cannot be read.
+
+        A path that cannot be read changes nothing: a file system that goes away for a while must not unload a model.
+        """
+        try:
+            found = find(model.base_path)
+        except OSError as error:
+            self._warn(
+                model.name,
+                "FileSystemStoragePathSource encountered a filesystem access error: "
+                f"Could not find base path {model.base_path} for servable {model.name} with error {error}",
+            )
+            return None
+        wanted, absent = select(found, model.policy)
+        if not wanted:
+            self._warn(
+                model.name,
+                f"No versions of servable {model.name} found under base path {model.base_path}. "
+                "Did you forget to name your leaf directory as a number (eg. '/1/')?",
+            )
+        elif absent:
+            self._warn(model.name, f"Versions {absent} of servable {model.name} were asked for, but are not there")
+        else:
+            self._said.pop(model.name, None)
+        return {number: found[number] for number in wanted}
+
+    def _warn(self, name: str, message: str) -> None:
+        if self._said.get(name) != message:
+            _log.warning("%s", message)
+            self._said[name] = message
+
+
+def find(base: Path) -> dict[int, Path]:
+    """Return the version directories of a base path by number: those whose name is an integer (00000123 is 123).
+
+    Raises OSError when the base path cannot be read.
+    """
+    found: dict[int, Path] = {}
+    for entry in sorted(base.iterdir()):
+        if not _NUMBER.fullmatch(entry.name) or int(entry.name) > _LARGEST or not entry.is_dir():
+            continue
+        if int(entry.name) in found:
+            _log.warning(
+                "Duplicate version directories %s and %s: the second is ignored", found[int(entry.name)], entry
+            )
+            continue
+        found[int(entry.name)] = entry
+    return found
+
+
+def select(found: Mapping[int, Path], policy: Policy) -> tuple[list[int], list[int]]:
+    """Return the versions that the policy serves, newest first, and those it asks for that are not there."""
+    newest = sorted(found, reverse=True)
+    if isinstance(policy, AllVersions):
+        return newest, []
+    if isinstance(policy, LatestVersions):
+        return newest[: policy.count], []
+    return [number for number in newest if number in policy.versions], sorted(policy.versions - set(found))

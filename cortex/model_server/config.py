@@ -1,0 +1,109 @@
+"""Which models to serve: TF Serving's ModelServerConfig, as a text proto in a file or as a message."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from cortex.model_server.status import StatusError, invalid
+from cortex.protos import model_server_config_pb2
+
+_PLATFORM = "tensorflow"
+
+
+@dataclass(frozen=True)
+class LatestVersions:
+    """Serve the newest ``count`` versions."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class AllVersions:
+    """Serve every version there is."""
+
+
+@dataclass(frozen=True)
+class SpecificVersions:
+    """Serve these versions and no other."""
+
+    versions: frozenset[int]
+
+
+Policy = LatestVersions | AllVersions | SpecificVersions
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model: its name, the directory of its versions, which of them to serve, and names for some of them."""
+
+    name: str
+    base_path: Path
+    policy: Policy = field(default_factory=LatestVersions)
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def read(path: Path) -> tuple[ModelConfig, ...] | None:
+    """Read a ``--model_config_file``; None when it holds no list at all, which asks for no action.
+
+    Raises StatusError (INVALID_ARGUMENT); protobuf's reason is part of the text.
+    """
+    message = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(path.read_text(), message)
+    except text_format.ParseError as error:
+        raise invalid(
+            f"Invalid protobuf file: '{path}': Error parsing text-format {message.DESCRIPTOR.full_name}: {error}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise invalid(f"Failed to read ModelServerConfig file: {path}: {error}") from error
+    if message.HasField("custom_model_config"):
+        raise invalid("ModelServer does not yet support custom model config.")
+    return parse(message.model_config_list) if message.HasField("model_config_list") else None
+
+
+def parse(message: model_server_config_pb2.ModelConfigList) -> tuple[ModelConfig, ...]:
+    """Return the models of a list, checked as TF Serving checks them. Raises StatusError (INVALID_ARGUMENT)."""
+    models = tuple(_model(entry) for entry in message.config)
+    _check_names(models)
+    return models
+
+
+def _check_names(models: Sequence[ModelConfig]) -> None:
+    names = [model.name for model in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise invalid(f"Illegal to list model {name} multiple times in config list")
+
+
+def _model(entry: model_server_config_pb2.ModelConfig) -> ModelConfig:
+    if not entry.name:
+        raise invalid(f"A model of the config list has no name (base_path {entry.base_path!r})")
+    if entry.model_platform not in ("", _PLATFORM):
+        raise invalid(
+            f"Model {entry.name} has model_platform {entry.model_platform!r}; only {_PLATFORM!r} is supported"
+        )
+    base_path = Path(entry.base_path.removeprefix("file://"))
+    if not base_path.is_absolute():
+        raise _relative(entry)
+    return ModelConfig(entry.name, base_path, _policy(entry), dict(entry.version_labels))
+
+
+def _relative(entry: model_server_config_pb2.ModelConfig) -> StatusError:
+    return invalid(
+        f"Expected model {entry.name} to have an absolute path or URI; got base_path()={entry.base_path}"
+        + (" (of URIs, only file:// is supported)" if "://" in entry.base_path else "")
+    )
+
+
+def _policy(entry: model_server_config_pb2.ModelConfig) -> Policy:
+    policy = entry.model_version_policy
+    kind = policy.WhichOneof("policy_choice")
+    if kind == "all":
+        return AllVersions()
+    if kind == "specific":
+        return SpecificVersions(frozenset(policy.specific.versions))
+    if kind == "latest" and policy.latest.num_versions < 0:
+        raise invalid(f"Model {entry.name}: latest.num_versions must not be negative")
+    return LatestVersions(policy.latest.num_versions or 1) if kind == "latest" else LatestVersions()

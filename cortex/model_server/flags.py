@@ -1,0 +1,162 @@
+"""The command line: every flag of tensorflow_model_server, spelled and defaulted as there, and a few of ours."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from cortex.errors import UserError
+from cortex.model_server.engines.selection import AUTO, ENGINES, PRECISIONS
+
+_CPUS = os.cpu_count() or 1
+_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
+
+
+class BadFlag(UserError):
+    """Say which flag has a value that cannot be read."""
+
+
+def _flag(default: Any, text: str, *, choices: Sequence[str] = ()) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices), "idle": False})
+
+
+def _idle(default: Any, text: str) -> Any:
+    """Declare a flag that is accepted, so that start scripts keep working, and changes nothing here."""
+    return dataclasses.field(default=default, metadata={"help": text, "choices": (), "idle": True})
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The parsed command line, one field per flag."""
+
+    port: int = _flag(8500, "TCP port to listen on for gRPC/HTTP API. Disabled if port set to zero.")
+    grpc_socket_path: str = _flag("", "If non-empty, listen to a UNIX socket for gRPC API on the given path.")
+    grpc_max_threads: int = _flag(4 * _CPUS, "Max threads of the gRPC server.")
+    grpc_channel_arguments: str = _flag("", "Comma separated gRPC channel arguments: k=v,k=v.")
+    rest_api_port: int = _flag(0, "Port to listen on for HTTP/REST API. If set to zero HTTP/REST API is not exported.")
+    rest_api_num_threads: int = _flag(4 * _CPUS, "Threads for HTTP/REST API processing.")
+    rest_api_timeout_in_ms: int = _flag(30000, "Timeout for HTTP/REST API calls.")
+    rest_api_enable_cors_support: bool = _flag(False, "Send CORS headers with every HTTP/REST answer.")
+    rest_api_max_body_bytes: int = _flag(256 * 2**20, "Largest HTTP/REST request body, once inflated (ours).")
+    enable_batching: bool = _flag(False, "Join requests to batches.")
+    batching_parameters_file: str = _flag("", "Text proto of BatchingParameters; needs --enable_batching.")
+    enable_per_model_batching_parameters: bool = _idle(False, "Read batching_params.pbtxt of each version directory.")
+    model_config_file: str = _flag("", "Text proto of ModelServerConfig; --model_name and --model_base_path give way.")
+    model_config_file_poll_wait_seconds: int = _flag(0, "Interval between polls of --model_config_file; 0 for none.")
+    model_name: str = _flag("default", "Name of the model; ignored with --model_config_file.")
+    model_base_path: str = _flag("", "Path of the model's version directories; ignored with --model_config_file.")
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        False, "Allow an unused label to be given to a version that does not serve yet."
+    )
+    num_load_threads: int = _flag(0, "Versions loaded at once; 0 for four.")
+    num_unload_threads: int = _idle(0, "Versions unloaded at once.")
+    max_num_load_retries: int = _flag(5, "Retries of a load that failed.")
+    load_retry_interval_micros: int = _flag(60_000_000, "Time between retries of a load, in microseconds.")
+    file_system_poll_wait_seconds: int = _flag(1, "Interval between polls of the base paths; 0 polls once.")
+    flush_filesystem_caches: bool = _idle(True, "Flush filesystem caches after the first load.")
+    tensorflow_session_parallelism: int = _flag(0, "Threads of a TensorFlow session, intra-op and inter-op.")
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one TensorFlow operation; 0 lets TensorFlow choose.")
+    tensorflow_inter_op_parallelism: int = _flag(0, "TensorFlow operations at once; 0 lets TensorFlow choose.")
+    tensorflow_session_config_file: str = _flag("", "Text proto of TensorFlow's ConfigProto.")
+    platform_config_file: str = _idle("", "Text proto of PlatformConfigMap.")
+    per_process_gpu_memory_fraction: float = _flag(0.0, "Share of the GPU's memory for TensorFlow; 0 lets it choose.")
+    saved_model_tags: str = _flag("serve", "Comma separated tags of the graph to load from a SavedModel.")
+    ssl_config_file: str = _flag("", "Text proto of SSLConfig: TLS, or mTLS, for gRPC.")
+    use_alts_credentials: bool = _flag(False, "Google ALTS credentials; refused.")
+    enable_model_warmup: bool = _flag(True, "Replay the requests of assets.extra, and check recorded answers.")
+    num_request_iterations_for_warmup: int = _flag(0, "Times each recorded request is replayed; 0 is once.")
+    monitoring_config_file: str = _idle("", "Text proto of MonitoringConfig.")
+    remove_unused_fields_from_bundle_metagraph: bool = _idle(True, "Drop what a loaded graph does not need.")
+    prefer_tflite_model: bool = _idle(False, "Prefer model.tflite to saved_model.pb.")
+    num_tflite_pools: int = _idle(_CPUS, "TF Lite interpreter pools.")
+    num_tflite_interpreters_per_pool: int = _idle(1, "TF Lite interpreters in a pool.")
+    enable_signature_method_name_check: bool = _idle(False, "Refuse signatures of an unknown method name.")
+    enable_profiler: bool = _idle(True, "Serve TensorFlow's profiler.")
+    thread_pool_factory_config_file: str = _idle("", "Text proto of ThreadPoolConfig.")
+    mixed_precision: str = _flag("", "bfloat16 lets TensorFlow compute in mixed precision.", choices=("", "bfloat16"))
+    xla_cpu_compilation_enabled: bool = _idle(False, "Compile for the CPU with XLA.")
+    xla_gpu_compilation_enabled: bool = _idle(False, "Compile for the GPU with XLA.")
+    skip_initialize_tpu: bool = _idle(False, "Do not initialize TPUs.")
+    enable_grpc_healthcheck_service: bool = _idle(False, "Serve grpc.health.v1.")
+    enable_serialization_as_tensor_content: bool = _flag(False, "Send outputs as tensor_content.")
+    engine: str = _flag(AUTO, "What runs the models (ours).", choices=(AUTO, *ENGINES))
+    precision: str = _flag(AUTO, "What the engine computes in (ours).", choices=PRECISIONS)
+    inference_threads: int = _flag(0, "CPU threads for one request; 0 for all (ours).")
+    version: bool = _flag(False, "Print the version and exit.")
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Flags)}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The flags, the arguments that are none, and the names of the flags that were given."""
+
+    flags: Flags
+    unknown: tuple[str, ...]
+    given: frozenset[str]
+
+    @property
+    def not_in_effect(self) -> list[str]:
+        """The flags that were given a value other than their default, and change nothing here."""
+        return sorted(
+            name
+            for name in self.given
+            if _FIELDS[name].metadata["idle"] and getattr(self.flags, name) != _FIELDS[name].default
+        )
+
+
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """Parse ``--flag=value``, ``--flag value`` and, for booleans, ``--flag``. Raises BadFlag for a bad value."""
+    values: dict[str, Any] = {}
+    unknown: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, separator, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or name not in _FIELDS:
+            unknown.append(argument)
+        elif separator:
+            values[name] = _value(name, text)
+        elif _FIELDS[name].type is bool:
+            values[name] = True
+        elif rest:
+            values[name] = _value(name, rest.pop(0))
+        else:
+            raise BadFlag(f"--{name} needs a value")
+    return CommandLine(Flags(**values), tuple(unknown), frozenset(values))
+
+
+def print_usage(out: TextIO | None = None) -> None:
+    """Print every flag with its default, type and meaning; to stdout unless told otherwise."""
+    out = out or sys.stdout
+    print("usage: python -m cortex.model_server\nFlags:", file=out)
+    for name, field in _FIELDS.items():
+        default = str(field.default).lower() if field.type is bool else field.default
+        idle = " (no effect here)" if field.metadata["idle"] else ""
+        print(f"\t--{name}={default}\t{_type(name).__name__}\t{field.metadata['help']}{idle}", file=out)
+
+
+def _type(name: str) -> type:
+    kind = _FIELDS[name].type
+    assert isinstance(kind, type)
+    return kind
+
+
+def _value(name: str, text: str) -> Any:
+    kind, choices = _type(name), _FIELDS[name].metadata["choices"]
+    if kind is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise BadFlag(f"--{name} must be true or false, not {text!r}")
+        return text.lower() in _TRUE
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise BadFlag(f"--{name} must be of type {kind.__name__}, not {text!r}") from error
+    if choices and value not in choices:
+        raise BadFlag(f"--{name} must be one of {', '.join(filter(None, choices))}, not {text!r}")
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise BadFlag(f"--{name} is out of range: {text}")
+    return value

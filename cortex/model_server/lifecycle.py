@@ -1,0 +1,148 @@
+"""The life of a version: what it goes through, and the threads that take it there."""
+
+import ctypes
+import gc
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from cortex.model_server.servable import Servable
+from cortex.model_server.status import Code, StatusError
+
+_log = logging.getLogger(__name__)
+
+Load = Callable[[str, int, Path], Servable]
+
+_FINAL = frozenset({Code.FAILED_PRECONDITION, Code.UNIMPLEMENTED})
+"""Failures that a retry cannot mend: the files are whole, and say something that does not work here."""
+
+
+class State(IntEnum):
+    """The states of a version, numbered as in ``ModelVersionStatus.State``."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(eq=False)
+class Version:
+    """One version under management; it is changed only under the lock of the repository that holds it."""
+
+    name: str
+    number: int
+    directory: Path
+    state: State = State.START
+    error: StatusError | None = None
+    servable: Servable | None = None
+    users: int = 0
+    wanted: bool = True
+
+    def __str__(self) -> str:
+        return f"{{name: {self.name} version: {self.number}}}"
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a failed load is tried again, and how long to wait in between, in seconds."""
+
+    count: int = 5
+    interval: float = 60.0
+
+
+class Lifecycle:
+    """Load and unload versions, each on a thread of its own.
+
+    ``changed`` guards the versions and is notified of every change; ``loaded`` is called under it with the name of a
+    model of which a version has just been loaded, or has failed for good.
+    """
+
+    def __init__(
+        self, load: Load, retries: Retries, at_once: int, changed: threading.Condition, loaded: Callable[[str], None]
+    ) -> None:
+        self._load_version = load
+        self._retries = retries
+        self._slots = threading.Semaphore(at_once)
+        self._changed = changed
+        self._loaded = loaded
+        self._stopping = threading.Event()
+
+    def load(self, version: Version) -> None:
+        """Start to load a version: it becomes AVAILABLE, or END with an error."""
+        _in_background(self._load, version)
+
+    def unload(self, version: Version) -> None:
+        """Start to close an UNLOADING version that nobody uses: it becomes END."""
+        _in_background(self._unload, version)
+
+    def stop(self) -> None:
+        """Retry no more loads."""
+        self._stopping.set()
+
+    def _load(self, version: Version) -> None:
+        for attempt in range(self._retries.count + 1):
+            if attempt and self._stopping.wait(self._retries.interval):
+                break
+            if not version.wanted or self._load_once(version):
+                break
+        with self._changed:
+            if version.servable is None:
+                version.state = State.END
+                version.error = version.error or StatusError(Code.CANCELLED, "the version is no longer wanted")
+            self._loaded(version.name)
+            self._changed.notify_all()
+        _return_memory()
+
+    def _load_once(self, version: Version) -> bool:
+        """Try to load; return whether there is nothing left to try."""
+        with self._slots:
+            _log.info("Loading servable version %s", version)
+            self._set(version, State.LOADING, version.error)
+            try:
+                servable = self._load_version(version.name, version.number, version.directory)
+            except Exception as error:  # noqa: BLE001 - an engine was called; the version keeps the reason
+                failure = error if isinstance(error, StatusError) else _internal(error)
+                _log.error("Loading servable: %s failed: %s", version, failure)
+                self._set(version, State.LOADING, failure)
+                return failure.code in _FINAL
+        with self._changed:
+            version.servable = servable
+        self._set(version, State.AVAILABLE, None)
+        _log.info("Successfully loaded servable version %s", version)
+        return True
+
+    def _unload(self, version: Version) -> None:
+        with self._changed:
+            servable, version.servable = version.servable, None
+        assert servable is not None
+        servable.close()
+        del servable
+        _return_memory()
+        _log.info("Done unloading servable version %s", version)
+        self._set(version, State.END, None)
+
+    def _set(self, version: Version, state: State, error: StatusError | None) -> None:
+        with self._changed:
+            version.state, version.error = state, error
+            self._changed.notify_all()
+
+
+def _in_background(act: Callable[[Version], None], version: Version) -> None:
+    threading.Thread(target=act, args=(version,), name=f"{act.__name__} {version}", daemon=True).start()
+
+
+def _internal(error: Exception) -> StatusError:
+    return StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _return_memory() -> None:
+    """Hand freed memory back to the system: a load leaves behind as much as it keeps."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,96 @@
+"""The flags, as the options of the parts that they are for. Raises StatusError for flags that contradict each other."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from cortex.model_server import batching_parameters, config, tls
+from cortex.model_server.batching_parameters import BatchingParameters
+from cortex.model_server.config import ModelConfig
+from cortex.model_server.engines.base import BF16, EngineOptions
+from cortex.model_server.engines.selection import AUTO
+from cortex.model_server.flags import Flags
+from cortex.model_server.grpc import GrpcOptions, parse_arguments
+from cortex.model_server.lifecycle import Retries
+from cortex.model_server.repository import RepositoryOptions
+from cortex.model_server.servable import LoadOptions
+from cortex.model_server.status import invalid
+
+_log = logging.getLogger(__name__)
+
+
+def models(flags: Flags) -> Sequence[ModelConfig]:
+    """Return the models to serve: those of the config file, or the one that the flags name."""
+    if flags.model_config_file:
+        models = config.read(Path(flags.model_config_file))
+        if models is None:
+            _log.info("Taking no action for empty config.")
+        return models or ()
+    if not flags.model_base_path:
+        raise invalid("Both server_options.model_base_path and server_options.model_config_file are empty!")
+    return [ModelConfig(flags.model_name, Path(flags.model_base_path.removeprefix("file://")).absolute())]
+
+
+def batching(flags: Flags) -> BatchingParameters | None:
+    """Return the batching parameters, or None when batching is off."""
+    if flags.batching_parameters_file and not flags.enable_batching:
+        raise invalid(
+            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+        )
+    if not flags.enable_batching:
+        return None
+    if not flags.batching_parameters_file:
+        return BatchingParameters()
+    return batching_parameters.read(Path(flags.batching_parameters_file))
+
+
+def load_options(flags: Flags) -> LoadOptions:
+    """Return how versions are loaded."""
+    session, intra, inter = (
+        flags.tensorflow_session_parallelism,
+        flags.tensorflow_intra_op_parallelism,
+        flags.tensorflow_inter_op_parallelism,
+    )
+    if session and intra and inter:
+        raise invalid(
+            "tensorflow_session_parallelism is set together with tensorflow_intra_op_parallelism and "
+            "tensorflow_inter_op_parallelism; set the first, or the other two."
+        )
+    bfloat16 = flags.mixed_precision == "bfloat16" and flags.precision == AUTO
+    return LoadOptions(
+        engine="tensorflow" if bfloat16 and flags.engine == AUTO else flags.engine,
+        precision=BF16 if bfloat16 else flags.precision,
+        options=EngineOptions(
+            threads=max(0, flags.inference_threads),
+            intra_op_threads=intra or session,
+            inter_op_threads=inter or session,
+            session_config_file=flags.tensorflow_session_config_file,
+            gpu_memory_fraction=flags.per_process_gpu_memory_fraction,
+        ),
+        tags=frozenset(flags.saved_model_tags.split(",")),
+        warm_up=flags.enable_model_warmup,
+        warm_up_iterations=max(1, flags.num_request_iterations_for_warmup),
+    )
+
+
+def repository_options(flags: Flags) -> RepositoryOptions:
+    """Return how the repository polls and loads."""
+    return RepositoryOptions(
+        poll_interval=flags.file_system_poll_wait_seconds,
+        load_threads=flags.num_load_threads if flags.num_load_threads > 0 else RepositoryOptions.load_threads,
+        retries=Retries(max(0, flags.max_num_load_retries), flags.load_retry_interval_micros / 1e6),
+        labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
+    )
+
+
+def grpc_options(flags: Flags) -> GrpcOptions:
+    """Return where and how gRPC listens."""
+    if flags.use_alts_credentials:
+        raise invalid("--use_alts_credentials is not supported; --ssl_config_file is")
+    return GrpcOptions(
+        port=flags.port or None,
+        socket_path=flags.grpc_socket_path,
+        threads=max(1, flags.grpc_max_threads),
+        arguments=parse_arguments(flags.grpc_channel_arguments),
+        credentials=tls.credentials(Path(flags.ssl_config_file)) if flags.ssl_config_file else None,
+    )

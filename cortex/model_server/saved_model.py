@@ -1,0 +1,69 @@
+"""The signatures of a SavedModel directory, read without TensorFlow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+
+from cortex.model_server.status import Code, StatusError, invalid
+from cortex.protos import meta_graph_pb2, saved_model_pb2
+
+DEFAULT_SIGNATURE = "serving_default"
+_INIT_OP = "__saved_model_init_op"  # TensorFlow 2 notes its initializer among the signatures
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """One version directory: its path, the tags that chose its graph, and that graph's signatures by name."""
+
+    directory: Path
+    tags: frozenset[str]
+    signatures: Mapping[str, meta_graph_pb2.SignatureDef]
+
+    @property
+    def runnable(self) -> dict[str, meta_graph_pb2.SignatureDef]:
+        """The signatures that a request may name; TensorFlow's own initializer is not one."""
+        return {name: signature for name, signature in self.signatures.items() if name != _INIT_OP}
+
+
+def read(directory: Path, tags: frozenset[str]) -> SavedModel:
+    """Read the signatures of the graph that carries exactly these tags.
+
+    Raises StatusError (NOT_FOUND or INVALID_ARGUMENT, in TensorFlow's words) for anything but a SavedModel.
+    """
+    proto = parse(directory)
+    for graph in proto.meta_graphs:
+        if frozenset(graph.meta_info_def.tags) == tags:
+            return SavedModel(directory, tags, {name: _plain(value) for name, value in graph.signature_def.items()})
+    found = " ".join("{ " + ", ".join(graph.meta_info_def.tags) + " }" for graph in proto.meta_graphs)
+    raise StatusError(
+        Code.NOT_FOUND,
+        f"Could not find meta graph def matching supplied tags: {{ {', '.join(sorted(tags))} }}. "
+        f"The SavedModel in {directory} has: {found or 'no graph at all'}",
+    )
+
+
+def parse(directory: Path) -> saved_model_pb2.SavedModel:
+    """Return the whole message of ``saved_model.pb``, or of ``saved_model.pbtxt``."""
+    binary, text = directory / "saved_model.pb", directory / "saved_model.pbtxt"
+    try:
+        if binary.is_file():
+            return saved_model_pb2.SavedModel.FromString(binary.read_bytes())
+        if text.is_file():
+            return text_format.Parse(text.read_text(), saved_model_pb2.SavedModel())
+    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        raise invalid(f"Can't parse {binary if binary.is_file() else text} as a SavedModel: {error}") from error
+    except OSError as error:
+        raise StatusError(Code.NOT_FOUND, f"Could not read the SavedModel in {directory}: {error}") from error
+    raise StatusError(
+        Code.NOT_FOUND,
+        f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}. "
+        "Check that the directory exists and that you have the right permissions for accessing it.",
+    )
+
+
+def _plain(signature: meta_graph_pb2.SignatureDef) -> meta_graph_pb2.SignatureDef:
+    """Return a copy that does not keep the whole graph alive."""
+    return meta_graph_pb2.SignatureDef.FromString(signature.SerializeToString())

@@ -1,0 +1,51 @@
+"""The outcome of a request, in gRPC's canonical codes: what both transports, every engine and every load speak."""
+
+from enum import IntEnum
+
+from cortex.errors import Error
+
+_LONGEST = 1024
+
+
+class Code(IntEnum):
+    """gRPC's canonical status codes, which are also those of ``tensorflow.error.Code``."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class StatusError(Error):
+    """End a request, or a load, with a code and a text; ``str()`` is TF Serving's ``CODE: text``."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.message}"
+
+
+def invalid(message: str) -> StatusError:
+    """Return the error of a request that can never succeed as it is."""
+    return StatusError(Code.INVALID_ARGUMENT, message)
+
+
+def truncated(message: str) -> str:
+    """Return the text as a client gets it: at most 1024 characters, and a mark where it was cut."""
+    return message if len(message) <= _LONGEST else message[:_LONGEST] + "...TRUNCATED"

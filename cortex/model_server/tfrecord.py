@@ -1,0 +1,44 @@
+"""Read TFRecord files without TensorFlow.
+
+A record is its length (uint64, little-endian), the masked CRC-32C of those 8 bytes, the data, and the data's masked
+CRC-32C. The format is that of ``tensorflow/core/lib/io/record_writer.h``.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+
+from cortex.model_server.status import Code, StatusError
+
+_MASK = 0xA282EAD8
+
+
+def read_records(path: Path) -> Iterator[bytes]:
+    """Yield each record. Raises StatusError (DATA_LOSS) at the first that is cut short or fails its checksum."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while header := file.read(12):
+            offset = file.tell() - len(header)
+            if len(header) < 12 or _masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
+                raise _corrupted(path, offset)
+            (length,) = struct.unpack("<Q", header[:8])
+            if length > size - file.tell() - 4:
+                raise _corrupted(path, offset)
+            data, crc = file.read(length), file.read(4)
+            if _masked_crc(data) != struct.unpack("<I", crc)[0]:
+                raise _corrupted(path, offset)
+            yield data
+
+
+def _corrupted(path: Path, offset: int) -> StatusError:
+    return StatusError(
+        Code.DATA_LOSS,
+        f"corrupted record at {offset} of {path}. Please verify your warmup data is in TFRecord format.",
+    )
+
+
+def _masked_crc(data: bytes) -> int:
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF

@@ -1,0 +1,30 @@
+"""Tell the supervisor that this process is ready, in systemd's words.
+
+The protocol is sd_notify(3): a datagram of ``KEY=VALUE`` lines to the Unix socket named by ``NOTIFY_SOCKET``. Two keys
+are used: ``READY=1`` and ``STATUS=one line for a person``. A process that nobody supervises sends nothing.
+"""
+
+import contextlib
+import os
+import socket
+
+
+def notify(*, ready: bool = False, status: str | None = None) -> None:
+    """Send readiness, or a one-line status, to whoever supervises this process; do nothing without a supervisor."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    lines = [f"MAINPID={os.getpid()}"]
+    if ready:
+        lines.append("READY=1")
+    if status is not None:
+        lines.append("STATUS=" + " ".join(status.split()))
+    # A supervisor that is gone hears nothing, and this process will be told to stop another way.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto("\n".join(lines).encode(), address)
+
+
+def parse(datagram: bytes) -> dict[str, str]:
+    """Return the ``KEY=VALUE`` lines of one sd_notify datagram; lines without ``=`` are dropped."""
+    lines = datagram.decode(errors="replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -1,0 +1,204 @@
+"""One process of a plan, kept alive.
+
+A `Process` starts what its plan says, learns when it is ready, starts it again with a growing delay when it dies, and
+stops it together with everything it started. It is driven by the supervisor's event loop.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cortex.errors import NotStarted
+from cortex.plan import ProcessPlan
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+STEADY = 10.0
+"""Seconds for which a process must have been ready before a crash of it counts as the first one again."""
+CRASH_LOOP = 5
+"""Crashes in a row after which an API's status is ``error``."""
+PROBE_INTERVAL = 0.05
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
+
+
+class Process:
+    """Keep one planned process alive; ``changed`` is called after every change of `state`, `status` or `crashes`.
+
+    `state` is one of ``starting``, ``ready``, ``waiting to restart`` and ``stopped``. `reason` says why it last died.
+    """
+
+    def __init__(
+        self, plan: ProcessPlan, *, log: Path, listen_fd: int, notify_socket: Path, changed: Callable[[], None]
+    ) -> None:
+        self.plan = plan
+        self.state = "stopped"
+        self.status = ""
+        self.reason = ""
+        self.crashes = 0
+        self.restarts = 0
+        self.was_ready = asyncio.Event()
+        self._log = log
+        self._listen_fd = listen_fd
+        self._notify_socket = notify_socket
+        self._changed = changed
+        self._child: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child and self._child.returncode is None else None
+
+    def start(self) -> None:
+        """Start the process and keep it alive until `stop`."""
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def ready(self) -> None:
+        """Wait until the process is ready for the first time; NotStarted when it dies before that."""
+        assert self._keeper is not None
+        waiter = asyncio.create_task(self.was_ready.wait())
+        await asyncio.wait({waiter, self._keeper}, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if not self.was_ready.is_set():
+            raise NotStarted(f"{self.plan.name}: {self.reason}")
+
+    async def stop(self, grace: float) -> None:
+        """Ask the process to end, wait ``grace`` seconds, then kill it and all that it started."""
+        self._set(state="stopped")
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._child.wait(), grace)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._kill_group()
+
+    def heard(self, message: dict[str, str]) -> None:
+        """Take one sd_notify message of this process."""
+        if "STATUS" in message:
+            self._set(status=message["STATUS"])
+        if message.get("READY") == "1":
+            self._is_ready()
+
+    async def _keep(self) -> None:
+        while True:
+            started = time.monotonic()
+            await self._run_once()
+            if self.state == "stopped" or not self.was_ready.is_set():
+                return  # stopped on purpose, or never came up: whoever waits in `ready` decides
+            self.crashes = 1 if time.monotonic() - started > STEADY else self.crashes + 1
+            self.restarts += 1
+            self._set(state="waiting to restart")
+            await asyncio.sleep(min(LONGEST_DELAY, FIRST_DELAY * 2 ** (self.crashes - 1)))
+
+    async def _run_once(self) -> None:
+        log_start = self._log.stat().st_size if self._log.exists() else 0
+        oom_kills = _oom_kills()
+        self._set(state="starting", status="")
+        probe = None
+        try:
+            self._child = await self._spawn()
+            if self.plan.ready != "notify":
+                probe = asyncio.create_task(self._probe())
+            code = await self._child.wait()
+            self.reason = self._why(code, log_start, oom_kills)
+        except OSError as error:
+            self.reason = f"cannot start {self.plan.argv[0]}: {error.strerror or error}"
+        finally:
+            if probe:
+                probe.cancel()
+        await self._kill_group()
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        if self.plan.ready != "notify":
+            Path(self.plan.ready).unlink(missing_ok=True)  # a dead predecessor's socket would look ready
+        env = {
+            **os.environ,
+            **self.plan.env,
+            "NOTIFY_SOCKET": str(self._notify_socket),
+            "CORTEX_LISTEN_FD": str(self._listen_fd),
+        }
+        with self._log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *self.plan.argv,
+                cwd=self.plan.cwd,
+                env=env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(self._listen_fd,),
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    async def _probe(self) -> None:
+        while not _accepts(self.plan.ready):
+            await asyncio.sleep(PROBE_INTERVAL)
+        self._is_ready()
+
+    def _is_ready(self) -> None:
+        if self.state == "starting":
+            self.was_ready.set()
+            self._set(state="ready", status="")
+
+    def _set(self, **fields: str) -> None:
+        for name, value in fields.items():
+            setattr(self, name, value)
+        self._changed()
+
+    def _why(self, code: int, log_start: int, oom_kills: int) -> str:
+        if self.status.startswith("error: "):
+            return self.status.removeprefix("error: ")
+        if code == -signal.SIGKILL and _oom_kills() > oom_kills:
+            return "out of memory"
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        last = _last_line(self._log, log_start)
+        return f"{last} ({how})" if last else how
+
+    async def _kill_group(self) -> None:
+        if self._child is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        await self._child.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the supervisor dies, so that nothing outlives it (Linux only)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _accepts(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _oom_kills() -> int:
+    """Return how many processes this machine's kernel has killed for want of memory."""
+    try:
+        rows = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(rows.get("oom_kill", 0))
+
+
+def _last_line(log: Path, start: int) -> str:
+    """Return the last line that a process wrote into its log from byte ``start``; errors are preferred."""
+    with log.open("rb") as file:
+        file.seek(max(start, log.stat().st_size - 64 * 1024))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or [""])[-1]

@@ -1,0 +1,79 @@
+"""The keys of the yaml, read off the classes that hold them: what may stand where."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
+
+from cortex.spec.problem import Step, Steps
+from cortex.spec.wording import choice, quote
+from cortex.spec.written import WrittenAPI
+
+_RENAMED: dict[Steps, str] = {
+    ("endpoint",): "networking.endpoint",
+    ("predictor", "model"): "model_path",
+    ("autoscaling", "workers_per_replica"): "predictor.processes_per_replica",
+    ("autoscaling", "threads_per_worker"): "predictor.threads_per_process",
+}
+"""Keys of Cortex before 0.18, and what they are called since."""
+
+
+def below(steps: Steps) -> Mapping[str, FieldInfo]:
+    """Return the keys that may stand in the map at ``steps`` of an API."""
+    annotations: list[Any] = [WrittenAPI]
+    for step in steps:
+        annotations = [inner for annotation in annotations for inner in _inside(annotation, step)]
+    return {key: info for annotation in annotations for cls in _classes(annotation) for key, info in _keys(cls).items()}
+
+
+def options(steps: Steps) -> tuple[str, ...]:
+    """Return the words that the key at ``steps`` may have, or nothing when it is not that kind of key."""
+    info = below(steps[:-1]).get(str(steps[-1]))
+    annotation = info.annotation if info else None
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def hint(steps: Steps, key: str) -> str:
+    """Return how to go on from "key X is not supported", for a key of the map at ``steps``; nothing when unknown."""
+    supported = below(steps)
+    if key in supported:
+        others = [name for name, info in supported.items() if info is supported[key] and name != key]
+        return f" together with {choice(others)}, which is the same key"
+    renamed = _RENAMED.get((*steps, key))
+    if renamed:
+        return f" (since Cortex 0.18 it is {quote(renamed)})"
+    close = difflib.get_close_matches(key, supported, n=1, cutoff=0.75)
+    return f" (did you mean {quote(close[0])}?)" if close else ""
+
+
+def _keys(cls: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a class by every key that they have in the yaml."""
+    return {key: info for name, info in cls.model_fields.items() for key in _names(name, info)}
+
+
+def _names(name: str, info: FieldInfo) -> tuple[str, ...]:
+    aliases = info.validation_alias
+    return tuple(map(str, aliases.choices)) if isinstance(aliases, AliasChoices) else (name,)
+
+
+def _inside(annotation: Any, step: Step) -> Iterator[Any]:
+    """Yield the types of the value at ``step`` of a map or list."""
+    if isinstance(step, int):
+        yield from (get_args(form)[0] for form in _forms(annotation) if get_origin(form) is list)
+    else:
+        yield from (_keys(cls)[step].annotation for cls in _classes(annotation) if step in _keys(cls))
+
+
+def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
+    yield from (form for form in _forms(annotation) if isinstance(form, type) and issubclass(form, BaseModel))
+
+
+def _forms(annotation: Any) -> Iterator[Any]:
+    """Yield the types among which a value may choose."""
+    if get_origin(annotation) is list or not get_args(annotation):
+        yield annotation
+    else:
+        for argument in get_args(annotation):
+            yield from _forms(argument)

@@ -1,0 +1,290 @@
+"""One detached process per API: it owns the listening socket and keeps the plan's processes alive.
+
+It takes two commands over `cortex.control`: ``deploy`` (a plan; start it beside the live revision, swap when it is
+ready, drain the old one) and ``stop``. What it knows stands in ``status.json`` (`cortex.status`).
+
+    python -m cortex.supervisor --directory CORTEX_HOME/apis/NAME --run-dir DIR
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cortex import control, notify
+from cortex.errors import NotStarted, UserError
+from cortex.plan import Plan
+from cortex.process import CRASH_LOOP
+from cortex.revision import Revision
+from cortex.status import Status
+
+BACKLOG = 2048
+LOG_LIMIT = 64 * 1024 * 1024
+"""Bytes after which a log file is moved aside; one older part is kept."""
+HOUSEKEEPING_INTERVAL = 30.0
+_LOG = logging.getLogger("cortex.supervisor")
+
+
+class Supervisor:
+    """Run at most one live revision, and at most one that is on its way to replace it."""
+
+    def __init__(self, directory: Path, run_dir: Path) -> None:
+        self._directory = directory
+        self._run_dir = run_dir
+        self._listener: socket.socket | None = None
+        self._live: Revision | None = None
+        self._next: Revision | None = None
+        self._live_since = 0.0
+        self._failure = ""
+        self._deploying: asyncio.Task[None] | None = None
+        self._draining: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self._create_time = psutil.Process().create_time()
+
+    async def serve(self) -> None:
+        """Answer commands until ``stop`` is one of them, a signal says so, or nothing is left to keep alive."""
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        with self._notifications():
+            server = await control.serve(self._run_dir / "control.sock", self._command)
+            housekeeping = asyncio.create_task(self._housekeeping())
+            await self._ended.wait()
+            housekeeping.cancel()
+            await self._stop()
+            server.close()
+        shutil.rmtree(self._run_dir, ignore_errors=True)
+
+    def end(self) -> None:
+        """Have `serve` stop everything and return."""
+        self._ended.set()
+
+    async def _command(self, request: dict[str, Any]) -> AsyncIterator[str]:
+        if request["command"] == "stop":
+            yield "stopping"
+            await self._stop()
+        else:
+            async for line in self._deploy(Plan.from_json(request["plan"]), force=request["force"]):
+                yield line
+        if self._live is None and self._deploying is None:
+            self.end()
+
+    # -- from one revision to the next
+
+    async def _deploy(self, plan: Plan, *, force: bool) -> AsyncIterator[str]:
+        """Swap in a task of its own, so that a CLI that goes away stops nothing; tell what is awaited."""
+        if self._deploying is not None:
+            if not force:
+                raise UserError("an update is under way (override with --force)")
+            await self._cancel_deploying()
+        self._deploying = task = asyncio.create_task(self._swap(plan))
+        task.add_done_callback(self._deployed)
+        said = ""
+        while not task.done():
+            waiting = self._next.waiting_for() if self._next else ""
+            if waiting and waiting != said:
+                yield waiting
+                said = waiting
+            await asyncio.wait({task}, timeout=0.1)
+        if task.cancelled():
+            raise UserError("another command took over")
+        await task
+
+    def _deployed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # whoever asked for the deployment tells it; nobody may be there any more
+        if self._deploying is task:
+            self._deploying = None
+            if self._live is None:
+                self.end()
+
+    async def _cancel_deploying(self) -> None:
+        if self._deploying is not None:
+            self._deploying.cancel()
+            await asyncio.gather(self._deploying, return_exceptions=True)
+
+    async def _swap(self, plan: Plan) -> None:
+        old, listener = self._live, self._listen(plan)
+        self._next = revision = self._revision(plan, listener)
+        self._changed()
+        try:
+            if plan.stop_first and old is not None:
+                await old.stop()
+            await revision.start()
+        except (NotStarted, asyncio.CancelledError) as error:
+            self._next = None
+            await self._keep(old, plan, listener, str(error) or "cancelled")
+            raise
+        self._next = None
+        self._go_live(revision, listener)
+        if old is not None and not plan.stop_first:
+            self._drain(old)
+
+    def _go_live(self, revision: Revision, listener: socket.socket) -> None:
+        if self._listener is not None and self._listener is not listener:
+            self._listener.close()
+        self._live, self._listener = revision, listener
+        self._live_since, self._failure = time.time(), ""
+        self._changed()
+        _LOG.info("revision %s is live on port %d", revision.plan.revision, revision.plan.port)
+
+    async def _keep(self, old: Revision | None, failed: Plan, listener: socket.socket, reason: str) -> None:
+        """Go on with the old revision after a new one failed; without an old one, only its error is left."""
+        _LOG.error("revision %s failed: %s", failed.revision, reason)
+        if listener is not self._listener:
+            listener.close()
+        if old is None:
+            self._status(failed, "error", reason).save(self._status_path)
+            return
+        self._failure = f"the update to revision {failed.revision} failed, so {old.plan.revision} goes on: {reason}"
+        if failed.stop_first and self._listener is not None:
+            await self._restart(self._revision(old.plan, self._listener))
+        self._changed()
+
+    async def _restart(self, revision: Revision) -> None:
+        self._live, self._next = None, revision
+        try:
+            await revision.start()
+            self._live = revision
+        except NotStarted as error:
+            self._status(revision.plan, "error", str(error)).save(self._status_path)
+        finally:
+            self._next = None
+
+    def _revision(self, plan: Plan, listener: socket.socket) -> Revision:
+        return Revision(
+            plan,
+            listen_fd=listener.fileno(),
+            logs=self._directory / "logs",
+            notify_socket=self._run_dir / "notify.sock",
+            changed=self._changed,
+        )
+
+    def _drain(self, revision: Revision) -> None:
+        task = asyncio.create_task(revision.stop())
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+    async def _stop(self) -> None:
+        await self._cancel_deploying()
+        if self._listener is not None:
+            self._listener.close()
+        live, self._live, self._listener = self._live, None, None
+        if live is not None:
+            await live.stop()
+        await asyncio.gather(*self._draining)
+
+    def _listen(self, plan: Plan) -> socket.socket:
+        """Return the listening socket of the plan's address: the one that is open, or a new one."""
+        address = (plan.host, plan.port)
+        if self._listener is not None and self._listener.getsockname()[:2] == address:
+            return self._listener
+        listener = socket.socket(socket.AF_INET6 if ":" in plan.host else socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise UserError(f"cannot listen on {plan.host} port {plan.port}: {error.strerror}") from None
+        return listener
+
+    # -- what is known
+
+    @property
+    def _status_path(self) -> Path:
+        return self._directory / "status.json"
+
+    @contextlib.contextmanager
+    def _notifications(self) -> Iterator[None]:
+        path = self._run_dir / "notify.sock"
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as receiver:
+            receiver.bind(str(path))
+            loop = asyncio.get_running_loop()
+            loop.add_reader(receiver, self._heard, receiver)
+            try:
+                yield
+            finally:
+                loop.remove_reader(receiver)
+
+    def _heard(self, receiver: socket.socket) -> None:
+        message = notify.parse(receiver.recv(65536))
+        for revision in (self._live, self._next):
+            for process in revision.processes if revision else ():
+                if str(process.pid) == message.get("MAINPID"):
+                    process.heard(message)
+
+    def _changed(self) -> None:
+        revision = self._live or self._next
+        if revision is not None:
+            status, reason = self._judge(revision)
+            self._status(revision.plan, status, reason, revision).save(self._status_path)
+
+    def _judge(self, revision: Revision) -> tuple[str, str]:
+        """Return status and reason."""
+        worst = max(revision.processes, key=lambda process: process.crashes)
+        if worst.crashes >= CRASH_LOOP and worst.state != "ready":
+            status = "error (out of memory)" if worst.reason == "out of memory" else "error"
+            return status, f"{worst.plan.name}: {worst.reason}"
+        if self._next is not None:
+            return "updating", self._next.waiting_for()
+        waiting = revision.waiting_for()
+        if not waiting:
+            return "live", ""
+        return "updating", f"{waiting} ({worst.reason})" if worst.reason else waiting
+
+    def _status(self, plan: Plan, status: str, reason: str, revision: Revision | None = None) -> Status:
+        return Status(
+            status=status,
+            reason=reason,
+            revision=plan.revision,
+            next_revision=self._next.plan.revision if self._next else "",
+            host=plan.host,
+            port=plan.port,
+            live_since=self._live_since or time.time(),
+            run_dir=plan.run_dir,
+            notices=(*plan.notices, *filter(None, [self._failure])),
+            processes=tuple(
+                {"name": row.plan.name, "pid": row.pid, "state": row.state, "restarts": row.restarts}
+                for row in (revision.processes if revision else ())
+            ),
+            supervisor=os.getpid(),
+            supervisor_started=self._create_time,
+        )
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_INTERVAL)
+            for log in (self._directory / "logs").glob("*.log"):
+                if log.stat().st_size > LOG_LIMIT:
+                    shutil.copyfile(log, log.with_suffix(".log.1"))
+                    os.truncate(log, 0)  # its writers append, so they go on at the new end
+
+
+async def _run(supervisor: Supervisor) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.end)
+    await supervisor.serve()
+
+
+def main() -> None:
+    """Run the supervisor of one API until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m cortex.supervisor", description="Keep one API's processes alive.")
+    parser.add_argument("--directory", type=Path, required=True, help="the API's directory under CORTEX_HOME")
+    parser.add_argument("--run-dir", type=Path, required=True, help="where its sockets are")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s:cortex:pid-%(process)d:%(levelname)s:%(message)s")
+    asyncio.run(_run(Supervisor(arguments.directory, arguments.run_dir)))
+
+
+if __name__ == "__main__":
+    main()

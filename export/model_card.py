@@ -1,0 +1,79 @@
+"""What an artifact says about itself: ``assets.extra/model_card.json``."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from export.signature import CLASS_INDEX, CLASSES, IMAGE_SIZE, INPUT, OUTPUT, SHORT_SIDE, SIGNATURE
+from export.weights import Weights
+
+FILE = "assets.extra/model_card.json"
+_TOOLS = ("tensorflow", "keras", "numpy")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an answer may be from the recorded one: ``|answer - recorded| <= atol + rtol * |recorded|``."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the artifact's answers are from those of what it was made from, measured over the recorded requests."""
+
+    with_: str
+    images: int
+    max_difference: float
+    same_first_class: int
+
+
+FP32 = Tolerance(rtol=1e-3, atol=1e-5)  # what two engines may differ by in float32; they do by about 1e-5, relatively
+
+
+def card(weights: Weights, digest: str, agreement: Agreement) -> dict[str, Any]:
+    """Return the card of a SavedModel that was just exported."""
+    measured = asdict(agreement)
+    return {
+        "model": "ResNet-50",
+        "source": "keras.applications.ResNet50",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights": _weights(weights, digest),
+        "precision": "fp32",
+        "tolerance": asdict(FP32),
+        "agreement": {"with": measured.pop("with_"), **measured},
+        "signature": _signature(),
+        "resize": f"short side {SHORT_SIDE}, center crop {IMAGE_SIZE} x {IMAGE_SIZE}",
+        "labels": f"assets.extra/{CLASS_INDEX.name}",
+        "tools": {"python": platform.python_version()} | {name: version(name) for name in _TOOLS},
+    }
+
+
+def write(directory: Path, content: dict[str, Any]) -> None:
+    """Write the card, and the labels it names, into the artifact in ``directory``."""
+    path = directory / FILE
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.with_name(CLASS_INDEX.name).write_bytes(CLASS_INDEX.read_bytes())
+
+
+def _weights(weights: Weights, digest: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": weights.kind, "sha256": digest}
+    if weights.path is not None:
+        facts["path"] = str(weights.path)
+    if weights.kind == "random":
+        facts |= {"seed": weights.seed, "note": "not trained: labels and probabilities mean nothing"}
+    return facts
+
+
+def _signature() -> dict[str, Any]:
+    return {
+        "name": SIGNATURE,
+        "inputs": {INPUT: {"dtype": "uint8", "shape": [-1, IMAGE_SIZE, IMAGE_SIZE, 3], "color": "RGB"}},
+        "outputs": {OUTPUT: {"dtype": "float32", "shape": [-1, CLASSES], "activation": "softmax"}},
+    }

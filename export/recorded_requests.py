@@ -1,0 +1,75 @@
+"""Requests and their answers, kept inside an artifact so that it can prove itself wherever it is loaded.
+
+The file is TF Serving's warm-up file, ``assets.extra/tf_serving_warmup_requests``: a TFRecord of ``PredictionLog``. TF
+Serving replays the requests; a model server that also reads the responses can tell whether it computes the same.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cortex.protos import predict_pb2, prediction_log_pb2
+from cortex.tensors import to_array, to_proto
+from export.signature import IMAGE_SIZE, INPUT, OUTPUT, SIGNATURE
+
+FILE = "assets.extra/tf_serving_warmup_requests"
+CAT = Path(__file__).with_name("cat.jpg")
+
+Images = NDArray[np.uint8]  # [n, 224, 224, 3], RGB
+Answers = NDArray[np.float32]  # [n, 1000]
+
+
+def requests() -> list[Images]:
+    """Return the requests: a cat, noise, and a batch of two (the cat in a mirror, and half as bright).
+
+    A tensor is 150 KB, so they are few: a photo, what no photo is, and a batch whose rows must keep their order.
+    """
+    cat = _cat()
+    noise = np.random.default_rng(0).integers(0, 256, (1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    return [cat[np.newaxis], noise, np.stack([cat[:, ::-1], cat // 2])]
+
+
+def record(answer: Callable[[Images], Answers], name: str, version: int) -> list[prediction_log_pb2.PredictionLog]:
+    """Return every request with the answer to it, as model ``name``, ``version`` would have served it."""
+    return [_log(images, answer(images), name, version) for images in requests()]
+
+
+def images_of(log: prediction_log_pb2.PredictionLog) -> Images:
+    """Return the images that a recorded request asks about."""
+    return to_array(log.predict_log.request.inputs[INPUT])
+
+
+def answers_of(log: prediction_log_pb2.PredictionLog) -> Answers:
+    """Return the answers that are recorded for them."""
+    return to_array(log.predict_log.response.outputs[OUTPUT])
+
+
+def write(directory: Path, logs: list[prediction_log_pb2.PredictionLog]) -> None:
+    """Write the records into the artifact in ``directory``."""
+    import tensorflow as tf
+
+    path = directory / FILE
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+
+
+def _cat() -> Images:
+    """Return the center of the photo, which is small enough that nothing is gained by resizing it first."""
+    import tensorflow as tf
+
+    pixels = tf.io.decode_jpeg(CAT.read_bytes(), channels=3).numpy()
+    top, left = ((side - IMAGE_SIZE) // 2 for side in pixels.shape[:2])
+    return np.asarray(pixels[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE])
+
+
+def _log(images: Images, answers: Answers, name: str, version: int) -> prediction_log_pb2.PredictionLog:
+    request = predict_pb2.PredictRequest(inputs={INPUT: to_proto(images)})
+    request.model_spec.name = name
+    request.model_spec.signature_name = SIGNATURE
+    response = predict_pb2.PredictResponse(model_spec=request.model_spec, outputs={OUTPUT: to_proto(answers)})
+    response.model_spec.version.value = version
+    return prediction_log_pb2.PredictionLog(predict_log={"request": request, "response": response})

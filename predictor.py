@@ -1,0 +1,150 @@
+"""Say what is in a picture: five labels of ImageNet's thousand, best first, from ResNet-50.
+
+    curl $ENDPOINT -H "Content-Type: application/json" -d '{"imgs": ["<base64>", ...]}'
+    curl $ENDPOINT -H "Content-Type: application/json" -d '{"url": "https://..."}'
+    curl $ENDPOINT -H "Content-Type: image/jpeg" --data-binary @cat.jpg
+    curl $ENDPOINT -F image=@cat.jpg
+
+JSON and a raw body answer a list of five labels, or a list of such lists when several images came. A form answers
+``{"predictions": [{"label", "probability"}, ...], "success": true}``, with a list of lists when it held several files.
+A request with one bad image is refused as a whole, with a 400 that says which image and why.
+
+Keys of ``predictor.config``, all optional:
+    labels              the class index of the model, relative to this file
+    allow_private_urls  true: ``url`` may lead to loopback and private addresses
+"""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from cortex.client import TensorFlowClient
+from download import DownloadError, download
+
+HERE = Path(__file__).parent
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+MAX_IMAGES = 64
+MAX_PIXELS = 50_000_000  # of one image; a decoded pixel takes four bytes
+SHORT_SIDE, SIDE = 256, 224  # ResNet-50 looks at the middle 224 of a picture whose short side is 256
+TOP = 5
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns at first; MAX_PIXELS is checked for every image
+
+Pictures = list[tuple[str, bytes]]
+"""What the sender would call each image, for messages, and its encoded bytes."""
+
+
+class TensorFlowPredictor:
+    def __init__(self, tensorflow_client: TensorFlowClient, config: dict[str, Any]) -> None:
+        self.client = tensorflow_client
+        self.allow_private_urls = config.get("allow_private_urls") is True
+        index = json.loads((HERE / config.get("labels", "export/imagenet_class_index.json")).read_text())
+        self.labels = [name for _, name in (index[str(k)] for k in range(len(index)))]
+
+    def predict(self, payload: Any) -> Any:
+        pictures = self.pictures(payload)
+        if not 1 <= len(pictures) <= MAX_IMAGES:
+            raise refusal(f"expected 1 to {MAX_IMAGES} images, got {len(pictures)}")
+        scores = self.client.predict_numpy({"input": np.stack([pixels(*picture) for picture in pictures])})["output"]
+        ranked = [self.ranking(row) for row in scores]
+        if isinstance(payload, FormData):
+            return {"predictions": ranked if len(ranked) > 1 else ranked[0], "success": True}
+        labels = [[entry["label"] for entry in ranking] for ranking in ranked]
+        return labels if len(labels) > 1 else labels[0]
+
+    def pictures(self, payload: Any) -> Pictures:
+        """Return the encoded images of a request, whichever of the four shapes it has."""
+        match payload:
+            case bytes():
+                return [("the request body", payload)]
+            case FormData() if "image" in payload:
+                return [uploaded(file) for file in payload.getlist("image")]
+            case FormData():
+                raise refusal("expected files in the field image (or JSON, with Content-Type: application/json)")
+            case {"imgs": list(images), **others} if not others:
+                return [(f"imgs[{i}]", decoded(f"imgs[{i}]", image)) for i, image in enumerate(images)]
+            case {"url": str(url), **others} if not others:
+                return [("url", self.fetched(url))]
+        raise refusal('expected {"imgs": ["<base64>", ...]} or {"url": "https://..."}')
+
+    def fetched(self, url: str) -> bytes:
+        try:
+            return download(url, allow_private=self.allow_private_urls)
+        except DownloadError as error:
+            raise refusal(f"url: {error}") from error
+
+    def ranking(self, scores: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+        """Return the best labels of one image, best first."""
+        best = np.argpartition(scores, -TOP)[-TOP:]
+        best = best[np.argsort(-scores[best])]
+        return [{"label": self.labels[k], "probability": float(scores[k])} for k in best]
+
+
+def uploaded(file: UploadFile | str) -> tuple[str, bytes]:
+    if isinstance(file, str):
+        raise refusal("image: expected a file; with curl that is -F image=@cat.jpg")
+    return f"image {file.filename!r}", file.file.read()
+
+
+def decoded(name: str, image: Any) -> bytes:
+    """Return the bytes of a base64 string; line breaks and a leading ``data:image/png;base64,`` are let pass."""
+    if not isinstance(image, str):
+        raise refusal(f"{name}: expected a base64 string, got {type(image).__name__}")
+    data = image.partition(",")[2] if image.startswith("data:") else image
+    try:
+        return base64.b64decode("".join(data.split()), validate=True)
+    except ValueError as error:  # binascii.Error is one, and so is a character beyond ASCII
+        raise refusal(f"{name}: not base64 ({error})") from error
+
+
+def pixels(name: str, data: bytes) -> npt.NDArray[np.uint8]:
+    """Return what the model looks at: [224, 224, 3] uint8, RGB, upright, transparent parts white.
+
+    The size is known before anything is decoded, so that a few bytes cannot unfold into gigabytes, and a large JPEG is
+    decoded at the smallest size that is still large enough. Of an animation it is the first frame.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise refusal(f"{name}: {width} x {height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
+            image.draft(None, (SHORT_SIDE, SHORT_SIDE))
+            ImageOps.exif_transpose(image, in_place=True)
+            return middle(eight_bit(image))
+    except UnidentifiedImageError as error:
+        raise refusal(f"{name}: not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} format") from error
+    except HTTPException:
+        raise
+    except Exception as error:  # a decoder meets a stranger's bytes here, and fails in its own many ways
+        raise refusal(f"{name}: broken picture ({error})") from error
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Return the image as RGB or, where parts of it are transparent, as RGBA."""
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits of grey to 8, not scale them
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def middle(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the middle 224 x 224 of the image at a short side of 256. What lies outside of it is never resized."""
+    size = np.array(image.size)
+    resized = np.round(size * SHORT_SIDE / size.min())
+    corner = (resized - SIDE) // 2
+    box = np.concatenate([corner, corner + SIDE]) * np.tile(size / resized, 2)
+    image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=tuple(box), reducing_gap=3.0)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return np.asarray(image)
+
+
+def refusal(why: str) -> HTTPException:
+    return HTTPException(400, why)

@@ -1,0 +1,209 @@
+"""From the command line to readiness: what a worker loads, what it tells, and how it gives up."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import requests
+from onnx import TensorProto, helper
+
+from cortex.spec import SINGLE_MODEL
+
+TF_PREDICTOR = """
+class TensorFlowPredictor:
+    def __init__(self, tensorflow_client, config, job_spec):
+        assert job_spec is None
+        self.client = tensorflow_client
+        config["mine"] = True
+
+    def predict(self, payload):
+        return self.client.predict(payload)
+"""
+TF_SPEC = {"predictor": {"type": "tensorflow", "models": [{"path": "/models/one"}]}}
+ECHO = {SINGLE_MODEL: {"versions": {"1": "AVAILABLE"}, "signatures": {"predict": {"x": [1, [-1]]}}}}
+
+
+def python(init="pass", predict="return 1", head=""):
+    return f"""
+{head}
+class PythonPredictor:
+    def __init__(self, config):
+        {init}
+    def predict(self, payload):
+        {predict}
+"""
+
+
+def test_a_tensorflow_worker(workers):
+    """A worker waits for its models, loads the predictor, serves, and never loads TensorFlow."""
+    _, address = workers.start_model_server({SINGLE_MODEL: {**ECHO[SINGLE_MODEL], "versions": {"1": "LOADING:1.5"}}})
+    worker = workers.start(TF_PREDICTOR, TF_SPEC, model_server=address).await_ready()
+    statuses = [lines["STATUS"] for lines in worker.said]
+    assert statuses == [
+        "waiting for the model server",
+        f"model(s) still loading: {SINGLE_MODEL}",
+        "loading the predictor from predictor.py",
+        "serving",
+    ]
+    answer = requests.post(worker.url, json={"x": [1, 2]}, timeout=10)
+    assert answer.json() == {"x": [1.0, 2.0], "asked_version": [0]}
+    summary = requests.get(worker.url, timeout=10).json()
+    assert summary["model_signatures"] == {SINGLE_MODEL: {"x": {"shape": [-1], "type": "float32"}}}
+    assert summary["model_metadata"][f"{SINGLE_MODEL}-1"]["signature_key"] == "predict"
+    assert "libtensorflow" not in Path(f"/proc/{worker.process.pid}/maps").read_text()
+    assert "TensorFlow model signature: {" in worker.log
+    assert "using signature key 'predict'" in worker.log
+
+
+def test_tensorflow_is_not_in_the_workers_modules(workers):
+    """After everything a worker imports, ``tensorflow`` is not among its modules."""
+    worker = workers.start(python(predict="import sys; return [n for n in sys.modules if n == 'tensorflow']"))
+    assert worker.await_ready().post(b"").json() == []
+
+
+@pytest.mark.parametrize(
+    ("predictor", "spec", "told", "logged"),
+    [
+        (
+            python(init="raise KeyError('labels')"),
+            {},
+            "error: predictor.py: __init__: KeyError: 'labels': runtime exception",
+            "KeyError: 'labels'",
+        ),
+        (
+            python(head="import not_there_at_all"),
+            {},
+            "error: error in predictor.py: ModuleNotFoundError: No module named 'not_there_at_all'",
+            "import not_there_at_all",
+        ),
+        ("x = 1", {}, "error: error in predictor.py: PythonPredictor class is not defined", "failed to start api"),
+        (python(head="import sys; sys.exit(0)"), {}, "error: error in predictor.py: SystemExit: 0", "SystemExit: 0"),
+        (
+            python(),
+            {"predictor": {"type": "tensorflow", "models": [{"path": "/m"}]}},
+            "error: a tensorflow predictor needs --model-server unix:/path.sock or host:port",
+            "failed to start api",
+        ),
+    ],
+)
+def test_giving_up(workers, predictor, spec, told, logged):
+    """A worker that cannot start logs the traceback, tells its supervisor in one line, and exits with code 3."""
+    worker = workers.start(predictor, spec)
+    assert worker.await_said(lambda lines: lines["STATUS"].startswith("error"))["STATUS"] == told
+    assert worker.process.wait(timeout=10) == 3
+    assert "ERROR:failed to start api\nTraceback" in worker.log
+    assert logged in worker.log
+    assert all("READY" not in lines for lines in worker.said)
+
+
+def test_a_model_that_failed_to_load(workers):
+    """The reason of the model server is the reason of the worker."""
+    _, address = workers.start_model_server({SINGLE_MODEL: {**ECHO[SINGLE_MODEL], "versions": {"1": "END:no graph"}}})
+    worker = workers.start(TF_PREDICTOR, TF_SPEC, model_server=address)
+    told = worker.await_said(lambda lines: lines["STATUS"].startswith("error"))["STATUS"]
+    assert told == f"error: model '{SINGLE_MODEL}' failed to load: version 1: no graph"
+    assert worker.process.wait(timeout=10) == 3
+
+
+def test_the_projects_surroundings(workers):
+    """python_path is importable, .env is loaded but overrides nothing, the working directory is the project."""
+    worker = workers.start(
+        python(
+            head="import os, helper, sys",
+            predict="return [helper.NAME, os.environ['A'], os.environ['B'], os.path.exists('predictor.py'), __name__]",
+        ),
+        {"predictor": {"python_path": "src/"}},
+        {".env": "A=from the file\nB=from the file\n", "src/helper.py": "NAME = 'helper'"},
+        env={"B": "from the plan"},
+    )
+    answer = worker.await_ready().post(b"").json()
+    assert answer == ["helper", "from the file", "from the plan", True, "cortex_predictor"]
+
+
+def test_a_project_may_be_named_like_our_modules(workers):
+    """Files of the project that are named like installed packages do not break the worker itself."""
+    files = {"cortex/__init__.py": "raise RuntimeError", "fastapi.py": "raise RuntimeError", "own.py": "A = 1"}
+    worker = workers.start(python(head="import own", predict="return own.A"), files=files).await_ready()
+    assert worker.post(b"").json() == 1
+
+
+def test_config_is_a_copy(workers):
+    """What __init__ does to its config stays with it."""
+    predictor = """
+class PythonPredictor:
+    def __init__(self, config):
+        self.config = config
+        config["list"].append(1)
+
+    def predict(self):
+        return self.config
+"""
+    worker = workers.start(predictor, {"predictor": {"config": {"list": [], "a": {"b": None}}}}).await_ready()
+    assert worker.post(b"{not json", headers={"content-type": "application/json"}).json() == {
+        "list": [1],
+        "a": {"b": None},
+    }
+
+
+def test_init_and_predict_share_a_thread(workers):
+    """With one thread per process, predict runs in the thread that ran __init__."""
+    predictor = python(
+        head="from threading import get_ident",
+        init="self.thread = get_ident()",
+        predict="return self.thread == get_ident()",
+    )
+    assert workers.start(predictor).await_ready().post(b"").json() is True
+
+
+def test_python_models(workers, tmp_path):
+    """A python predictor with models gets them through python_client and its own load_model, before it is ready."""
+    (tmp_path / "m" / "7").mkdir(parents=True)
+    (tmp_path / "m" / "7" / "weights").write_text("42")
+    predictor = """
+import pathlib
+
+class PythonPredictor:
+    def __init__(self, config, python_client):
+        self.client = python_client
+
+    def load_model(self, model_path):
+        print("loading", flush=True)
+        return pathlib.Path(model_path, "weights").read_text()
+
+    def predict(self):
+        return int(self.client.get_model())
+"""
+    worker = workers.start(predictor, {"predictor": {"models": [{"path": str(tmp_path / "m")}]}}).await_ready()
+    assert "loading\n" in worker.log
+    assert worker.post(b"").json() == 42
+    assert f"{SINGLE_MODEL}-7" in requests.get(worker.url, timeout=10).json()["model_metadata"]
+
+
+def test_sigterm_while_loading(workers):
+    """A worker that is still loading ends at once when it is told to."""
+    worker = workers.start(python(init="import time; time.sleep(600)"))
+    worker.await_said(lambda lines: lines["STATUS"].startswith("loading the predictor"))
+    worker.process.terminate()
+    assert worker.process.wait(timeout=10) == -15
+
+
+def test_an_onnx_worker(workers, tmp_path):
+    """An onnx predictor gets an onnx_client, whose models run inside the worker."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch"])
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])], "neg", [value], [helper.make_tensor_value_info("y", 1, ["batch"])]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    predictor = """
+class ONNXPredictor:
+    def __init__(self, onnx_client, config):
+        self.client = onnx_client
+
+    def predict(self, payload):
+        return self.client.predict(payload)[0].tolist()
+"""
+    spec = {"predictor": {"type": "onnx", "models": [{"path": str(tmp_path / "m.onnx")}]}}
+    worker = workers.start(predictor, spec).await_ready()
+    assert requests.post(worker.url, json=[1, 2], timeout=10).json() == [-1.0, -2.0]
+    summary = requests.get(worker.url, timeout=10).json()
+    assert summary["model_signatures"] == {SINGLE_MODEL: {"x": {"shape": ["batch"], "type": "float32"}}}

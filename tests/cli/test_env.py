@@ -1,0 +1,149 @@
+"""`cortex env`, and the file in which it keeps the user's choice."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cortex.environments.registry import Registry, cortex_home
+
+
+def test_local_is_always_there(cortex: Callable[..., Any], home: Path) -> None:
+    """Looking writes nothing."""
+    assert cortex("env", "list").out == "name: local (default)\nprovider: local\n"
+    assert not home.exists()
+
+
+def test_life_of_an_environment(cortex: Callable[..., Any], home: Path) -> None:
+    """Configure, list, make it the default, use it, delete it; the default then falls back to local."""
+    assert cortex("env", "configure", "prod", "--provider", "docker").out == "configured prod environment\n"
+    assert cortex("env", "list").out == "name: local (default)\nprovider: local\n\nname: prod\nprovider: docker\n"
+    assert cortex("env", "default", "prod").out == "set prod as the default environment\n"
+    assert cortex("env", "default", "prod").out == "prod is already the default environment\n"
+    assert json.loads(cortex("env", "list", "-o", "json").out) == [
+        {"name": "local", "provider": "local", "default": False},
+        {"name": "prod", "provider": "docker", "default": True},
+    ]
+    ran = cortex("delete", "iris")
+    assert (ran.code, ran.err) == (1, "using prod environment\nerror: iris is not deployed\n")
+    assert cortex("env", "delete", "prod").out == (
+        "deleted the prod environment configuration\nset local as the default environment\n"
+    )
+    assert yaml.safe_load((home / "cli.yaml").read_text()) == {"default_environment": "local", "environments": []}
+    assert sorted(file.name for file in home.iterdir()) == ["cli.lock", "cli.yaml"]
+
+
+def test_local_is_cleared_but_stays(cortex: Callable[..., Any]) -> None:
+    assert cortex("env", "delete", "local").out == "cleared the local environment configuration\n"
+    assert cortex("env", "list", "-o", "json").out == '[{"name":"local","provider":"local","default":true}]\n'
+
+
+def test_messages_as_json(cortex: Callable[..., Any]) -> None:
+    assert cortex("env", "configure", "docker", "-o", "json").out == '{"message":"configured docker environment"}\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["get", "iris", "-e", "x"], 'unable to find environment named "x"; `cortex env list` shows those that are'),
+        (["env", "default", "x"], "x environment is not configured; `cortex env list` shows those that are"),
+        (["env", "delete", "x"], "x environment is not configured; `cortex env list` shows those that are"),
+        (["env", "configure", "x"], 'the provider "x" is not part of this project (there is: docker, local)'),
+        (["env", "configure", "x", "-p", "local"], '"x": the environment that the local provider runs must be named'),
+        (["env", "configure", "local", "-p", "docker"], '"local": the environment that the local provider runs must'),
+    ],
+)
+def test_wrong_names(arguments: list[str], message: str, cortex: Callable[..., Any]) -> None:
+    ran = cortex(*arguments)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "invalid yaml: "),
+        ("- local", "must be a map with the keys default_environment and environments"),
+        ("environments: local", "environments: must be a list"),
+        ("environments: [local]", "environments[0]: name: must be a string"),
+        ("environments: [{name: local}]", "environments[0]: provider: must be a string"),
+        ("environments: [{name: 1, provider: local}]", "environments[0]: name: must be a string"),
+        ("environments: [{name: a, provider: x}, {name: a, provider: x}]", 'environments[1]: name: "a" is there twice'),
+        ("default_environment: x", 'default_environment: there is no environment named "x"'),
+        ("default_environment: [x]", "default_environment: there is no environment named \"['x']\""),
+        ("\udcff", "cannot be read: 'utf-8' codec"),
+    ],
+)
+def test_file_that_is_wrong(text: str, message: str, cortex: Callable[..., Any], home: Path) -> None:
+    """One line names the file and the key; the file is left as it is."""
+    home.mkdir(parents=True)
+    file = home / "cli.yaml"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    for arguments in (["get"], ["env", "configure", "docker"]):
+        ran = cortex(*arguments)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith(f"error: {file}: {message}")
+        assert ran.err.count("\n") == 1
+    assert file.read_bytes() == text.encode(errors="surrogateescape")
+
+
+def test_file_that_cortex_wrote(cortex: Callable[..., Any], home: Path) -> None:
+    """Environments of a cloud are listed and kept, never used by default, and refused by name."""
+    home.mkdir(parents=True)
+    aws = {"name": "aws", "provider": "aws", "operator_endpoint": "https://example.com"}
+    (home / "cli.yaml").write_text(
+        yaml.safe_dump({"telemetry": True, "default_environment": "aws", "environments": [aws]})
+    )
+    assert cortex("env", "list").out.startswith("name: aws (default)\nprovider: aws\n\nname: local\n")
+    assert cortex("get").out.splitlines()[1].startswith("local   iris")
+    ran = cortex("get", "iris")
+    assert ran.err == (
+        'error: aws environment: the provider "aws" is not part of this project (there is: docker, local); '
+        "choose another environment with --env, or for good with `cortex env default local`\n"
+    )
+    assert cortex("env", "default", "local").code == 0
+    assert cortex("env", "default", "aws").code == 1
+    kept = yaml.safe_load((home / "cli.yaml").read_text())
+    assert kept == {"telemetry": True, "default_environment": "local", "environments": [aws]}
+
+
+def test_home_that_cannot_be_written(cortex: Callable[..., Any], home: Path) -> None:
+    home.parent.mkdir()
+    home.write_text("a file")
+    ran = cortex("env", "configure", "docker")
+    assert ran.code == 1
+    assert ran.err.startswith(f"error: {home / 'cli.yaml'}: cannot be written: ")
+
+
+def test_two_at_once_lose_nothing(registry: Registry) -> None:
+    """Every change of the file is made on what the last one left."""
+    names = [f"env-{number}" for number in range(16)]
+    threads = [threading.Thread(target=registry.configure, args=(name, "docker")) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {entry.name for entry in registry.configured()} == {"local", *names}
+
+
+def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """CORTEX_HOME wins, is expanded and made absolute; without it, or empty, it is ~/.cortex."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for value, expected in (("~/x", "x"), ("y", "y"), (str(tmp_path / "z"), "z"), ("", ".cortex")):
+        monkeypatch.setenv("CORTEX_HOME", value)
+        assert cortex_home() == tmp_path / expected
+    monkeypatch.delenv("CORTEX_HOME")
+    assert cortex_home() == tmp_path / ".cortex"
+
+
+def test_provider_whose_package_is_missing(home: Path) -> None:
+    """An environment is imported only when it is chosen."""
+    registry = Registry(home, {"local": "json:loads", "docker": "no_such_package:Environment"})
+    registry.configure("docker", None)
+    with pytest.raises(Exception, match="the docker environment needs the package no_such_package: install it"):
+        registry.open(registry.named("docker"))

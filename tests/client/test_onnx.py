@@ -1,0 +1,96 @@
+"""ONNXClient runs models by ONNX Runtime, and finds them on disk."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from cortex.client import ONNXClient
+from cortex.errors import NotStarted, UserError
+from cortex.spec import SINGLE_MODEL, Model
+
+
+def save(path, *inputs):
+    """Write a model that adds up its inputs: each is (name, type, shape)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs]
+    node = helper.make_node("Sum", [name for name, _, _ in inputs], ["y"])
+    output = helper.make_tensor_value_info("y", inputs[0][1], None)
+    graph = helper.make_graph([node], "sum", values, [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def load(path, name=SINGLE_MODEL):
+    return ONNXClient.load((Model(name=name, path=str(path)),), lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    path = tmp_path_factory.mktemp("one") / "model.onnx"
+    save(path, ("x", TensorProto.FLOAT, ["batch", 2]))
+    return load(path)
+
+
+def test_one_input_may_be_bare(one):
+    """A model with one input takes the bare value or a mapping, casts it, and reshapes it to its own shape."""
+    for value in ([[1, 2]], [1, 2], np.array([1, 2], np.uint8), {"x": [1, 2]}):
+        (answer,) = one.predict(value)
+        assert answer.tolist() == [[1.0, 2.0]]
+        assert answer.dtype == np.float32
+
+
+def test_two_inputs(tmp_path):
+    """A model with several inputs takes a mapping with all of them."""
+    save(tmp_path / "m.onnx", ("a", TensorProto.FLOAT, [2]), ("b", TensorProto.FLOAT, [2]))
+    client = load(tmp_path)
+    assert client.predict({"a": [1, 2], "b": [10, 20]})[0].tolist() == [11.0, 22.0]
+    with pytest.raises(UserError, match="missing key 'b' for model"):
+        client.predict({"a": [1, 2]})
+    with pytest.raises(UserError, match="expected model_input to be a dictionary with keys"):
+        client.predict([1, 2])
+
+
+@pytest.mark.parametrize("value", [["a", "b"], np.array(["a", "b"]), [1, 2, 3], [[1], [2, 3]]])
+def test_what_does_not_convert_is_refused(one, value):
+    """The message names the input and the model."""
+    with pytest.raises(UserError, match=f"key 'x' for model '{SINGLE_MODEL}': failed to convert to numpy array"):
+        one.predict(value)
+
+
+def test_versions(tmp_path):
+    """Numeric directories are versions; the highest is the latest."""
+    save(tmp_path / "2" / "m.onnx", ("x", TensorProto.FLOAT, [1]))
+    save(tmp_path / "10" / "m.onnx", ("x", TensorProto.FLOAT, [2]))
+    client = load(tmp_path, "m")
+    assert client.predict([1, 2], "m")[0].tolist() == [1.0, 2.0]
+    assert client.predict([1], "m", "2")[0].tolist() == [1.0]
+    assert set(client.metadata) == {"m-2", "m-10"}
+    assert client.input_signatures == {"m": {"x": {"shape": [2], "type": "float32"}}}
+
+
+def test_bad_models(tmp_path):
+    """A missing model, a directory without exactly one model, and a broken file are refused by name."""
+    with pytest.raises(UserError, match="nowhere: the model does not exist"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"expected exactly one file ending in \.onnx, found 0"):
+        load(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(b"not a model")
+    with pytest.raises(NotStarted, match=r"m\.onnx: ONNX Runtime cannot load the model"):
+        load(tmp_path)
+
+
+def test_a_missing_wheel_is_one_sentence(tmp_path):
+    """Without onnxruntime the error is the command that installs it."""
+    (tmp_path / "m.onnx").touch()
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from cortex.client import ONNXClient; from cortex.spec import Model\n"
+        f"ONNXClient.load((Model(path={str(tmp_path)!r}),), print)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stderr.splitlines()[-1] == (
+        "cortex.errors.UserError: ONNX predictors need ONNX Runtime: pip install onnxruntime"
+    )

@@ -1,0 +1,126 @@
+"""Plans are pure: for any target, on any machine, the exact processes that would run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cortex.environments.local_plan import Place, plan
+from cortex.spec import APISpec
+
+PLACE = Place(
+    revision="r1",
+    directory=Path("/home/apis/a/revisions/r1"),
+    run_dir=Path("/run/a/x"),
+    host="0.0.0.0",
+    port=8888,
+    python="/venv/bin/python",
+    model_server=("/venv/bin/python", "-P", "-m", "cortex.model_server"),
+    cores=8,
+    gpus=0,
+    notices=("random weights",),
+)
+
+
+def spec(**fields: object) -> APISpec:
+    predictor = {
+        "type": "tensorflow",
+        "path": "predictor.py",
+        "models": ({"name": "_cortex_default", "path": "/cache/d1"},),
+        **fields.pop("predictor", {}),  # type: ignore[dict-item]
+    }
+    return APISpec.model_validate({"name": "a", "predictor": predictor, **fields})
+
+
+def test_cpu_is_one_model_server_and_a_worker_per_process() -> None:
+    """All workers of a CPU target share one model server, over a Unix socket inside the run directory."""
+    made = plan(spec(predictor={"processes_per_replica": 2, "env": {"A": "1"}}), PLACE)
+    server, first, second = made.processes
+    assert server.argv == (
+        *PLACE.model_server,
+        "--port=0",
+        "--rest_api_port=0",
+        "--grpc_socket_path=/run/a/x/model-server-0.sock",
+        "--model_config_file=/run/a/x/models.config",
+        "--max_num_load_retries=0",
+        "--engine=auto",
+        "--precision=auto",
+        "--inference_threads=8",
+    )
+    assert (server.ready, server.env) == ("/run/a/x/model-server-0.sock", {"CUDA_VISIBLE_DEVICES": ""})
+    assert first.argv == (
+        *("/venv/bin/python", "-P", "-m", "cortex.api.server"),
+        *("--spec", "/home/apis/a/revisions/r1/resolved.json", "--worker", "0"),
+        *("--model-server", "unix:/run/a/x/model-server-0.sock"),
+    )
+    assert first.cwd == "/home/apis/a/revisions/r1/project"
+    assert first.ready == "notify"
+    assert first.env == {
+        "A": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PROMETHEUS_MULTIPROC_DIR": "/run/a/x/metrics",
+        "CORTEX_NOTICES": '["random weights"]',
+    }
+    assert second.argv[-4:] == ("--worker", "1", "--model-server", "unix:/run/a/x/model-server-0.sock")
+    assert 'base_path: "/cache/d1"' in made.files["models.config"]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "threads"), [(None, 8), ("200m", 1), ("1500m", 2), ("4", 4), ("64", 8)], ids=lambda value: f"cpu={value}"
+)
+def test_threads_follow_compute_cpu(cpu: str | None, threads: int) -> None:
+    """The engine gets as many threads as the yaml's cpu, rounded up, and never more than there are cores."""
+    argv = plan(spec(compute={"cpu": cpu}), PLACE).back[0].argv
+    assert argv[-1] == f"--inference_threads={threads}"
+
+
+def test_gpu_shows_the_server_its_devices() -> None:
+    """One model server, that sees as many GPUs as were asked for and are there."""
+    made = plan(spec(compute={"gpu": 2}), replace(PLACE, gpus=4))
+    assert made.back[0].env == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert "--engine=tensorflow" in made.back[0].argv, "OpenVINO, the first choice of auto, has no NVIDIA GPUs"
+
+
+def test_a_gpu_that_is_missing_leaves_the_cpus_plan() -> None:
+    """The server sees no device, and chooses the engine for itself."""
+    server = plan(spec(compute={"gpu": 1}), PLACE).back[0]
+    assert server.env == {"CUDA_VISIBLE_DEVICES": ""}
+    assert "--engine=auto" in server.argv
+
+
+@pytest.mark.parametrize(
+    ("processes", "cores"), [(1, ["0-3"]), (2, ["0-1", "2-3"]), (4, ["0", "1", "2", "3"])], ids=str
+)
+def test_accelerator_is_one_model_server_per_worker(processes: int, cores: list[str]) -> None:
+    """Each worker has a model server of its own, on its own group of NeuronCores."""
+    place = replace(PLACE, model_server=("/opt/tensorflow_model_server_neuron",))
+    made = plan(spec(compute={"inf": 1}, predictor={"processes_per_replica": processes}), place)
+    assert [server.env["NEURON_RT_VISIBLE_CORES"] for server in made.back] == cores
+    assert {server.env["NEURONCORE_GROUP_SIZES"] for server in made.back} == {str(4 // processes)}
+    assert [worker.argv[-1] for worker in made.front] == [f"unix:{server.ready}" for server in made.back]
+    assert "--tensorflow_intra_op_parallelism=8" in made.back[0].argv, "the real server knows none of our flags"
+
+
+@pytest.mark.parametrize("kind", ["python", "onnx"])
+def test_python_and_onnx_need_no_model_server(kind: str) -> None:
+    """The workers of these types run the model themselves."""
+    made = plan(spec(predictor={"type": kind}), PLACE)
+    assert made.back == ()
+    assert "--model-server" not in made.front[0].argv
+
+
+def test_batching_writes_tf_servings_own_file() -> None:
+    """`server_side_batching` becomes TF Serving's batching parameters, in its units."""
+    batching = {"max_batch_size": 32, "batch_interval": 0.1}
+    made = plan(spec(predictor={"server_side_batching": batching, "threads_per_process": 32}), PLACE)
+    assert made.back[0].argv[-2:] == ("--enable_batching", "--batching_parameters_file=/run/a/x/batching.config")
+    assert made.files["batching.config"] == (
+        "max_batch_size { value: 32 }\nbatch_timeout_micros { value: 100000 }\nnum_batch_threads { value: 1 }\n"
+    )
+
+
+@pytest.mark.parametrize(("surge", "first"), [(0, True), ("0%", True), (1, False), ("25%", False)])
+def test_max_surge_zero_stops_the_old_revision_first(surge: str | int, first: bool) -> None:
+    """Without room for a second revision the old one must end before the new one starts."""
+    assert plan(spec(update_strategy={"max_surge": surge}), PLACE).stop_first is first

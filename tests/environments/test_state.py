@@ -1,0 +1,104 @@
+"""What is on disk under CORTEX_HOME, seen by several commands at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cortex.environments.state import APIDirectory, Home, supervisor
+from cortex.errors import UserError
+from cortex.status import Status
+
+HOLD = """
+import sys
+from pathlib import Path
+from cortex.environments.state import Home
+with Home(Path(sys.argv[1])).lock("a"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def _status(pid: int, started: float, state: str = "live") -> Status:
+    row = {"name": "api-0", "pid": pid, "state": "ready", "restarts": 0}
+    return Status(state, "r1", "127.0.0.1", 8888, supervisor=pid, supervisor_started=started, processes=(row,))
+
+
+def _write(root: Path, status: Status) -> APIDirectory:
+    api = Home(root).api("a")
+    api.path.mkdir(parents=True)
+    status.save(api.path / "status.json")
+    return api
+
+
+def test_a_lock_is_held_against_other_processes_and_dies_with_its_holder(tmp_path: Path) -> None:
+    """A second command is told at once; a killed one blocks nobody; nothing is left in the lock directory."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdin
+    assert holder.stdout
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another cortex command is changing a"), Home(tmp_path).lock("a"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdin.close()
+        holder.stdout.close()
+    with Home(tmp_path).lock("a"):
+        pass
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def test_a_lock_is_released_by_an_error(tmp_path: Path) -> None:
+    """An exception inside leaves neither the lock nor its file."""
+    home = Home(tmp_path)
+    with pytest.raises(ZeroDivisionError), home.lock("a"):
+        raise ZeroDivisionError
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def test_a_living_supervisor_is_believed(tmp_path: Path) -> None:
+    """The status file is taken as it is while the process that wrote it lives."""
+    status = _status(os.getpid(), psutil.Process().create_time())
+    assert _write(tmp_path, status).status() == status
+
+
+def test_a_recycled_pid_is_not_the_supervisor(tmp_path: Path) -> None:
+    """Another process with the old pid does not make a dead API look alive."""
+    status = _status(os.getpid(), psutil.Process().create_time() - 100)
+    found = _write(tmp_path, status).status()
+    assert supervisor(status) is None
+    assert found is not None
+    assert (found.status, found.processes) == ("error", ())
+    assert "run `cortex deploy` again" in found.reason
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"status": "live"}', '{"surprise": 1, "notices": [], "processes": []}']
+)
+def test_a_damaged_status_file_is_no_status(tmp_path: Path, text: str) -> None:
+    """Half a file, or someone else's, never raises."""
+    api = _write(tmp_path, _status(1, 1))
+    (api.path / "status.json").write_text(text)
+    assert api.status() is None
+
+
+@pytest.mark.parametrize("name", ["b", "../a", "", ".", "a/../a", "a\0"])
+def test_only_names_of_deployed_apis_lead_anywhere(tmp_path: Path, name: str) -> None:
+    """A name from the command line is never joined to a path before it is known."""
+    _write(tmp_path, _status(1, 1))
+    with pytest.raises(UserError, match="is not deployed"):
+        Home(tmp_path).find(name)
+
+
+def test_sockets_fit_however_long_the_home_is(tmp_path: Path) -> None:
+    """A Unix socket's path may have 107 bytes: a home that is too deep gets its sockets elsewhere."""
+    near, far = Home(Path("/h")).api("a"), Home(tmp_path / ("x" * 120)).api("a" * 42)
+    assert near.run_dir == Path("/h/run/a")
+    assert len(str(far.run_dir / "123456" / "model-server-99.sock")) <= 107

@@ -1,0 +1,108 @@
+"""``python -m export savedmodel``: what it prints, how it ends, and what is left when it does not end well."""
+
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_help_names_every_option_and_value(export_command: Command) -> None:
+    """The help alone is enough to use the command."""
+    shown = export_command("--help")
+    assert shown.returncode == 0
+    for word in ("imagenet|random|PATH", ".keras", "--output", "models/resnet50", "--version", "--force", "--seed"):
+        assert word in shown.stdout
+    assert "python -m export savedmodel --weights random" in shown.stdout
+
+
+def test_result_on_stdout_progress_on_stderr(exported: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    """Standard output holds the directory and the next command; the steps, with seconds, are on standard error."""
+    directory, done = exported
+    made, following = done.stdout.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(directory))}  \d+ MB", made)
+    assert following == "next: cortex deploy cortex_cpu.yaml"
+    assert "labels will mean nothing" in done.stderr
+    assert all(re.match(r" *\d+\.\d s  \S", line) for line in done.stderr.splitlines())
+
+
+def test_weights_are_stored_once(artifact: Path) -> None:
+    """ResNet-50 has 25.6 million weights of four bytes; an artifact twice that size holds them twice."""
+    assert sum(path.stat().st_size for path in artifact.rglob("*") if path.is_file()) < 110e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--weights", "imagnet"],
+            r"--weights imagnet: must be imagenet, random, or a file that ends in .h5 or .keras",
+        ),
+        (["--weights", "model.onnx"], r"--weights model.onnx: must be imagenet, random, or a file"),
+        (["--weights", "gone.h5"], r"--weights gone.h5: there is no such file"),
+        (
+            ["--weights", "random", "--output", "{models}"],
+            r"\S+/1 exists already: pass --force to replace it, or another",
+        ),
+        (["--weights", "random", "--output", "{file}"], r"cannot write into \S+: File exists"),
+    ],
+)
+def test_refusals_are_one_line_at_once(
+    export_command: Command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    """What is wrong with an argument is said in one line, with exit code 1, before TensorFlow is started."""
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    done = export_command(*(text.format(models=tmp_path / "models", file=tmp_path / "file") for text in arguments))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"error: {message}", line)
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "one", str(2**63)])
+def test_version_is_a_positive_number(export_command: Command, version: str) -> None:
+    """A version that no model server would take for one is a usage error."""
+    done = export_command("--weights", "random", "--version", version)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for '--version'" in done.stderr
+
+
+def test_refused_download_names_the_other_ways(export_command: Command, tmp_path: Path) -> None:
+    """Without a route to the ImageNet weights, one line says what failed and which values of --weights need none."""
+    with socket.socket() as closed:  # bound and not listening: a proxy that refuses every connection
+        closed.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = export_command("--output", tmp_path / "out", https_proxy=proxy, KERAS_HOME=str(tmp_path / "keras"))
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.splitlines()[-1]
+    assert re.match(r"error: cannot get the ImageNet weights \(URL fetch failure on https://.*refused\)", last)
+    assert "--weights PATH" in last
+    assert "--weights random" in last
+    assert not (tmp_path / "out").exists()
+
+
+def test_killed_export_leaves_no_version(
+    start_export: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    """kill -9 while TensorFlow writes leaves nothing that a model server would take for a version."""
+    output = tmp_path / "resnet50"
+    export = start_export("--weights", "random", "--output", output)
+    try:
+        _wait_for(output / ".exporting-1" / "variables", export)
+    finally:
+        export.kill()
+        export.wait()
+    assert [path.name for path in output.iterdir()] == [".exporting-1"]
+
+
+def _wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the export ended by itself"
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)

@@ -1,0 +1,171 @@
+"""A server on loopback that behaves as its path says, and counts what reaches it."""
+
+import contextlib
+import io
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from PIL import Image
+
+
+@dataclass
+class Seen:
+    """What reached the server."""
+
+    requests: list[tuple[str, Message, bytes]] = field(default_factory=list)
+    connections: int = 0
+    closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released each time that the server has closed a connection."""
+
+
+class Server(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 5
+    seen: Seen
+
+    def setup(self) -> None:
+        super().setup()
+        self.seen.connections += 1
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.requests.append((self.path, self.headers, body))
+        act = getattr(self, "do_" + self.path.strip("/"), None)
+        if act:
+            act()
+        else:
+            self.answer(int(self.path.strip("/") or 200))
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(picture_bytes())
+        self.close_connection = True
+
+    def answer(self, status: int) -> None:
+        self.send_response(status)
+        body = json.dumps(["tench"]).encode()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_slow(self) -> None:
+        time.sleep(0.02)
+        self.answer(200)
+
+    def do_every_other(self) -> None:
+        self.answer(200 if len(self.seen.requests) % 2 else 503)
+
+    def do_close_silently(self) -> None:
+        self.answer(200)
+        self.close_connection = True
+
+    def do_reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def do_hang_up(self) -> None:
+        self.close_connection = True
+
+    def do_hang(self) -> None:
+        time.sleep(2)
+
+    def do_cut_short(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.close_connection = True
+
+    def do_nonsense(self) -> None:
+        self.wfile.write(b"hello\r\n\r\n")
+        self.close_connection = True
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    seen: Seen
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.seen.closed.release()
+
+    def handle_error(self, *_: Any) -> None:
+        pass  # clients of these tests leave as they please
+
+
+@contextlib.contextmanager
+def serve(seen: Seen, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    with _Listener(("127.0.0.1", 0), type("Server", (Server,), {"seen": seen})) as listener:
+        listener.seen = seen
+        if tls:
+            listener.socket = tls.wrap_socket(listener.socket, server_side=True)
+        threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield listener.server_port
+        finally:
+            listener.shutdown()
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def endpoint(seen: Seen) -> Iterator[str]:
+    with serve(seen) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def secure_endpoint(seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An https server whose authority this process and its children trust."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with serve(seen, tls) as port:
+        yield f"https://localhost:{port}"
+
+
+@pytest.fixture
+def closed_endpoint() -> Iterator[str]:
+    """An address where nobody listens."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+
+def picture_bytes() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 100, 50)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(picture_bytes())
+    return path

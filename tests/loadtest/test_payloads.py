@@ -1,0 +1,60 @@
+"""What is sent."""
+
+import base64
+import email
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cortex.errors import UserError
+from cortex.loadtest import image_form, images_json, picture
+
+
+def test_images_json() -> None:
+    """A batch is one image several times, and counts as that many inferences."""
+    payload = images_json(b"jpeg", 3)
+    assert (payload.content_type, payload.inferences) == ("application/json", 3)
+    assert json.loads(payload.body) == {"imgs": [base64.b64encode(b"jpeg").decode()] * 3}
+
+
+def test_image_form() -> None:
+    """A form holds one file in the field image."""
+    payload = image_form(b"\xff\xd8 jpeg \r\n")
+    message = email.message_from_bytes(b"Content-Type: " + payload.content_type.encode() + b"\r\n\r\n" + payload.body)
+    [part] = message.get_payload()
+    assert part.get_param("name", header="Content-Disposition") == "image"
+    assert part.get_filename() == "image.jpg"
+    assert part.get_payload(decode=True) == b"\xff\xd8 jpeg \r\n"
+
+
+def test_a_jpeg_stays_as_it_is(picture_file: Path) -> None:
+    """A JPEG is sent to the byte as it was found."""
+    assert picture(str(picture_file)) == picture_file.read_bytes()
+
+
+def test_other_formats_become_jpeg(tmp_path: Path) -> None:
+    """A picture of another format is sent as JPEG."""
+    Image.new("RGBA", (30, 20), (1, 2, 3, 4)).save(tmp_path / "picture.png")
+    with Image.open(io.BytesIO(picture(str(tmp_path / "picture.png")))) as image:
+        assert (image.format, image.size, image.mode) == ("JPEG", (30, 20), "RGB")
+
+
+def test_a_url(endpoint: str, picture_file: Path) -> None:
+    """A picture can be behind a URL."""
+    assert picture(endpoint + "/picture.jpg") == picture_file.read_bytes()
+
+
+def test_bad_pictures(tmp_path: Path, closed_endpoint: str) -> None:
+    """No file, no server and no picture are one clear line each."""
+    (tmp_path / "text.jpg").write_text("hello")
+    for source, why in [
+        (str(tmp_path / "none.jpg"), "No such file or directory"),
+        (str(tmp_path), "Is a directory"),
+        (str(tmp_path / "text.jpg"), "not a picture"),
+        (closed_endpoint, "could not be fetched"),
+    ]:
+        with pytest.raises(UserError, match=why):
+            picture(source)

@@ -1,0 +1,70 @@
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.model_server.harness import Server, Start, config_file, starter
+
+ENGINES = ("openvino", "tensorflow")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the SavedModels of `build_models.py`; read it, never write to it."""
+    root = tmp_path_factory.mktemp("models")
+    script = Path(__file__).parent / "build_models.py"
+    subprocess.run([sys.executable, str(script), str(root)], check=True, capture_output=True, timeout=120)
+    return root
+
+
+@pytest.fixture
+def copied(models: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that copies a model to a place where a test may change it, and returns its base path."""
+
+    def copy(name: str) -> Path:
+        shutil.copytree(models / name, tmp_path / "copied" / name)
+        return tmp_path / "copied" / name
+
+    return copy
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts a server and waits until it is ready; it is stopped after the test."""
+    started: list[Server] = []
+    try:
+        yield starter(tmp_path, started)
+    finally:
+        for server in started:
+            server.stop()
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def server(request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of each engine with every model that the engine runs; tests leave it as it is."""
+    directory = tmp_path_factory.mktemp("server")
+    names = ["two_inputs", "types", "softmax", "slow", "half_plus"]
+    if request.param == "tensorflow":
+        names.append("mixed")
+    config = config_file(directory / "models.config", {name: models / name for name in names})
+    started: list[Server] = []
+    try:
+        server = starter(directory, started)(
+            f"--engine={request.param}", f"--model_config_file={config}", "--precision=fp32"
+        )
+        server.engine = request.param
+        yield server
+    finally:
+        for each in started:
+            assert each.stop() == 0
+
+
+@pytest.fixture
+def reference(server: Server) -> Server:
+    """The server of the tensorflow engine, for what only it runs."""
+    if server.engine != "tensorflow":
+        pytest.skip("only the tensorflow engine runs int64 and string models")
+    return server

@@ -1,0 +1,174 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cortex import tensors
+from cortex.model_server.codec import Format, decode
+from cortex.model_server.status import Code, StatusError
+from cortex.protos import meta_graph_pb2, model_pb2, types_pb2
+
+ONE_INT = {"x": "DT_INT32"}
+TWO = {"ints": "DT_INT32", "words": "DT_STRING"}
+
+
+def _decode(body: str | bytes, inputs: dict[str, str]) -> tuple[dict[str, Any], Format]:
+    infos = {name: meta_graph_pb2.TensorInfo(dtype=getattr(types_pb2, kind)) for name, kind in inputs.items()}
+    raw = body.encode() if isinstance(body, str) else body
+    request, form = decode(raw, model_pb2.ModelSpec(name="m"), lambda spec: infos)
+    return {name: tensors.to_array(proto) for name, proto in request.inputs.items()}, form
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "want"),
+    [
+        ("DT_INT32", "[[1,2],[3,4],[5,6]]", np.array([[1, 2], [3, 4], [5, 6]], np.int32)),
+        ("DT_FLOAT", "[1, 2.0, -3.5e2]", np.array([1, 2, -350], np.float32)),
+        ("DT_FLOAT", "[NaN, Infinity, -Infinity]", np.array([np.nan, np.inf, -np.inf], np.float32)),
+        ("DT_FLOAT", "[Inf, -Inf]", np.array([np.inf, -np.inf], np.float32)),
+        ("DT_FLOAT", "[16777215]", np.array([16777215], np.float32)),
+        ("DT_DOUBLE", "[0.1, 2]", np.array([0.1, 2], np.float64)),
+        ("DT_UINT8", "[[0, 255]]", np.array([[0, 255]], np.uint8)),
+        ("DT_INT64", "[9223372036854775807]", np.array([2**63 - 1], np.int64)),
+        ("DT_UINT64", "[18446744073709551615]", np.array([2**64 - 1], np.uint64)),
+        ("DT_BOOL", "[true, false]", np.array([True, False])),
+        ("DT_STRING", '["a", {"b64": "aGVsbG8="}, "é"]', np.array([b"a", b"hello", "é".encode()], np.object_)),
+        ("DT_STRING", '[{"b64": "aGVsbG8"}]', np.array([b"hello"], np.object_)),
+        ("DT_STRING", '["Inf"]', np.array([b"Inf"], np.object_)),
+        ("DT_INT32", "[[], []]", np.empty((2, 0), np.int32)),
+    ],
+)
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+def test_plain_values(kind: str, value: str, want: Any, key: str) -> None:
+    """One input takes a plain list in either form: every number kind, strings and base64."""
+    got, form = _decode(f'{{"{key}": {value}}}', {"x": kind})
+    np.testing.assert_array_equal(got["x"], want)
+    assert got["x"].dtype == want.dtype
+    assert form.value == key
+
+
+def test_rows_of_several_inputs() -> None:
+    """Row form with several inputs is a list of objects; each input gets one row per object."""
+    got, _ = _decode('{"instances": [{"ints": [1,2], "words": "a"}, {"words": "b", "ints": [3,4]}]}', TWO)
+    assert got["ints"].tolist() == [[1, 2], [3, 4]]
+    assert got["words"].tolist() == [b"a", b"b"]
+
+
+def test_columns_need_no_common_size() -> None:
+    """Columnar form takes each input as it stands, a scalar too."""
+    got, _ = _decode('{"inputs": {"ints": [[1,2,3]], "words": {"b64": "YQ=="}}}', TWO)
+    assert got["ints"].shape == (1, 3)
+    assert got["words"].shape == ()
+    assert got["words"].item() == b"a"
+
+
+def test_what_follows_the_object_is_ignored() -> None:
+    """TF Serving stops at the end of the object."""
+    assert _decode('  {"instances": [1]} trailing', ONE_INT)[0]["x"].tolist() == [1]
+
+
+ERRORS = [
+    ("", ONE_INT, "JSON Parse error: The document is empty"),
+    ("[1]", ONE_INT, "JSON Value: [\n    1\n] Is not object"),
+    ("{}", ONE_INT, "Missing 'inputs' or 'instances' key"),
+    ('{"instances": 1}', ONE_INT, "Excepting 'instances' to be an list/array"),
+    ('{"instances": []}', ONE_INT, "No values in 'instances' array"),
+    ('{"instances": [1], "inputs": [1]}', ONE_INT, "expecting only one of 'inputs' or 'instances' keys to exist"),
+    ('{"signature_name": 5, "instances": [1]}', ONE_INT, "'signature_name' key must be a string value."),
+    (
+        '{"instances": [[1,2],[3,4,5]]}',
+        ONE_INT,
+        "Failed to process element: 1 of 'instances' list. "
+        "Error: INVALID_ARGUMENT: Expecting tensor size: 2 but got: 3",
+    ),
+    (
+        '{"instances": [[1,2],[[5,6]]]}',
+        ONE_INT,
+        "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: Expecting shape [2] but got: [1,2]",
+    ),
+    (
+        '{"instances": [1.5]}',
+        ONE_INT,
+        "Failed to process element: 0 of 'instances' list. "
+        "Error: INVALID_ARGUMENT: JSON Value: 1.5 Type: Number is not of expected type: int32",
+    ),
+    ('{"inputs": [true]}', ONE_INT, "JSON Value: true Type: True is not of expected type: int32"),
+    ('{"inputs": ["a"]}', ONE_INT, 'JSON Value: "a" Type: String is not of expected type: int32'),
+    ('{"inputs": [null]}', ONE_INT, "JSON Value: null Type: Null is not of expected type: int32"),
+    ('{"inputs": [256]}', {"x": "DT_UINT8"}, "JSON Value: 256 Type: Number is not of expected type: uint8"),
+    (
+        '{"inputs": [[1], 2]}',
+        ONE_INT,
+        "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2",
+    ),
+    ('{"inputs": [1, [2]]}', ONE_INT, "Encountered list at unexpected level: 1 expected < 1"),
+    (
+        '{"inputs": [[1], [2, 3]]}',
+        ONE_INT,
+        "Encountered list at unexpected size: 2 at level: 1 expected size: 1",
+    ),
+    ('{"inputs": [16777217]}', {"x": "DT_FLOAT"}, "Cannot convert JSON value: 16777217 to float without loss"),
+    ('{"inputs": [1e39]}', {"x": "DT_FLOAT"}, "Cannot convert JSON value: 1e+39 to float without loss of precision."),
+    ('{"inputs": [9007199254740993]}', {"x": "DT_DOUBLE"}, "to double without loss of precision."),
+    ('{"inputs": [{"b64": "*"}]}', {"x": "DT_STRING"}, "Unable to base64 decode"),
+    ('{"inputs": [{"b64": 1}]}', {"x": "DT_STRING"}, "not formatted correctly for base64 data"),
+    ('{"instances": [1]}', TWO, "instances is a plain list, but expecting list of objects"),
+    ('{"inputs": [1]}', TWO, "inputs is a plain value/list, but expecting an object"),
+    ('{"inputs": {"ints": 1}}', TWO, "Missing named input: words in 'inputs' object."),
+    ('{"instances": [{"ints": 1, "words": "a"}, 2]}', TWO, "Expecting object but got list at item 1 of input list"),
+    ('{"instances": [1, {"x": 2}]}', ONE_INT, "Expecting value/list but got object at item 1 of input list"),
+    ('{"instances": [{"ints": 1, "wards": "a"}]}', TWO, "JSON object: does not have named input: wards"),
+    ('{"instances": [{"ints": 1}]}', TWO, "must only have keys: ints,words"),
+    (
+        '{"instances": [{"ints": 1, "words": 2}]}',
+        TWO,
+        "Failed to process element: 0 key: words of 'instances' list. "
+        "Error: INVALID_ARGUMENT: JSON Value: 2 Type: Number is not of expected type: string",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "inputs", "text"), ERRORS)
+def test_errors_are_tf_servings(body: str, inputs: dict[str, str], text: str) -> None:
+    """A malformed request is INVALID_ARGUMENT, in TF Serving's words."""
+    with pytest.raises(StatusError) as caught:
+        _decode(body, inputs)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert text in caught.value.message
+
+
+@pytest.mark.parametrize(("kind", "name"), [("DT_BFLOAT16", "bfloat16"), ("DT_HALF", "half"), ("DT_UINT16", "uint16")])
+def test_types_that_json_lacks_are_unimplemented(kind: str, name: str) -> None:
+    """TF Serving reads no half, bfloat16 or uint16 from JSON."""
+    with pytest.raises(StatusError) as caught:
+        _decode('{"inputs": [1.5]}', {"x": kind})
+    assert str(caught.value) == f"UNIMPLEMENTED: Conversion of JSON Value: 1.5 to type: {name}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": ' + b"[" * 100_000,
+        b'{"instances": ' + b"[" * 100 + b"1" + b"]" * 100 + b"}",
+        b'{"instances": [' + b"9" * 10_000 + b"]}",
+        b'\xff\xfe{"instances": [1]}',
+        b'{"instances": [1,]}',
+        b'{"instances": [1e]}',
+        b"{'instances': [1]}",
+        b'{"instances": [1]',
+        b"\x00" * 100,
+    ],
+)
+def test_hostile_bodies_are_refused(body: bytes) -> None:
+    """Depth, digits, encodings and broken syntax end in a status."""
+    with pytest.raises(StatusError) as caught:
+        _decode(body, ONE_INT)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_a_large_value_is_quoted_in_part() -> None:
+    """A message quotes at most 256 bytes of the request."""
+    with pytest.raises(StatusError) as caught:
+        _decode(json.dumps({"text": "é" * 5000}), ONE_INT)
+    assert len(caught.value.message.encode()) < 400

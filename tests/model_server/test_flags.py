@@ -1,0 +1,89 @@
+from typing import Any
+
+import pytest
+
+from cortex.model_server.flags import BadFlag, Flags, parse, print_usage
+
+DEFAULTS = {
+    "port": 8500,
+    "rest_api_port": 0,
+    "rest_api_timeout_in_ms": 30000,
+    "model_name": "default",
+    "max_num_load_retries": 5,
+    "load_retry_interval_micros": 60_000_000,
+    "file_system_poll_wait_seconds": 1,
+    "saved_model_tags": "serve",
+    "enable_model_warmup": True,
+    "enable_batching": False,
+    "engine": "auto",
+    "precision": "auto",
+    "inference_threads": 0,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), DEFAULTS.items())
+def test_defaults_are_tf_servings(name: str, value: Any) -> None:
+    """A flag that is not given has TF Serving's default."""
+    assert getattr(parse([]).flags, name) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["--port=9000"], "port", 9000),
+        (["--port", "9000"], "port", 9000),
+        (["--enable_batching"], "enable_batching", True),
+        (["--enable_batching=true"], "enable_batching", True),
+        (["--enable_model_warmup=false"], "enable_model_warmup", False),
+        (["--enable_model_warmup=0"], "enable_model_warmup", False),
+        (["--model_name="], "model_name", ""),
+        (["--model_base_path=/a=b"], "model_base_path", "/a=b"),
+        (["--per_process_gpu_memory_fraction=0.5"], "per_process_gpu_memory_fraction", 0.5),
+        (["--engine=openvino"], "engine", "openvino"),
+        (["--port=1", "--port=2"], "port", 2),
+    ],
+)
+def test_spellings(arguments: list[str], name: str, value: Any) -> None:
+    """Values come after ``=`` or as the next argument; a boolean needs none; the last one wins."""
+    line = parse(arguments)
+    assert getattr(line.flags, name) == value
+    assert line.unknown == ()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--port=many",
+        "--port=",
+        "--port=99999999999999999999",
+        "--enable_batching=maybe",
+        "--per_process_gpu_memory_fraction=half",
+        "--engine=abacus",
+        "--precision=fp4",
+        "--mixed_precision=float8",
+        "--model_name",
+    ],
+)
+def test_a_value_that_cannot_be_read_names_its_flag(argument: str) -> None:
+    """An unreadable value is an error that names the flag."""
+    with pytest.raises(BadFlag, match=argument.partition("=")[0]):
+        parse([argument])
+
+
+def test_unknown_arguments_are_kept_apart() -> None:
+    """What is no flag of ours is reported, and does not disturb the flags around it."""
+    line = parse(["--nonsense=1", "stray", "--port=7", "-x"])
+    assert line.unknown == ("--nonsense=1", "stray", "-x")
+    assert line.flags.port == 7
+
+
+def test_flags_without_effect_are_named_when_they_are_given() -> None:
+    """A flag that changes nothing here is worth a word only when it was given another value than its default."""
+    assert parse(["--enable_profiler", "--num_tflite_pools=9", "--port=1"]).not_in_effect == ["num_tflite_pools"]
+
+
+def test_usage_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage lists each flag once, with its default."""
+    print_usage()
+    out = capsys.readouterr().out
+    assert [line.split("=")[0].strip() for line in out.splitlines()[2:]] == [f"--{name}" for name in vars(Flags())]

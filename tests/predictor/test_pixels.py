@@ -1,0 +1,229 @@
+"""From encoded bytes to what the model looks at."""
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+ORIENTATION = 0x0112  # of EXIF
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Return a picture with soft, colored structure and no symmetry."""
+    noise = np.random.default_rng(7).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def reference(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Do the same the long way: resize the whole picture to a short side of 256, then crop 224 x 224."""
+    scale = 256 / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    image = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - 224) // 2, (height - 224) // 2
+    return np.asarray(image.crop((left, top, left + 224, top + 224)))
+
+
+def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
+    """Return the mean absolute difference in levels of 255."""
+    assert one.shape == other.shape == (224, 224, 3)
+    return float(np.abs(one.astype(int) - other).mean())
+
+
+@pytest.mark.parametrize(
+    "size", [(451, 300), (300, 451), (256, 256), (224, 224), (640, 480), (100, 90), (1, 1), (700, 3)]
+)
+def test_equals_the_long_way(module: Any, size: tuple[int, int]) -> None:
+    """Resizing and cropping in one step gives the pixels of resizing, then cropping."""
+    image = photo(*size)
+    off = difference(module.pixels("x", encode(image, "PNG")), reference(image))
+    assert off < 0.01
+
+
+@pytest.mark.parametrize("size", [(512, 512), (1024, 768), (2048, 1536), (4000, 3000)])
+def test_reduced_decoding_equals_full_decoding(module: Any, size: tuple[int, int]) -> None:
+    """A large JPEG that is decoded at a half, a quarter or an eighth of its size gives the same picture."""
+    data = encode(photo(*size), "JPEG", quality=95)
+    with Image.open(io.BytesIO(data)) as full:
+        off = difference(module.pixels("x", data), reference(full))
+    assert off < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation(module: Any, format: str, orientation: int) -> None:
+    """A picture is stood upright as its camera says, before it is cropped."""
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(orientation)
+    image = photo(900, 600)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encode(image, format, exif=exif, quality=95)
+    upright = image.transpose(turn) if turn is not None else image
+    off = difference(module.pixels("x", data), reference(upright))
+    assert off < 2
+
+
+def gradient() -> Image.Image:
+    ramp = np.linspace(0, 255, 300).astype(np.uint8)
+    return Image.fromarray(np.tile(ramp, (280, 1)))
+
+
+def half_transparent(mode: str) -> Image.Image:
+    image = Image.new("RGBA", (300, 280), (200, 0, 0, 0))
+    image.paste((0, 0, 200, 255), (0, 0, 300, 140))
+    return image.convert(mode)
+
+
+def on_white() -> Image.Image:
+    image = Image.new("RGB", (300, 280), "white")
+    image.paste((0, 0, 200), (0, 0, 300, 140))
+    return image
+
+
+def deep_png(color_type: int, samples: int, claim: tuple[int, int] = (260, 260)) -> bytes:
+    """Return a PNG of 16 bits a sample, every sample 40000, 260 pixels square, with the size that its header claims."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = (b"\0" + struct.pack(">H", 40000) * samples * 260) * 260
+    header = struct.pack(">IIBBBBB", *claim, 16, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def animation(format: str) -> bytes:
+    later = [Image.new("RGB", (300, 280), color) for color in ("red", "green")]
+    return encode(photo(300, 280), format, save_all=True, append_images=later)
+
+
+KINDS: dict[str, tuple[Callable[[], bytes], Callable[[], Image.Image], float]] = {
+    "JPEG": (lambda: encode(photo(300, 280), "JPEG", quality=95), lambda: photo(300, 280), 2),
+    "progressive JPEG": (lambda: encode(photo(300, 280), "JPEG", progressive=True), lambda: photo(300, 280), 3),
+    "CMYK JPEG": (
+        lambda: encode(photo(300, 280).convert("CMYK"), "JPEG", quality=95),
+        lambda: photo(300, 280).convert("CMYK").convert("RGB"),
+        2,
+    ),
+    "grey JPEG": (lambda: encode(gradient(), "JPEG", quality=95), gradient, 1),
+    "PNG": (lambda: encode(photo(300, 280), "PNG"), lambda: photo(300, 280), 1),
+    "grey PNG": (lambda: encode(gradient(), "PNG"), gradient, 1),
+    "1-bit PNG": (lambda: encode(gradient().convert("1"), "PNG"), lambda: gradient().convert("1"), 1),
+    "palette PNG": (lambda: encode(photo(300, 280).quantize(), "PNG"), lambda: photo(300, 280).quantize(), 1),
+    "RGBA PNG": (lambda: encode(half_transparent("RGBA"), "PNG"), on_white, 1),
+    "RGBA WebP": (lambda: encode(half_transparent("RGBA"), "WEBP", lossless=True), on_white, 1),
+    "transparent GIF": (lambda: encode(half_transparent("RGBA"), "GIF"), on_white, 1),
+    "16-bit grey PNG": (lambda: deep_png(0, 1), lambda: Image.new("L", (260, 260), 156), 1),
+    "16-bit RGB PNG": (lambda: deep_png(2, 3), lambda: Image.new("L", (260, 260), 156), 1),
+    "16-bit grey and alpha PNG": (lambda: deep_png(4, 2), lambda: Image.new("L", (260, 260), 195), 2),
+    "WebP": (lambda: encode(photo(300, 280), "WEBP", quality=95), lambda: photo(300, 280), 3),
+    "BMP": (lambda: encode(photo(300, 280), "BMP"), lambda: photo(300, 280), 1),
+    "first frame of a GIF": (lambda: animation("GIF"), lambda: photo(300, 280), 10),
+    "first frame of a WebP": (lambda: animation("WEBP"), lambda: photo(300, 280), 4),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(module: Any, kind: str) -> None:
+    """Every kind of picture becomes RGB; what is transparent becomes white; 16 bits are scaled and not clipped."""
+    data, expected, tolerance = KINDS[kind]
+    off = difference(module.pixels("x", data()), reference(expected()))
+    assert off < tolerance
+
+
+def bomb_gif() -> bytes:
+    """Return a GIF whose screen is small and whose first frame says it is 65535 x 65535."""
+    data = bytearray(encode(Image.new("L", (8, 8)), "GIF"))
+    frame = data.index(b"\x2c")
+    data[frame + 5 : frame + 9] = struct.pack("<HH", 65535, 65535)
+    return bytes(data)
+
+
+def patched(format: str, offset: int, size: bytes) -> bytes:
+    data = bytearray(encode(Image.new("RGB", (64, 64)), format))
+    data[offset : offset + len(size)] = size
+    return bytes(data)
+
+
+def bomb_jpeg() -> bytes:
+    data = bytearray(encode(Image.new("RGB", (64, 64)), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
+    return bytes(data)
+
+
+BOMBS = {
+    "PNG": lambda: deep_png(2, 3, claim=(30000, 30000)),
+    "PNG, just above the limit": lambda: deep_png(2, 3, claim=(50_000_001, 1)),
+    "GIF": lambda: patched("GIF", 6, struct.pack("<HH", 65535, 65535)),
+    "GIF frame": bomb_gif,
+    "BMP": lambda: patched("BMP", 18, struct.pack("<II", 50000, 50000)),
+    "JPEG": bomb_jpeg,
+    "WebP": lambda: patched("WEBP", 26, struct.pack("<HH", 16383, 16383)),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_decompression_bombs(module: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A picture that claims to be enormous is refused by its header: nothing of it is decoded."""
+    data = BOMBS[kind]()
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(HTTPException, match=r"^400: x: \d+ x \d+ pixels, the limit is 50 million$"):
+        module.pixels("x", data)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_broken_pictures(module: Any, format: str) -> None:
+    """However its bytes are cut or spoiled, a picture is either seen or refused; nothing else happens."""
+    data = encode(photo(200, 180), format)
+    chance = random.Random(3)
+    outcomes = []
+    for _ in range(60):
+        spoiled = bytearray(data[: chance.randrange(1, len(data))] if chance.random() < 0.5 else data)
+        for _ in range(chance.randrange(4)):
+            spoiled[chance.randrange(len(spoiled))] = chance.randrange(256)
+        outcomes.append(outcome(module, bytes(spoiled)))
+    assert all(each == "seen" or each.startswith("400: x: ") for each in outcomes)
+    assert sum(each != "seen" for each in outcomes) > 10
+
+
+def outcome(module: Any, data: bytes) -> str:
+    try:
+        module.pixels("x", data)
+    except HTTPException as refused:
+        return str(refused)
+    return "seen"
+
+
+def test_truncated_jpeg(module: Any) -> None:
+    """A JPEG that stops half way is refused, and not completed with grey."""
+    data = encode(photo(451, 300), "JPEG")
+    with pytest.raises(HTTPException, match=r"x: broken picture \(image file is truncated"):
+        module.pixels("x", data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("format", ["TIFF", "ICO", "PPM"])
+def test_other_formats_are_refused(module: Any, format: str) -> None:
+    """Only the formats that are named are decoded: each other one is attack surface."""
+    with pytest.raises(HTTPException, match="not a picture in JPEG, PNG, WEBP, BMP or GIF format"):
+        module.pixels("x", encode(photo(64, 64), format))

@@ -1,0 +1,211 @@
+"""The supervisor as a real process, with workers of a few lines."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cortex import control
+from cortex.errors import CortexError, UserError
+from cortex.plan import Plan, ProcessPlan
+from cortex.status import Status
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+class Api:
+    """One supervisor under test, driven as the CLI drives it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.run_dir = root, root / "run"
+        self.port = _free_port()
+        (root / "logs").mkdir()
+        argv = [sys.executable, "-m", "cortex.supervisor", "--directory", str(root), "--run-dir", str(self.run_dir)]
+        self.supervisor = subprocess.Popen(argv, start_new_session=True)
+        until((self.run_dir / "control.sock").exists)
+
+    def plan(self, word: str, mode: str = "serve", workers: int = 1) -> Plan:
+        front = tuple(
+            ProcessPlan(f"api-{index}", (sys.executable, str(WORKER), word, mode), str(self.root), "notify")
+            for index in range(workers)
+        )
+        return Plan(word, "127.0.0.1", self.port, str(self.run_dir / word), front, files={"a/b": "text"})
+
+    def deploy(self, plan: Plan, force: bool = False) -> list[str]:
+        request = {"command": "deploy", "plan": plan.to_json(), "force": force}
+        return list(control.command(self.run_dir / "control.sock", request))
+
+    def ask(self, words: bytes = b"hello") -> tuple[str, int]:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(words)
+            word, pid = connection.recv(100).decode().split()
+            return word, int(pid)
+
+    def status(self) -> Status:
+        return Status.load(self.root / "status.json")
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    api = Api(tmp_path)
+    children = []
+    try:
+        yield api
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(api.supervisor.pid).children(recursive=True)
+        api.supervisor.terminate()
+        api.supervisor.wait(20)
+        assert not [child for child in children if child.is_running()], "the supervisor left processes behind"
+        assert not api.run_dir.exists(), "the supervisor left sockets behind"
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not within the deadline"
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_plan_survives_json(api: Api) -> None:
+    """What the CLI sends is what the supervisor carries out."""
+    plan = api.plan("one", workers=2)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_deploy_goes_live_and_stop_leaves_nothing(api: Api) -> None:
+    """A revision is live once all its workers are; `stop` ends every process and removes every file of the run."""
+    api.deploy(api.plan("one", workers=2))
+    status = api.status()
+    assert (status.status, status.revision, status.reason) == ("live", "one", "")
+    assert [row["state"] for row in status.processes] == ["ready", "ready"]
+    assert (api.run_dir / "one/a/b").read_text() == "text"
+    assert api.ask()[0] == "one"
+
+    list(control.command(api.run_dir / "control.sock", {"command": "stop"}))
+    api.supervisor.wait(10)
+    assert not [row for row in status.processes if psutil.pid_exists(row["pid"])]
+
+
+def test_a_killed_worker_is_replaced(api: Api) -> None:
+    """SIGKILL of a worker heals by itself, and connections wait in the socket meanwhile."""
+    api.deploy(api.plan("one"))
+    _, first = api.ask()
+    os.kill(first, signal.SIGKILL)
+    word, second = api.ask()
+    assert word == "one"
+    assert second != first
+    until(lambda: api.status().status == "live")
+    assert api.status().processes[0]["restarts"] == 1
+
+
+def test_a_redeploy_swaps_without_closing_the_socket(api: Api) -> None:
+    """The new revision takes over the very same listening socket, and the old one ends."""
+    api.deploy(api.plan("one"))
+    _, old = api.ask()
+    api.deploy(api.plan("two"))
+    until(lambda: not psutil.pid_exists(old))
+    assert api.ask()[0] == "two"
+    assert not (api.run_dir / "one").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("fail", "api-0: predictor.py: __init__: no such luck"),
+        ("mute", "api-0: last words: an error (exit code 7)"),
+    ],
+)
+def test_a_revision_that_fails_leaves_the_old_one(api: Api, mode: str, reason: str) -> None:
+    """The error goes to whoever deploys, and stays as a notice; requests notice nothing."""
+    api.deploy(api.plan("one"))
+    with pytest.raises(UserError, match=reason.replace("(", r"\(").replace(")", r"\)")):
+        api.deploy(api.plan("two", mode))
+    status = api.status()
+    assert (status.status, status.revision) == ("live", "one")
+    assert status.notices == (f"the update to revision two failed, so one goes on: {reason}",)
+    assert api.ask()[0] == "one"
+
+
+def test_stop_first_brings_the_old_one_back(api: Api) -> None:
+    """With `max_surge: 0` the old revision ends first, and starts again when the new one fails."""
+    api.deploy(api.plan("one"))
+    with pytest.raises(UserError, match="no such luck"):
+        api.deploy(replace(api.plan("two", "fail"), stop_first=True))
+    assert api.status().status == "live"
+    assert api.ask()[0] == "one"
+
+
+def test_a_first_revision_that_fails_ends_the_supervisor(api: Api) -> None:
+    """Nothing runs for an API that never came up; its status file says why."""
+    with pytest.raises(UserError, match="no such luck"):
+        api.deploy(api.plan("one", "fail"))
+    api.supervisor.wait(10)
+    assert (api.status().status, api.status().processes) == ("error", ())
+    assert "no such luck" in api.status().reason
+
+
+def test_a_port_in_use_is_refused(api: Api) -> None:
+    """The port's holder is told apart from us, before any process starts."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", api.port))
+        holder.listen()
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1 port {api.port}: Address already in use"):
+            api.deploy(api.plan("one"))
+    api.supervisor.wait(10)
+
+
+def test_a_crash_loop_becomes_an_error(api: Api) -> None:
+    """Five crashes in a row make the status `error` with the reason; the restarts go on, so it can heal."""
+    api.deploy(api.plan("one"))
+
+    for _ in range(5):
+        restarts = api.status().processes[0]["restarts"]
+        with contextlib.suppress(OSError, ValueError):
+            api.ask(b"die")
+        until(lambda before=restarts: api.status().processes[0]["restarts"] > before)
+    assert api.status().status == "error"
+    assert api.status().reason == "api-0: exit code 9"
+    until(lambda: api.status().status == "live")
+
+
+def test_workers_do_not_outlive_their_supervisor(api: Api) -> None:
+    """SIGKILL of the supervisor ends the workers too: nobody would restart or stop them."""
+    api.deploy(api.plan("one"))
+    _, worker = api.ask()
+    api.supervisor.kill()
+    until(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE)
+    for path in sorted(api.run_dir.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    api.run_dir.rmdir()
+
+
+def test_nonsense_is_answered(api: Api) -> None:
+    """A command that is no command gets an error line, and the supervisor goes on."""
+    api.deploy(api.plan("one"))
+    with pytest.raises(UserError, match="did not understand"):
+        list(control.command(api.run_dir / "control.sock", {"plan": 1}))
+    with pytest.raises(UserError, match="did not understand"):
+        list(control.command(api.run_dir / "control.sock", {"command": "deploy", "plan": "{", "force": False}))
+    assert api.ask()[0] == "one"
+
+
+def test_silence_is_an_error_of_ours(tmp_path: Path) -> None:
+    """Nobody at the socket: one line that names it."""
+    with pytest.raises(CortexError, match="does not answer"):
+        list(control.command(tmp_path / "control.sock", {"command": "stop"}))

@@ -1,0 +1,91 @@
+"""Who may import whom: docs/architecture.md, held."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GROUND = {"errors", "notify", "protos", "tensors"}
+MAY_IMPORT = {
+    "errors": set(),
+    "notify": set(),
+    "protos": {"errors"},
+    "tensors": {"protos"},
+    "quantity": {"errors"},
+    "duration": {"errors"},
+    "plan": set(),
+    "status": set(),
+    "control": {"errors"},
+    "process": {"errors", "plan"},
+    "revision": {"plan", "process"},
+    "supervisor": {"control", "errors", "notify", "plan", "process", "revision", "status"},
+    "spec": GROUND | {"quantity", "duration"},
+    "client": GROUND | {"spec"},
+    "api": GROUND | {"client", "spec", "quantity"},
+    "model_server": GROUND,
+    "environments": GROUND | {"control", "plan", "quantity", "spec", "status", "supervisor"},
+    "endpoint": {"errors", "environments"},
+    "console": GROUND | {"endpoint", "environments", "spec"},
+    "cli": GROUND | {"console", "endpoint", "environments", "spec"},
+    "loadtest": GROUND,
+}
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / "cortex").rglob("*.py")):
+        parts = path.relative_to(ROOT / "cortex").with_suffix("").parts
+        if parts != ("__init__",):
+            yield parts[0], path
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield the first part below `cortex` of everything that a module imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            head, _, rest = name.partition(".")
+            if head == "cortex" and rest and rest != "__version__":
+                yield rest.split(".")[0]
+
+
+@pytest.mark.parametrize("room", sorted({room for room, _ in _modules()}))
+def test_imports_point_one_way(room: str) -> None:
+    """A part of `cortex` imports what stands below it, and nothing else."""
+    assert room in MAY_IMPORT, f"say in MAY_IMPORT what {room} may import"
+    found = {name for other, path in _modules() if other == room for name in _imports(path)} - {room}
+    assert found <= MAY_IMPORT[room], f"{room} must not import {found - MAY_IMPORT[room]}"
+
+
+def test_the_rules_have_no_circle() -> None:
+    """The allowed imports themselves can be put in one order."""
+    left = {room: set(below) for room, below in MAY_IMPORT.items()}
+    while left:
+        free = [room for room, below in left.items() if not below & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        for room in free:
+            del left[room]
+
+
+def test_no_module_is_called_utils() -> None:
+    """A module is named for what it holds."""
+    vague = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+    assert not [path for _, path in _modules() if path.stem in vague]
+
+
+@pytest.mark.parametrize("package", ["api", "client", "environments", "console", "spec"])
+def test_tensorflow_is_never_imported_outside_its_engine(package: str) -> None:
+    """Nobody pays for TensorFlow who does not run it; `cortex.protos` alone knows the way around it."""
+    for room, path in _modules():
+        if room == package:
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                heads = {name.split(".")[0] for name in names}
+                assert not heads & {"tensorflow", "tensorflow_serving", "keras"}, path
