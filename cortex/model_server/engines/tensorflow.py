@@ -12,6 +12,7 @@ from typing import Any, Self
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import config_pb2
@@ -67,7 +68,7 @@ class TensorFlow:
             raise StatusError(Code(error.error_code), error.message) from error
         except (TypeError, ValueError) as error:
             raise invalid(_one_line(error)) from error
-        return dict(zip(outputs, values, strict=True))
+        return {alias: _array(value) for alias, value in zip(outputs, values, strict=True)}
 
     def describe(self) -> Description:
         """Return the precision and threads the session was made with."""
@@ -87,6 +88,11 @@ class TensorFlow:
         )
         made: Callable[..., list[Any]] = self._session._make_callable_from_options(options)
         return made
+
+
+def _array(value: Any) -> Array:
+    """Return what a session fetched as an array: it gives a scalar string as bare bytes."""
+    return np.asarray(value, np.object_ if isinstance(value, bytes) else None)
 
 
 def _session_config(options: EngineOptions) -> config_pb2.ConfigProto:
