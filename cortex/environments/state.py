@@ -39,17 +39,20 @@ class Home:
         self.root = root
         self.model_cache = root / "model_cache"
 
-    def apis(self) -> list["APIDirectory"]:
-        """Return the directories of all deployed APIs, sorted by name."""
-        names = sorted(path.parent.name for path in self.root.glob("apis/*/status.json"))
-        return [self.api(name) for name in names]
+    def names(self) -> list[str]:
+        """Return the names of all deployed APIs, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("apis/*/status.json"))
+
+    def ports(self) -> dict[str, int]:
+        """Return the port of every API that has one, by name; also of those that are only being deployed."""
+        names = (path.parent.name for path in self.root.glob("apis/*/port"))
+        return {name: self.api(name).port() for name in names}
 
     def find(self, name: str) -> "APIDirectory":
         """Return the directory of one deployed API; UserError when there is none."""
-        for api in self.apis():
-            if api.name == name:
-                return api
-        raise UserError(f"{name} is not deployed")
+        if name not in self.names():
+            raise UserError(f"{name} is not deployed")
+        return self.api(name)
 
     def api(self, name: str) -> "APIDirectory":
         """Return where an API is, or would be."""
@@ -145,6 +148,14 @@ class APIDirectory:
         if supervisor(status) is None:
             return dataclasses.replace(status, status="error", reason=_GONE, processes=())
         return status
+
+    def forget_revisions_but(self, newest: str) -> None:
+        """Remove the revisions that neither run nor are about to; ``newest`` stays."""
+        status = self.status()
+        keep = {newest, *((status.revision, status.next_revision) if status else ())}
+        for path in self.path.glob("revisions/*"):
+            if path.name not in keep:
+                shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the API's files and sockets; its supervisor has ended before."""

@@ -1,0 +1,52 @@
+"""Which port an API has. Commands agree on it through the ``port`` files under CORTEX_HOME."""
+
+import socket
+
+from cortex.environments.fields import FieldError
+from cortex.environments.state import Home
+
+FIRST = 8888
+LAST = 65535
+_FIELD = "networking.local_port"
+
+
+def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -> int:
+    """Choose and record a port: the one wanted, else the one the API had, else the first free one from 8888 up.
+
+    ``held`` is the port that the API listens on now, 0 for none. FieldError when the wanted one cannot be had.
+    """
+    with home.lock(".ports", wait=True):
+        others = {port: api for api, port in home.ports().items() if api != name}
+        port = wanted or home.ports().get(name, FIRST)
+        if wanted and wanted in others:
+            raise FieldError(_FIELD, _assigned(wanted, others[wanted]))
+        while port != held and (port in others or not _is_free(host, port)):
+            if wanted or port == LAST:
+                raise FieldError(_FIELD, _foreign(port))
+            port += 1
+        home.api(name).assign_port(port)
+        return port
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _assigned(port: int, other: str) -> str:
+    return (
+        f"port {port} has already been assigned to api {other}, please delete the api with "
+        f"`cortex delete {other} --env local` or use another port"
+    )
+
+
+def _foreign(port: int) -> str:
+    return (
+        f"port {port} is being used by a non-cortex process; please specify a different port "
+        f"or make port {port} available"
+    )

@@ -1,0 +1,99 @@
+"""A revision on disk: the models in the cache, the project copied, the spec resolved; complete before anything runs."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cortex
+from cortex.environments import devices, requirements
+from cortex.environments.base import Progress
+from cortex.environments.fields import FieldError
+from cortex.environments.model_cache import ModelCache
+from cortex.environments.models import ResolvedModel, resolve
+from cortex.environments.project import Project
+from cortex.environments.state import Home
+from cortex.spec import APISpec, Config, Model
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A revision that is complete on disk. ``id`` names its content; equal ids are equal in all that runs."""
+
+    id: str
+    resolved: APISpec
+    """The spec with its models where the cache has them."""
+    notices: tuple[str, ...]
+
+
+def prepare(config: Config, spec: APISpec, home: Home, cache: ModelCache, progress: Progress) -> Prepared:
+    """Bring everything that a revision needs under ``home``. UserError, or FieldError, for what the user can mend."""
+    root = config.path.absolute().parent
+    notices = [*_device_notices(spec), *_unused_fields(spec), *requirements.check(root)]
+    with cache.hold():
+        models = resolve(spec, root, cache, progress)
+        project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
+        notices += [*project.notices, *(notice for model in models for notice in model.notices)]
+        resolved = _with_models(spec, models)
+        content = [cortex.__version__, spec.model_dump_json(), resolved.model_dump_json(), project.digest, *notices]
+        digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
+        prepared = Prepared(digest[:16], resolved, tuple(notices))
+        _write(prepared, spec, project, home)
+    return prepared
+
+
+def recall(name: str, revision: str, home: Home) -> Prepared:
+    """Return a revision that was prepared before."""
+    directory = home.api(name)
+    notices = json.loads((directory.revision(revision) / "notices.json").read_text())
+    return Prepared(revision, directory.resolved(revision), tuple(notices))
+
+
+def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home) -> None:
+    """Make the revision's directory, whole or not at all; one that is there has this very content."""
+    directory = home.api(spec.name).revision(prepared.id)
+    if directory.exists():
+        return
+    unfinished = directory.with_name(f".{prepared.id}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    project.copy_to(unfinished / "project")
+    (unfinished / "notices.json").write_text(json.dumps(prepared.notices))
+    (unfinished / "resolved.json").write_text(prepared.resolved.model_dump_json(indent=2))
+    (unfinished / "spec.json").write_text(spec.model_dump_json(indent=2))
+    unfinished.rename(directory)
+
+
+def _with_models(spec: APISpec, models: tuple[ResolvedModel, ...]) -> APISpec:
+    rows = tuple(Model(name=row.name, path=str(row.path), signature_key=row.signature_key) for row in models)
+    predictor = spec.predictor.model_copy(update={"models": rows, "models_dir": None})
+    return spec.model_copy(update={"predictor": predictor})
+
+
+def _device_notices(spec: APISpec) -> Iterator[str]:
+    if spec.compute.inf and not devices.neuron_devices():
+        raise FieldError(
+            "compute.inf",
+            "this machine has no AWS Inferentia device (/dev/neuron0): deploy this target on an inf1 or inf2 instance "
+            "with the Neuron driver, or deploy the CPU or GPU target here",
+        )
+    if spec.compute.gpu and not devices.gpus():
+        yield f"{spec.name} will run without gpu access because this machine has no NVIDIA GPU (/dev/nvidia0)"
+
+
+def _unused_fields(spec: APISpec) -> Iterator[str]:
+    """Yield one notice that names what the yaml says and only a cluster could do."""
+    images = [name for name in ("image", "tensorflow_serving_image") if getattr(spec.predictor, name) is not None]
+    fields = [f"predictor.{name}" for name in images]
+    used = {
+        "networking": {"local_port", "max_body_size"},
+        "autoscaling": {"max_replica_concurrency"},
+        "update_strategy": {"max_surge"},
+    }
+    for section, ours in used.items():
+        fields += [f"{section}.{name}" for name in sorted(getattr(spec, section).model_fields_set - ours)]
+    fields += ["monitoring"] if spec.monitoring else []
+    fields += ["compute.mem"] if spec.compute.mem is not None else []
+    if fields:
+        yield f"the local environment does not use: {', '.join(fields)}"

@@ -1,0 +1,80 @@
+"""The supervisor of an API, from outside: start it, ask it, end it."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from cortex import control
+from cortex.environments.state import APIDirectory, supervisor
+from cortex.errors import CortexError, Error
+from cortex.plan import Plan
+
+START_SECONDS = 20.0
+STOP_SECONDS = 90.0
+"""Longer than a drain (`cortex.revision.DRAIN_SECONDS`)."""
+
+
+def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
+    """Have the API's supervisor bring a plan live, and yield what it waits for; it is started if there is none."""
+    status = directory.status()
+    if status is None or supervisor(status) is None or not _answers(directory.control):
+        _start(directory)
+    yield from control.command(directory.control, {"command": "deploy", "plan": plan.to_json(), "force": force})
+
+
+def stop(directory: APIDirectory) -> None:
+    """End the supervisor and all that it runs: by its own drain, and by force what is left after that."""
+    status = directory.status()
+    process = supervisor(status) if status else None
+    if process is None:
+        return
+    family = [*process.children(recursive=True), process]
+    with contextlib.suppress(Error):
+        list(control.command(directory.control, {"command": "stop"}))
+    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for survivor in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            survivor.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+def _start(directory: APIDirectory) -> None:
+    shutil.rmtree(directory.run_dir, ignore_errors=True)
+    directory.logs.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-P", "-m", "cortex.supervisor"]
+    argv += ["--directory", str(directory.path), "--run-dir", str(directory.run_dir)]
+    log = directory.logs / "supervisor.log"
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=directory.path
+        )
+    if not _until(lambda: _answers(directory.control) or child.poll() is not None, START_SECONDS):
+        child.kill()
+    if not _answers(directory.control):
+        raise CortexError(f"the supervisor did not start; see {log}")
+    child.returncode = 0  # it is meant to outlive us, so that nobody waits for it here
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

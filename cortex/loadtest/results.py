@@ -1,0 +1,356 @@
+"""What a load test found, as frozen values: what runs return, reports render, and JSON files keep.
+
+A `Report` is everything that one command found. It always has one `Result`: of the run, of the sweep's knee, or of the
+run that confirmed a latency bound. The rest of it is there when it was asked for. Times are in seconds and sizes in
+bytes throughout; renderers choose units.
+
+``Report.as_dict()`` is the JSON file: keys are the field names, ``schema`` is `SCHEMA`, and keys are only ever added to
+one version of it. ``Report.from_dict`` reads it back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cortex.errors import UserError
+from cortex.loadtest.latency import Latency
+
+SCHEMA = "cortex.loadtest/1"
+
+
+@dataclass(frozen=True)
+class Window:
+    """One second of a run (the last may be shorter). A request belongs to the window in which it ended.
+
+    ``latency`` is counted from the scheduled time; None when nothing was answered in it.
+    """
+
+    start: float
+    """Seconds since the measurement began."""
+    seconds: float
+    requests: int
+    inferences: int
+    errors: int
+    latency: Latency | None
+
+    @property
+    def rate(self) -> float:
+        """Answered requests per second."""
+        return self.requests / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Steady:
+    """Whether the run settled: three windows in a row whose rate and median latency agree within 10 %."""
+
+    reached: bool
+    after: float | None
+    """Seconds since the measurement began at which the first such window starts."""
+    words: str
+    """One sentence for people."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """What the tester itself did, so that it is not mistaken for the server."""
+
+    processes: int
+    threads: int
+    """Of each process; one connection each."""
+    cpu_seconds: float
+    """Processor time of all processes while measuring."""
+    busiest: float
+    """The largest share of one core that a process used: 1.0 is a whole core, the most that a process can use."""
+    cpu_per_request: float
+    """Processor time that one request cost the tester, in seconds."""
+    late: int
+    """Requests that were sent more than a millisecond after they were due (open loop)."""
+    late_share: float
+    worst_lateness: float
+    """How long after it was due the latest request was sent, in seconds."""
+    warning: str | None
+    """A sentence when the figures are of the tester rather than of the server, else None."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the server's own time: decode, preprocess, queue, execute or encode."""
+
+    name: str
+    mean: float
+    """Seconds for each time that the stage was passed."""
+    count: int
+    source: str = ""
+    """Which of the server's processes told it: its metrics URL."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is known of the server. Every part of it may be missing: an empty tuple, or None."""
+
+    stages: tuple[Stage, ...] = ()
+    """In the order in which a request passes them."""
+    cpu_cores: float | None = None
+    """Mean number of cores that its processes kept busy; None when it is not on this machine."""
+    memory: int | None = None
+    """Largest resident size of its processes together, in bytes."""
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What inferences cost at the measured rate."""
+
+    price_per_hour: float | None
+    per_million_inferences: float | None
+    target_rate: float | None
+    """Inferences per second that are wanted."""
+    replicas: int | None
+    """How many servers like the measured one that takes."""
+    replicas_price_per_hour: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run. ``requests``, ``inferences`` and latencies are of answers that counted; all others are in ``errors``."""
+
+    seconds: float
+    """How long was measured: from the end of the warm-up to the end of the last request."""
+    requests: int
+    inferences: int
+    latency: Latency | None
+    """From the time at which each request was *due* until its answer was read: what a user waits. The honest figure."""
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """By kind, most frequent first; kinds are phrases such as ``HTTP 503 Service Unavailable``, ``timeout``,
+    ``wrong answer``."""
+    interrupted: bool = False
+    uncorrected: Latency | None = None
+    """From the time at which each request was *sent*. Equals ``latency`` in a closed loop; hides stalls in an open one.
+    """
+    sent_bytes: int = 0
+    """Of request bodies."""
+    received_bytes: int = 0
+    """Of answer bodies."""
+    windows: tuple[Window, ...] = ()
+    steady: Steady | None = None
+    client: Client | None = None
+    server: Server | None = None
+    cost: Cost | None = None
+    started: str = ""
+    """When the measurement began: ISO 8601 with the offset."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What was run, as plain values in the order to show them: endpoint, door, payload, load, warmup, ..."""
+    warmup_seconds: float = 0.0
+    """How long was sent before; nothing of it is counted."""
+
+    @property
+    def failed(self) -> int:
+        return sum(self.errors.values())
+
+    @property
+    def error_share(self) -> float:
+        """Failed requests as a share of all, 0 to 1."""
+        total = self.requests + self.failed
+        return self.failed / total if total else 0.0
+
+    @property
+    def open_loop(self) -> bool:
+        """Whether requests were due at times of a schedule, so that `uncorrected` says something of its own."""
+        return bool(self.settings.get("open_loop"))
+
+    @property
+    def requests_per_second(self) -> float:
+        return self.requests / self.seconds if self.seconds else 0.0
+
+    @property
+    def inferences_per_second(self) -> float:
+        return self.inferences / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every figure as plain values, rates included."""
+        return asdict(self) | {
+            "failed": self.failed,
+            "error_share": self.error_share,
+            "requests_per_second": self.requests_per_second,
+            "inferences_per_second": self.inferences_per_second,
+        }
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep. ``value`` is the number of connections, or the rate asked for in requests/s."""
+
+    value: float
+    result: Result
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs over one setting, ascending."""
+
+    over: str
+    """``connections`` or ``rate``."""
+    points: tuple[Point, ...]
+    knee: int | None
+    """Index of the point after which latency grows faster than throughput; None when the sweep does not reach it."""
+    words: str
+    """One sentence for people."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A bound on a latency percentile: ``p99`` at most ``bound`` seconds."""
+
+    percentile: float
+    bound: float
+
+    @property
+    def name(self) -> str:
+        return f"p{self.percentile:g}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate of a search, in requests/s, and whether it held the objective."""
+
+    rate: float
+    held: bool
+    why: str
+    """What decided it, such as ``p99 41.2 ms``."""
+    result: Result
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for the highest rate that holds an objective. ``trials`` stand in the order in which they were run."""
+
+    objective: Objective
+    trials: tuple[Trial, ...]
+    rate: float | None
+    """The highest rate that held, in requests/s, confirmed by a longer run; None when none did."""
+    words: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of two runs. ``low`` and ``high`` bound ``after / before`` with 95 % confidence (bootstrap)."""
+
+    name: str
+    """``requests/s``, ``latency p50``, ``latency p99``, ..."""
+    before: float
+    after: float
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+    """``better``, ``worse`` or ``no change``: the last whenever 1.0 lies between ``low`` and ``high``."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """This run against an earlier one."""
+
+    source: str
+    """The file that holds the earlier one."""
+    before: Result
+    changes: tuple[Change, ...]
+    words: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of ``--assert``."""
+
+    text: str
+    """As it was written: ``p99<100ms``."""
+    actual: str
+    """What was measured, in the unit of the condition: ``41.2ms``."""
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one command found."""
+
+    result: Result
+    sweep: Sweep | None = None
+    search: Search | None = None
+    comparison: Comparison | None = None
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values that ``json.dumps`` takes, under `SCHEMA`."""
+        whole = asdict(self)
+        whole["result"] = self.result.as_dict()
+        for runs, name in ((self.sweep, "points"), (self.search, "trials")):
+            for plain, value in zip(_runs(whole, name), getattr(runs, name, ()), strict=False):
+                plain["result"] = value.result.as_dict()
+        return {"schema": SCHEMA} | whole
+
+    @staticmethod
+    def from_dict(source: str, data: Any) -> "Report":
+        """Read back what `as_dict` wrote. Raises UserError, naming the source, for anything else.
+
+        Of a sweep, a search and a comparison only the result is read.
+        """
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise UserError(f"{source}: not a report of throughput_test.py --json (its schema must be {SCHEMA})")
+        try:
+            return Report(_result(data["result"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{source}: not a whole report; write it again with --json") from error
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run goes, for a live line. Rate and latencies are of about the last second."""
+
+    stage: str
+    """``warm-up`` or ``measuring``; a sweep or a search puts its own words before it."""
+    elapsed: float
+    """Seconds of this stage."""
+    left: float | None
+    """Seconds that it still takes; None when the number of requests decides."""
+    done: int
+    """Requests that ended in this stage, well or not."""
+    total: int | None
+    """How many there will be; None when time decides."""
+    rate: float
+    """Answered requests per second."""
+    inference_rate: float
+    p50: float | None
+    p99: float | None
+    errors: int
+    in_flight: int
+
+
+def _runs(whole: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:
+    part = whole["sweep" if name == "points" else "search"]
+    return part[name] if part else ()
+
+
+def _result(data: dict[str, Any]) -> Result:
+    known = {key: data[key] for key in Result.__dataclass_fields__}
+    known["windows"] = tuple(_window(each) for each in known["windows"])
+    for key in ("latency", "uncorrected"):
+        known[key] = _latency(known[key])
+    for key, kind in (("steady", Steady), ("client", Client), ("cost", Cost)):
+        known[key] = kind(**known[key]) if known[key] else None
+    known["server"] = _server(known["server"])
+    return Result(**known)
+
+
+def _window(data: dict[str, Any]) -> Window:
+    return Window(**{**data, "latency": _latency(data["latency"])})
+
+
+def _latency(data: dict[str, Any] | None) -> Latency | None:
+    return Latency(**data) if data else None
+
+
+def _server(data: dict[str, Any] | None) -> Server | None:
+    return Server(**{**data, "stages": tuple(Stage(**stage) for stage in data["stages"])}) if data else None
