@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -10,22 +11,37 @@ from google.protobuf.message import DecodeError
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import meta_graph_pb2, saved_model_pb2
 
+SAVED_MODEL = "SavedModel"
 DEFAULT_SIGNATURE = "serving_default"
+PREDICT_METHOD = "tensorflow/serving/predict"
 _INIT_OP = "__saved_model_init_op"  # TensorFlow 2 notes its initializer among the signatures
+
+Signatures = Mapping[str, meta_graph_pb2.SignatureDef]
 
 
 @dataclass(frozen=True)
 class SavedModel:
     """One version directory: its path, the tags that chose its graph, and that graph's signatures by name."""
 
+    format: ClassVar[str] = SAVED_MODEL
     directory: Path
     tags: frozenset[str]
-    signatures: Mapping[str, meta_graph_pb2.SignatureDef]
+    signatures: Signatures
 
     @property
-    def runnable(self) -> dict[str, meta_graph_pb2.SignatureDef]:
-        """The signatures that a request may name; TensorFlow's own initializer is not one."""
-        return {name: signature for name, signature in self.signatures.items() if name != _INIT_OP}
+    def runnable(self) -> Signatures:
+        """The signatures that a request may name."""
+        return runnable(self.signatures)
+
+
+def runnable(signatures: Signatures) -> Signatures:
+    """Return the signatures that a request may name; TensorFlow's own initializer is not one."""
+    return {name: signature for name, signature in signatures.items() if name != _INIT_OP}
+
+
+def is_in(directory: Path) -> bool:
+    """Say whether a directory holds a SavedModel, whole or not."""
+    return (directory / "saved_model.pb").is_file() or (directory / "saved_model.pbtxt").is_file()
 
 
 def read(directory: Path, tags: frozenset[str]) -> SavedModel:

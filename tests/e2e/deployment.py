@@ -43,6 +43,16 @@ class Cortex:
         assert done.returncode == code, done.stdout
         return done.stdout.strip()
 
+    def shell(self, command: str, cwd: Path) -> str:
+        """Run one line of a README in a shell whose path has the project's environment; return what it printed."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        env = self.env | {"PATH": path, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, shell=True, env=env, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
         """Start a command and return without waiting for it."""
         argv = [CORTEX, *map(str, arguments)]
@@ -85,13 +95,14 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def copy_project(project: Path, model: Path) -> Path:
-    """Copy what a user would have of this repository's example into an empty directory."""
+def copy_project(project: Path, model: Path | None = None) -> Path:
+    """Copy what a user would have of this repository's example into an empty directory, with or without a model."""
     for name in ("cortex_cpu.yaml", "cortex_gpu.yaml", "cortex_accelerator.yaml", "predictor.py", "download.py"):
         shutil.copy(ROOT / name, project / name)
     (project / "export").mkdir()
     shutil.copy(ROOT / "export/imagenet_class_index.json", project / "export")
-    shutil.copytree(model, project / "models/resnet50")
+    if model is not None:
+        shutil.copytree(model, project / "models/resnet50")
     return project
 
 

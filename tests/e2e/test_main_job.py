@@ -1,9 +1,12 @@
 """The main job with the real network: export ResNet-50, deploy, five labels, throughput."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,16 +17,47 @@ from tests.e2e.deployment import NAME, ROOT, Cortex, copy_project, post, sample
 pytestmark = pytest.mark.e2e
 
 
+README = (ROOT / "README.md").read_text()
+
+
+def readme_block(title: str) -> list[str]:
+    """Return the commands of the README's section."""
+    section = README.split(f"## {title}\n", 1)[1]
+    return section.split("```bash\n", 1)[1].split("```", 1)[0].splitlines()
+
+
 @pytest.fixture(scope="module")
-def endpoint(cortex: Cortex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    exported = tmp_path_factory.mktemp("export") / "resnet50"
-    argv = [sys.executable, "-m", "export", "savedmodel", "--weights", "random", "--output", str(exported)]
-    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
-    project = copy_project(tmp_path_factory.mktemp("project"), exported)
-    printed = cortex("deploy", project / "cortex_cpu.yaml")
-    assert "random weights" in printed, "whoever deploys must be told that the labels mean nothing"
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user would have, but for the model."""
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def endpoint(cortex: Cortex, project: Path) -> Iterator[str]:
+    """Deploy with the README's own commands; random weights, since no download can be relied on."""
+    export, deploy, _ = readme_block("Deploy it by hand")
+    cortex.shell(f"{export} --weights random", cwd=project)
+    assert "random weights" in cortex.shell(deploy, cwd=project), "whoever deploys must be told what labels mean"
     yield str(cortex.get()["endpoint"])
     cortex("delete", NAME)
+
+
+def test_the_readmes_curl(cortex: Cortex, endpoint: str) -> None:
+    """The third command of the README answers with five labels."""
+    if shutil.which("curl") is None:
+        pytest.skip("this machine has no curl")
+    curl = readme_block("Deploy it by hand")[2]
+    assert "http://localhost:8888" in curl
+    printed = cortex.shell(curl.replace("http://localhost:8888", f"{endpoint} --silent"), cwd=ROOT)
+    assert len(json.loads(printed)) == 5
+
+
+def test_the_readmes_throughput_test(cortex: Cortex, endpoint: str) -> None:
+    """The README's measuring command, for a shorter time."""
+    [command] = readme_block("Measure it")
+    assert " -i 30 " in command
+    command = command.replace("-i 30", "-i 2").replace("http://localhost:8888", endpoint)
+    assert re.search(r"[1-9][0-9.]* inferences/s", cortex.shell(command, cwd=ROOT))
 
 
 def test_json_of_one_picture(endpoint: str) -> None:
