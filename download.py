@@ -60,6 +60,8 @@ def download(
             url = urljoin(url, location)
     except TimeoutError:
         raise DownloadError(f"no complete answer within {seconds:g} seconds") from None
+    except ValueError as error:  # a host or a target that no request line can carry
+        raise DownloadError(f"not a URL ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})") from error
     raise DownloadError(f"more than {redirects} redirects")

@@ -17,6 +17,8 @@ Keys of ``predictor.config``, all optional:
 import base64
 import io
 import json
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,13 @@ from download import DownloadError, download
 HERE = Path(__file__).parent
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MAX_IMAGES = 64
-MAX_PIXELS = 50_000_000  # of one image; a decoded pixel takes four bytes
+MAX_PIXELS = 50_000_000  # of one image
+MAX_DECODED = 25_000_000  # the same where it cannot be decoded at a smaller size, as JPEG can; up to 15 bytes each
+LARGE = 4_000_000  # pixels to decode beyond which pictures wait for each other
 SHORT_SIDE, SIDE = 256, 224  # ResNet-50 looks at the middle 224 of a picture whose short side is 256
 TOP = 5
 
+ONE_LARGE_PICTURE = threading.Lock()  # at a time, so that a few small files cannot take all memory together
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns at first; MAX_PIXELS is checked for every image
 
 Pictures = list[tuple[str, bytes]]
@@ -117,14 +122,25 @@ def pixels(name: str, data: bytes) -> npt.NDArray[np.uint8]:
             if width * height > MAX_PIXELS:
                 raise refusal(f"{name}: {width} x {height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
             image.draft(None, (SHORT_SIDE, SHORT_SIDE))
-            ImageOps.exif_transpose(image, in_place=True)
-            return middle(eight_bit(image))
+            if image.width * image.height > MAX_DECODED:
+                limit = MAX_DECODED // 1_000_000
+                raise refusal(f"{name}: {width} x {height} pixels, the limit for {image.format} is {limit} million")
+            with ONE_LARGE_PICTURE if image.width * image.height > LARGE else nullcontext():
+                image = smaller(image)
+                ImageOps.exif_transpose(image, in_place=True)
+                return middle(eight_bit(image))
     except UnidentifiedImageError as error:
         raise refusal(f"{name}: not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} format") from error
     except HTTPException:
         raise
     except Exception as error:  # a decoder meets a stranger's bytes here, and fails in its own many ways
         raise refusal(f"{name}: broken picture ({error})") from error
+
+
+def smaller(image: Image.Image) -> Image.Image:
+    """Return a large image at an integer fraction of its size, so that the steps after this one cost little."""
+    factor = min(image.size) // (4 * SHORT_SIDE)
+    return image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "RGBA", "CMYK") else image
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

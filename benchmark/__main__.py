@@ -16,6 +16,8 @@ from rich.table import Table
 
 from benchmark.compare import compare as run_comparison
 from benchmark.machine import this_machine
+from benchmark.model_server import model_server as run_model_server
+from benchmark.model_server import subjects
 from benchmark.startup import startup as run_startup
 from benchmark.systems import Deployment, FlaskAPI
 from cortex.errors import Error
@@ -70,6 +72,38 @@ def compare(
 def startup(config: Path, json_path: Path | None) -> None:
     """Measure how soon a deployment is live, and what it holds in memory."""
     _report(lambda step: run_startup(config, step), json_path)
+
+
+@main.command()
+@click.option(
+    "--base-path",
+    type=click.Path(path_type=Path),
+    default=_ROOT / "models" / "resnet50",
+    help="The model, with its version directories.  [default: models/resnet50, exported when missing]",
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16"]), multiple=True, default=("fp32", "bf16"), show_default=True
+)
+@click.option("--int8", type=click.Path(exists=True, path_type=Path), help="Base path of the model as an int8 IR.")
+@click.option("--clients", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True, help="Of each run.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Pairs of runs.")
+@_json
+def model_server(
+    base_path: Path,
+    precision: tuple[str, ...],
+    int8: Path | None,
+    clients: int,
+    seconds: float,
+    repeats: int,
+    json_path: Path | None,
+) -> None:
+    """Compare the model server over a Unix socket with its engine alone in a process."""
+
+    def measure(step: Callable[[str], None]) -> Any:
+        return run_model_server(subjects(base_path, precision, int8), clients, seconds, repeats, step)
+
+    _report(measure, json_path)
 
 
 def _report(measure: Callable[[Callable[[str], None]], Any], json_path: Path | None) -> None:

@@ -31,6 +31,8 @@ async def serve(path: Path, handler: Handler) -> asyncio.Server:
             answer(done=True)
         except UserError as error:
             answer(error=str(error))
+        except OSError as error:
+            answer(error=f"the supervisor failed: {error}")
         except (ValueError, KeyError, TypeError) as error:
             answer(error=f"the supervisor did not understand the command: {error!r}")
         finally:

@@ -7,7 +7,9 @@ stops it together with everything it started. It is driven by the supervisor's e
 import asyncio
 import contextlib
 import ctypes
+import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -25,17 +27,22 @@ STEADY = 10.0
 CRASH_LOOP = 5
 """Crashes in a row after which an API's status is ``error``."""
 PROBE_INTERVAL = 0.05
+LAST_WORDS = 0.02
+"""Seconds in which what a process said just before its end is still heard."""
+_INFORMATION = re.compile(r":INFO:| I ")  # as the worker and the model server write it
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
 class Process:
-    """Keep one planned process alive; ``changed`` is called after every change of `state`, `status` or `crashes`.
+    """Keep one planned process alive. It inherits ``listen_fd``, if that is given.
+
+    ``changed`` is called after every change of `state`, `status` or `crashes`, and must not raise.
 
     `state` is one of ``starting``, ``ready``, ``waiting to restart`` and ``stopped``. `reason` says why it last died.
     """
 
     def __init__(
-        self, plan: ProcessPlan, *, log: Path, listen_fd: int, notify_socket: Path, changed: Callable[[], None]
+        self, plan: ProcessPlan, *, log: Path, listen_fd: int | None, notify_socket: Path, changed: Callable[[], None]
     ) -> None:
         self.plan = plan
         self.state = "stopped"
@@ -50,6 +57,7 @@ class Process:
         self._changed = changed
         self._child: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._ready_since = math.inf
 
     @property
     def pid(self) -> int | None:
@@ -82,7 +90,9 @@ class Process:
         await self._kill_group()
 
     def heard(self, message: dict[str, str]) -> None:
-        """Take one sd_notify message of this process."""
+        """Take one sd_notify message, if it is from this process; its last words may come after its end."""
+        if self._child is None or str(self._child.pid) != message.get("MAINPID"):
+            return
         if "STATUS" in message:
             self._set(status=message["STATUS"])
         if message.get("READY") == "1":
@@ -90,17 +100,17 @@ class Process:
 
     async def _keep(self) -> None:
         while True:
-            started = time.monotonic()
+            self._ready_since = math.inf
             await self._run_once()
             if self.state == "stopped" or not self.was_ready.is_set():
                 return  # stopped on purpose, or never came up: whoever waits in `ready` decides
-            self.crashes = 1 if time.monotonic() - started > STEADY else self.crashes + 1
+            self.crashes = 1 if time.monotonic() - self._ready_since > STEADY else self.crashes + 1
             self.restarts += 1
             self._set(state="waiting to restart")
             await asyncio.sleep(min(LONGEST_DELAY, FIRST_DELAY * 2 ** (self.crashes - 1)))
 
     async def _run_once(self) -> None:
-        log_start = self._log.stat().st_size if self._log.exists() else 0
+        log_start = _size(self._log)
         oom_kills = _oom_kills()
         self._set(state="starting", status="")
         probe = None
@@ -109,6 +119,7 @@ class Process:
             if self.plan.ready != "notify":
                 probe = asyncio.create_task(self._probe())
             code = await self._child.wait()
+            await asyncio.sleep(LAST_WORDS)
             self.reason = self._why(code, log_start, oom_kills)
         except OSError as error:
             self.reason = f"cannot start {self.plan.argv[0]}: {error.strerror or error}"
@@ -124,8 +135,11 @@ class Process:
             **os.environ,
             **self.plan.env,
             "NOTIFY_SOCKET": str(self._notify_socket),
-            "CORTEX_LISTEN_FD": str(self._listen_fd),
         }
+        fds: tuple[int, ...] = ()
+        if self._listen_fd is not None:
+            env["CORTEX_LISTEN_FD"] = str(self._listen_fd)
+            fds = (self._listen_fd,)
         with self._log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *self.plan.argv,
@@ -134,7 +148,7 @@ class Process:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(self._listen_fd,),
+                pass_fds=fds,
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
@@ -145,7 +159,8 @@ class Process:
         self._is_ready()
 
     def _is_ready(self) -> None:
-        if self.state == "starting":
+        if self.state == "starting" and self.pid is not None:
+            self._ready_since = time.monotonic()
             self.was_ready.set()
             self._set(state="ready", status="")
 
@@ -196,9 +211,17 @@ def _oom_kills() -> int:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """Return the last line that a process wrote into its log from byte ``start``; errors are preferred."""
+    """Return the last line that a process wrote into its log from byte ``start``, and that may explain its end."""
     with log.open("rb") as file:
         file.seek(max(start, log.stat().st_size - 64 * 1024))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or [""])[-1]
+    words = [line for line in lines if not _INFORMATION.search(line)]
+    return (errors or words or [""])[-1]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from cortex.errors import NotStarted
 from cortex.plan import Plan, ProcessPlan
 from cortex.process import Process
 
@@ -15,18 +16,18 @@ BACK_SECONDS = 10.0
 
 
 class Revision:
-    """Run the processes of one plan. They share the listening socket ``listen_fd``."""
+    """Run the processes of one plan. Those in front share the listening socket ``listen_fd``."""
 
     def __init__(
         self, plan: Plan, *, listen_fd: int, logs: Path, notify_socket: Path, changed: Callable[[], None]
     ) -> None:
-        def process(row: ProcessPlan) -> Process:
+        def process(row: ProcessPlan, listen_fd: int | None) -> Process:
             log = logs / f"{row.name}.log"
             return Process(row, log=log, listen_fd=listen_fd, notify_socket=notify_socket, changed=changed)
 
         self.plan = plan
-        self.back = [process(row) for row in plan.back]
-        self.front = [process(row) for row in plan.front]
+        self.back = [process(row, None) for row in plan.back]
+        self.front = [process(row, listen_fd) for row in plan.front]
 
     @property
     def processes(self) -> list[Process]:
@@ -39,7 +40,10 @@ class Revision:
 
     async def start(self) -> None:
         """Start every process and wait until all are ready; NotStarted, with nothing left running, when one fails."""
-        self._make_run_dir()
+        try:
+            self._make_run_dir()
+        except OSError as error:
+            raise NotStarted(f"cannot write to {self.plan.run_dir}: {error.strerror}") from error
         for process in self.processes:
             process.start()
         tasks = [asyncio.create_task(process.ready()) for process in self.processes]

@@ -21,9 +21,10 @@ class Status:
     host: str
     port: int
     reason: str = ""
-    next_revision: str = ""
-    """The one that is being started, if any."""
+    in_use: tuple[str, ...] = ()
+    """Every revision whose processes run: the live one, one that is being started, those that are being drained."""
     live_since: float = 0.0
+    """Seconds since the epoch; 0 when it never was."""
     run_dir: str = ""
     notices: tuple[str, ...] = ()
     processes: tuple[dict[str, Any], ...] = ()
@@ -41,6 +42,6 @@ class Status:
         """Read what `save` wrote. Raises OSError when there is none, ValueError when it is not a status."""
         fields = json.loads(path.read_text())
         try:
-            return cls(**{**fields, "notices": tuple(fields["notices"]), "processes": tuple(fields["processes"])})
+            return cls(**{**fields, **{name: tuple(fields[name]) for name in ("in_use", "notices", "processes")}})
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path} is not a status: {error!r}") from None

@@ -47,7 +47,7 @@ class Supervisor:
         self._live_since = 0.0
         self._failure = ""
         self._deploying: asyncio.Task[None] | None = None
-        self._draining: set[asyncio.Task[None]] = set()
+        self._draining: dict[asyncio.Task[None], str] = {}
         self._ended = asyncio.Event()
         self._create_time = psutil.Process().create_time()
 
@@ -107,20 +107,24 @@ class Supervisor:
                 self.end()
 
     async def _cancel_deploying(self) -> None:
-        if self._deploying is not None:
-            self._deploying.cancel()
-            await asyncio.gather(self._deploying, return_exceptions=True)
+        task, self._deploying = self._deploying, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _swap(self, plan: Plan) -> None:
         old, listener = self._live, self._listen(plan)
         self._next = revision = self._revision(plan, listener)
         self._changed()
+        stopping = self._drain(old) if plan.stop_first and old is not None else None
         try:
-            if plan.stop_first and old is not None:
-                await old.stop()
+            if stopping is not None:
+                await asyncio.shield(stopping)
             await revision.start()
         except (NotStarted, asyncio.CancelledError) as error:
             self._next = None
+            if stopping is not None:
+                await stopping
             await self._keep(old, plan, listener, str(error) or "cancelled")
             raise
         self._next = None
@@ -142,7 +146,7 @@ class Supervisor:
         if listener is not self._listener:
             listener.close()
         if old is None:
-            self._status(failed, "error", reason).save(self._status_path)
+            self._save(self._status(failed, "error", reason))
             return
         self._failure = f"the update to revision {failed.revision} failed, so {old.plan.revision} goes on: {reason}"
         if failed.stop_first and self._listener is not None:
@@ -155,7 +159,7 @@ class Supervisor:
             await revision.start()
             self._live = revision
         except NotStarted as error:
-            self._status(revision.plan, "error", str(error)).save(self._status_path)
+            self._save(self._status(revision.plan, "error", str(error)))
         finally:
             self._next = None
 
@@ -168,10 +172,15 @@ class Supervisor:
             changed=self._changed,
         )
 
-    def _drain(self, revision: Revision) -> None:
+    def _drain(self, revision: Revision) -> asyncio.Task[None]:
         task = asyncio.create_task(revision.stop())
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        self._draining[task] = revision.plan.revision
+        task.add_done_callback(self._drained)
+        return task
+
+    def _drained(self, task: asyncio.Task[None]) -> None:
+        del self._draining[task]
+        self._changed()
 
     async def _stop(self) -> None:
         await self._cancel_deploying()
@@ -179,7 +188,7 @@ class Supervisor:
             self._listener.close()
         live, self._live, self._listener = self._live, None, None
         if live is not None:
-            await live.stop()
+            self._drain(live)
         await asyncio.gather(*self._draining)
 
     def _listen(self, plan: Plan) -> socket.socket:
@@ -220,14 +229,20 @@ class Supervisor:
         message = notify.parse(receiver.recv(65536))
         for revision in (self._live, self._next):
             for process in revision.processes if revision else ():
-                if str(process.pid) == message.get("MAINPID"):
-                    process.heard(message)
+                process.heard(message)
 
     def _changed(self) -> None:
         revision = self._live or self._next
         if revision is not None:
             status, reason = self._judge(revision)
-            self._status(revision.plan, status, reason, revision).save(self._status_path)
+            self._save(self._status(revision.plan, status, reason, revision))
+
+    def _save(self, status: Status) -> None:
+        """Write the status; a disk that is full must not keep anything from running, and is tried again later."""
+        try:
+            status.save(self._status_path)
+        except OSError as error:
+            _LOG.error("cannot write %s: %s", self._status_path, error.strerror)
 
     def _judge(self, revision: Revision) -> tuple[str, str]:
         """Return status and reason."""
@@ -247,10 +262,10 @@ class Supervisor:
             status=status,
             reason=reason,
             revision=plan.revision,
-            next_revision=self._next.plan.revision if self._next else "",
+            in_use=tuple(row.plan.revision for row in (self._live, self._next) if row) + tuple(self._draining.values()),
             host=plan.host,
             port=plan.port,
-            live_since=self._live_since or time.time(),
+            live_since=self._live_since,
             run_dir=plan.run_dir,
             notices=(*plan.notices, *filter(None, [self._failure])),
             processes=tuple(
@@ -264,10 +279,21 @@ class Supervisor:
     async def _housekeeping(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL)
+            if self._live is None and self._deploying is None:
+                self.end()  # whoever started this process went away before he said what for
+            self._changed()
             for log in (self._directory / "logs").glob("*.log"):
                 if log.stat().st_size > LOG_LIMIT:
-                    shutil.copyfile(log, log.with_suffix(".log.1"))
-                    os.truncate(log, 0)  # its writers append, so they go on at the new end
+                    await asyncio.to_thread(_rotate, log)
+
+
+def _rotate(log: Path) -> None:
+    """Move the content of a log aside. Its writers append, so they go on at the new end."""
+    try:
+        shutil.copyfile(log, log.with_suffix(".log.1"))
+    except OSError as error:
+        _LOG.error("cannot keep the older part of %s: %s", log, error.strerror)
+    os.truncate(log, 0)
 
 
 async def _run(supervisor: Supervisor) -> None:

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GROUND = {"errors", "notify", "protos", "tensors"}
+GROUND = {"errors", "notify", "protos", "tensors", "tfrecord"}
 MAY_IMPORT = {
     "errors": set(),
     "notify": set(),
     "protos": {"errors"},
     "tensors": {"protos"},
+    "tfrecord": set(),
     "quantity": {"errors"},
     "duration": {"errors"},
     "plan": set(),
     "status": set(),
     "control": {"errors"},
     "process": {"errors", "plan"},
-    "revision": {"plan", "process"},
+    "revision": {"errors", "plan", "process"},
     "supervisor": {"control", "errors", "notify", "plan", "process", "revision", "status"},
     "spec": GROUND | {"quantity", "duration"},
     "client": GROUND | {"spec"},

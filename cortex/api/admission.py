@@ -16,18 +16,22 @@ _LINGER_S = 5.0
 class Admission:
     """Refuse what the app has no room for, before it costs anything."""
 
-    def __init__(self, app: ASGIApp, max_in_flight: int, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, max_in_flight: int, max_body: int, stall: float = 60.0) -> None:
         self._app = app
         self._max_in_flight = max_in_flight
         self._max_body = max_body
+        self._stall = stall
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or answer 503 above ``max_in_flight`` and 413 above ``max_body`` bytes."""
+        """Serve one request, or answer 503 above ``max_in_flight`` and 413 above ``max_body`` bytes.
+
+        A body of which nothing comes for ``stall`` seconds is answered with 408: it holds a place that others need.
+        """
         if scope["type"] != "http" or scope["path"] not in PREDICT_PATHS or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, self._max_body)
+        body = _Body(receive, self._max_body, self._stall)
         exchange = _Exchange(body, send)
         if refusal := self._refusal(Headers(scope=scope)):
             await refusal(scope, body.receive, exchange.send)
@@ -49,19 +53,30 @@ class Admission:
 class _Body:
     """The body of one request, counted as it arrives."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: int, stall: float) -> None:
         self.complete = False
         self._receive = receive
         self._limit = limit
+        self._stall = stall
         self._size = 0
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self._arriving()
         self.complete = self.complete or not message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > self._limit:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(self._limit))
         return message
+
+    async def _arriving(self) -> Message:
+        if self.complete:
+            return await self._receive()  # this waits for the client to go away, as long as that takes
+        try:
+            async with asyncio.timeout(self._stall):
+                return await self._receive()
+        except TimeoutError:
+            self.complete = True
+            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, f"no more of the body came for {self._stall:g} s") from None
 
     async def discard(self) -> None:
         """Read what is still to come and drop it, for `_LINGER_S` at most."""

@@ -21,6 +21,8 @@ from cortex.notify import notify
 
 LINGER_S = 2
 _TICK_S = 0.05
+_LARGEST_HEAD = 64 * 1024
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class DrainState(ServerState):
@@ -33,6 +35,8 @@ class DrainProtocol(HttpToolsProtocol):
     """One connection, which knows how to end well."""
 
     server_state: DrainState
+    _in_head = True
+    _head_size = 0
 
     def shutdown(self) -> None:
         """Start to end this connection: after its present request, or else after the next one or `LINGER_S`."""
@@ -50,16 +54,26 @@ class DrainProtocol(HttpToolsProtocol):
             self.shutdown()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; half a request's head gets no more time than silence does."""
+        """Take bytes; half a request's head has a limit, and gets no more time in a drain than silence does."""
+        self._head_size += len(data)
         super().data_received(data)
+        if self._in_head and self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
         if self.server_state.draining and self._idle and not self.transport.is_closing():
             self._linger()
 
     def on_headers_complete(self) -> None:
         """Start a request; during a drain it is the last one of its connection."""
+        self._in_head = False
         super().on_headers_complete()
         if self.server_state.draining and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """End a request's body; what comes next is another head."""
+        self._in_head, self._head_size = True, 0
+        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the idle connection, unless a request has just arrived that nobody has read yet."""

@@ -75,7 +75,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
 def _start(options: Options, state: DrainState) -> Worker:
     spec = APISpec.model_validate_json(options.spec.read_bytes())
     project = Path.cwd()
-    load_dotenv(project / ".env", override=False)
+    load_dotenv(project / ".env", override=True)  # as sourcing it in a shell would
     client = _client(spec, options.model_server)
     _progress(f"loading the predictor from {spec.predictor.path}")
     predictor = load_class(spec.predictor, project)

@@ -10,6 +10,7 @@ import uuid
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cortex.api.metrics import Metrics
@@ -18,6 +19,7 @@ from cortex.api.responses import failed
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _PATH_IN_LOG = 200
+_CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; it is no failure of ours
 
 _log = logging.getLogger("cortex")
 
@@ -37,6 +39,8 @@ class Trace:
         following = _Following(scope, send)
         try:
             await self._app(scope, receive, following.send)
+        except ClientDisconnect:
+            following.status = _CLIENT_CLOSED_REQUEST  # nobody is there to read an answer
         except Exception:  # noqa: BLE001  # the last resort: a fault of ours must not lose its request id
             _log.exception("request %s was not answered as it should", following.request_id)
             if following.status is None:

@@ -84,8 +84,13 @@ class LocalEnvironment:
         title = f"{spec.name} ({spec.kind})"
         with self._home.lock(spec.name), _tidy(directory):
             before = directory.status()
-            prepared = prepare(config, spec, self._home, self._cache, progress)
             held = before.port if before and supervisor(before) else 0
+            if before and held and before.host != self._host:
+                raise UserError(
+                    f"{spec.name} listens on {before.host}, and cannot move to CORTEX_HOST={self._host} while it runs: "
+                    f"`cortex delete {spec.name}` first"
+                )
+            prepared = prepare(config, spec, self._home, self._cache, progress)
             port = ports.assign(self._home, spec.name, spec.networking.local_port, host=self._host, held=held)
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
@@ -118,9 +123,10 @@ class LocalEnvironment:
             progress(line)
 
     def _prune(self) -> None:
-        """Remove models from the cache that no revision of any API uses any more."""
-        specs = (spec for name in self._home.names() for spec in self._home.api(name).all_resolved())
-        self._cache.prune({Path(model.path).name for spec in specs for model in spec.predictor.models})
+        """Remove models from the cache that no revision of any API uses any more; none while that is not known."""
+        with contextlib.suppress(OSError, ValueError):
+            specs = [spec for name in self._home.names() for spec in self._home.api(name).all_resolved()]
+            self._cache.prune({Path(model.path).name for spec in specs for model in spec.predictor.models})
 
 
 @contextlib.contextmanager
@@ -147,6 +153,13 @@ def _model_server(spec: APISpec) -> tuple[str, ...]:
     return (found,)
 
 
+def _reachable(host: str) -> str:
+    """Return the name by which this machine reaches an address that an API listens on."""
+    if host in ("0.0.0.0", "::", "127.0.0.1", "::1"):  # noqa: S104 - compared, not bound
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
 def _describe(directory: APIDirectory) -> API:
     status = directory.status()
     if status is None:
@@ -155,7 +168,7 @@ def _describe(directory: APIDirectory) -> API:
         spec=directory.spec(status.revision),
         api_id=status.revision,
         status=status.status,
-        endpoint=f"http://localhost:{status.port}",
+        endpoint=f"http://{_reachable(status.host)}:{status.port}",
         last_updated=status.live_since,
         reason=status.reason,
         notices=status.notices,

@@ -16,7 +16,8 @@ def lines(directory: Path, *, follow: bool) -> Iterator[str]:
     When following, go on with what is added to them, and to files that appear, until the directory is gone.
     """
     ends: dict[Path, int] = {}
-    for _, line in heapq.merge(*(_stamped(path, ends) for path in sorted(directory.glob("*.log")))):
+    files = sorted(directory.glob("*.log"))
+    for _, line in heapq.merge(*(_stamped(path, ends, unfinished=not follow) for path in files)):
         yield line
     while follow and directory.exists():
         time.sleep(_POLL_SECONDS)
@@ -25,8 +26,11 @@ def lines(directory: Path, *, follow: bool) -> Iterator[str]:
                 yield line
 
 
-def _stamped(path: Path, ends: dict[Path, int]) -> Iterator[tuple[str, str]]:
-    """Yield the lines that a file has gained since its end was noted, each with the last timestamp up to it."""
+def _stamped(path: Path, ends: dict[Path, int], *, unfinished: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield the lines that a file has gained since its end was noted, each with the last timestamp up to it.
+
+    A last line without a line end is still being written, and is left for later unless ``unfinished`` asks for it.
+    """
     stamp = ""
     try:
         with path.open("rb") as file:
@@ -34,8 +38,8 @@ def _stamped(path: Path, ends: dict[Path, int]) -> Iterator[tuple[str, str]]:
                 ends[path] = 0  # the file was moved aside and begun anew
             file.seek(ends.get(path, 0))
             for raw in file:
-                if not raw.endswith(b"\n"):
-                    break  # the rest of this line is still to come
+                if not raw.endswith(b"\n") and not unfinished:
+                    break
                 ends[path] = ends.get(path, 0) + len(raw)
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 found = _TIMESTAMP.match(line)

@@ -62,7 +62,10 @@ class Home:
     def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
         """Hold ``name`` against other commands; the lock goes with this process. UserError when it is taken."""
         path = self.root / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"CORTEX_HOME={self.root} cannot be written to: {error.strerror}") from None
         while (descriptor := _locked(path, wait=wait)) is None:
             pass  # its last holder removed the file between our open and our lock
         try:
@@ -135,7 +138,7 @@ class APIDirectory:
 
     def all_resolved(self) -> list[APISpec]:
         """Read the resolved specs of every revision that is still on disk."""
-        return [_read(path) for path in self.path.glob("revisions/*/resolved.json")]
+        return [_read(path) for path in self.path.glob("revisions/[!.]*/resolved.json")]
 
     def status(self) -> Status | None:
         """Return what the supervisor last said, corrected when it is no longer there to say it; None before it did."""
@@ -152,7 +155,7 @@ class APIDirectory:
     def forget_revisions_but(self, newest: str) -> None:
         """Remove the revisions that neither run nor are about to; ``newest`` stays."""
         status = self.status()
-        keep = {newest, *((status.revision, status.next_revision) if status else ())}
+        keep = {newest, *((status.revision, *status.in_use) if status else ())}
         for path in self.path.glob("revisions/*"):
             if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)

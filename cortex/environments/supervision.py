@@ -31,21 +31,33 @@ def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
 
 def stop(directory: APIDirectory) -> None:
     """End the supervisor and all that it runs: by its own drain, and by force what is left after that."""
-    status = directory.status()
-    process = supervisor(status) if status else None
-    if process is None:
-        return
-    family = [*process.children(recursive=True), process]
     with contextlib.suppress(Error):
         list(control.command(directory.control, {"command": "stop"}))
-    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
-    for survivor in alive:
+        psutil.wait_procs(list(_family(directory)), timeout=STOP_SECONDS)
+    _kill_family(directory)
+
+
+def _kill_family(directory: APIDirectory) -> None:
+    family = list(_family(directory))
+    for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
-            survivor.kill()
-    psutil.wait_procs(alive, timeout=5)
+            process.kill()
+    psutil.wait_procs(family, timeout=5)
+
+
+def _family(directory: APIDirectory) -> Iterator[psutil.Process]:
+    """Yield the API's supervisor, workers and model servers, also those whose supervisor is gone, by their commands."""
+    ours = (f"{directory.path / 'revisions'}/", f"{directory.run_dir}/")
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            argv = process.cmdline()
+            supervises = "cortex.supervisor" in argv and str(directory.path) in argv
+            if supervises or any(place in word for word in argv for place in ours):
+                yield process
 
 
 def _start(directory: APIDirectory) -> None:
+    _kill_family(directory)  # what a supervisor left that was killed
     shutil.rmtree(directory.run_dir, ignore_errors=True)
     directory.logs.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "cortex.supervisor"]

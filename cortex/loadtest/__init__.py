@@ -2,29 +2,42 @@
 
     from cortex.loadtest import HTTP, ClosedLoop, images_json, picture, run
 
-    summary = run(ClosedLoop(workers=2, threads=4, seconds=30), HTTP(endpoint), images_json(picture("cat.jpg")))
-    print(summary.inferences_per_second, summary.latency.p99)
+    result = run(ClosedLoop(workers=2, threads=4, seconds=30), HTTP(endpoint), images_json(picture("cat.jpg")))
+    print(result.inferences_per_second, result.latency.p99)
 
 How a request travels: `run` (crew.py) starts the processes of a load (worker.py), whose threads send a `Payload`
-through a `Door` each time the `Load` says that one is due, and tell their `Tally` how it went. The tallies of all are
-one `Summary`, which report.py puts into words.
+through a `Door` each time the `Load` says that one is due, and write into their `Journal` how it went. The journals of
+all become one `Result` (results.py), which the reports put into words and pictures. sweep.py, search.py and
+comparison.py find things out by several results.
 """
 
 from cortex.loadtest.crew import run
-from cortex.loadtest.doors import HTTP, Connection, Door, Failed
-from cortex.loadtest.loads import ClosedLoop, Load
+from cortex.loadtest.doors import TLS, Connection, Door, Failed
+from cortex.loadtest.http import HTTP
+from cortex.loadtest.latency import Latency
+from cortex.loadtest.loads import ClosedLoop, Load, OpenLoop
 from cortex.loadtest.payloads import Payload, image_form, images_json, picture
-from cortex.loadtest.statistics import Latency, Summary, Tally
+from cortex.loadtest.results import Progress, Report, Result
+from cortex.loadtest.statistics import Journal, Tally
+
+Summary = Result
+"""The name that `Result` had; the benchmark uses it."""
 
 __all__ = [
     "HTTP",
+    "TLS",
     "ClosedLoop",
     "Connection",
     "Door",
     "Failed",
+    "Journal",
     "Latency",
     "Load",
+    "OpenLoop",
     "Payload",
+    "Progress",
+    "Report",
+    "Result",
     "Summary",
     "Tally",
     "image_form",

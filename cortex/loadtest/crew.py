@@ -1,57 +1,95 @@
 """Start the processes of a load, gather what they count, and sum it up."""
 
+import math
 import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
+from typing import Any, Protocol
 
 from cortex.errors import CortexError
+from cortex.loadtest.client import client
 from cortex.loadtest.doors import Door
+from cortex.loadtest.latency import latency
 from cortex.loadtest.loads import Load
 from cortex.loadtest.payloads import Payload
-from cortex.loadtest.statistics import Summary, Tally
-from cortex.loadtest.worker import GRACE
+from cortex.loadtest.results import Progress, Result, Server
+from cortex.loadtest.statistics import WINDOW, Journal
+from cortex.loadtest.steady import steady
+from cortex.loadtest.worker import GRACE, Note, Work
 
-Progress = Callable[[Summary], None]
-"""Called a few times a second with the summary so far."""
+Tell = Callable[[Progress], None]
+"""Called a few times a second with how it goes."""
 
 _PROGRESS_INTERVAL = 0.25  # seconds
+_TICK = 0.1  # seconds
+_SECOND = timedelta(seconds=1)
 _DIED = "a process of the tester ended early"
 
 
-def run(load: Load, door: Door, payload: Payload, progress: Progress = lambda _: None) -> Summary:
+class Watch(Protocol):
+    """What looks at the server while it is measured. Its methods are called in this order, from one thread."""
+
+    def begin(self) -> None: ...
+
+    def look(self) -> None:
+        """Called several times a second."""
+
+    def end(self) -> Server | None:
+        """Return what was seen since `begin`."""
+
+
+def run(
+    load: Load,
+    door: Door,
+    payloads: Payload | Sequence[Payload],
+    tell: Tell = lambda _: None,
+    *,
+    warmup: float = 0.0,
+    shuffle: bool = False,
+    watch: Watch | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Result:
     """Carry out a load and return what came of it.
 
-    KeyboardInterrupt ends it early: the summary is then of what was answered until that moment, and marked
-    ``interrupted``. A second one is raised.
+    ``warmup`` is how many seconds of the same load go before the measurement. ``settings`` are kept in the result,
+    after those of the load. KeyboardInterrupt ends it early: the result is then of what was answered until that moment,
+    and marked ``interrupted``. A second one is raised.
     """
-    with _Crew(load, door, payload) as crew:
+    sent = (payloads,) if isinstance(payloads, Payload) else tuple(payloads)
+    with _Crew(Work(load, door, sent, warmup, shuffle), watch) as crew:
         crew.start()
         try:
-            return crew.gather(progress)
+            interrupted = crew.gather(tell)
         except KeyboardInterrupt:
-            return crew.stop()
+            crew.stop()
+            interrupted = True
+        return crew.result(interrupted, settings or {})
 
 
 class _Crew:
     """The processes of one load and the pipes to them. Leaving its context ends whatever is left of them."""
 
-    def __init__(self, load: Load, door: Door, payload: Payload) -> None:
-        self._work = (load, door, payload)
-        self._size = load.workers
+    def __init__(self, work: Work, watch: Watch | None) -> None:
+        self._work = work
+        self._watch = watch
+        self._watching = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Pipe] = []
-        self._tally = Tally()
-        self._started = 0.0
+        self._notes: dict[Pipe, Note] = {}
+        self._cpu: list[float] = []
+        self._journal = Journal(0.0)
+        self._begin = 0.0
 
     def __enter__(self) -> "_Crew":
-        for _ in range(self._size):
+        for _ in range(self._work.load.workers):
             ours, theirs = multiprocessing.Pipe()
-            self._processes.append(_spawn(theirs))
+            self._processes.append(_spawn(theirs, self._work.load.module))
             self._pipes.append(ours)
         return self
 
@@ -65,57 +103,129 @@ class _Crew:
     def start(self) -> None:
         """Let all processes begin at the same moment, once each of them is ready."""
         try:
-            for pipe in self._pipes:
-                pipe.send(self._work)
+            for number, pipe in enumerate(self._pipes):
+                pipe.send((self._work, number))
             for pipe in self._pipes:
                 pipe.recv()
         except (EOFError, OSError):
             raise CortexError(_DIED) from None
-        self._started = time.monotonic()
+        if not self._work.warmup:
+            self._watch_from_now()
+        self._begin = time.monotonic()
+        self._journal = Journal(self._begin + self._work.warmup, self._work.load.open_loop)
         for pipe in self._pipes:
-            pipe.send(self._started)
+            pipe.send(self._begin)
 
-    def gather(self, progress: Progress) -> Summary:
-        """Add up what the processes send until all of them are done."""
-        told = self._started
-        while self._receive(timeout=None):
-            if time.monotonic() - told >= _PROGRESS_INTERVAL:
-                told = time.monotonic()
-                progress(self._tally.summary(self._started))
-        return self._tally.summary(self._started)
+    def gather(self, tell: Tell) -> bool:
+        """Add up what the processes send until all of them are done. Returns False: it was not interrupted."""
+        told = self._begin
+        while self._receive(_TICK):
+            now = time.monotonic()
+            self._look(now)
+            if now - told >= _PROGRESS_INTERVAL:
+                told = now
+                tell(self._progress(now))
+        return False
 
-    def stop(self) -> Summary:
+    def stop(self) -> None:
         """Have the processes end now, and add up what they still had."""
         for pipe in self._pipes:
             with suppress(OSError):
                 pipe.send(None)
         end = time.monotonic() + 2 * GRACE
-        while time.monotonic() < end and self._receive(timeout=GRACE):
+        while time.monotonic() < end and self._receive(_TICK):
             pass
-        return self._tally.summary(self._started, interrupted=True)
 
-    def _receive(self, timeout: float | None) -> bool:
+    def result(self, interrupted: bool, settings: Mapping[str, Any]) -> Result:
+        """Sum up."""
+        journal, load = self._journal, self._work.load
+        whole, windows = journal.whole(), journal.series()
+        corrected = latency(whole.latencies)
+        began = datetime.now(UTC).astimezone() + (journal.start - time.monotonic()) * _SECOND
+        return Result(
+            seconds=journal.seconds,
+            requests=whole.requests,
+            inferences=whole.inferences,
+            latency=corrected,
+            errors=dict(whole.errors.most_common()),
+            interrupted=interrupted,
+            uncorrected=latency(journal.sent.latencies) if load.open_loop else corrected,
+            sent_bytes=journal.effort.sent_bytes,
+            received_bytes=journal.effort.received_bytes,
+            windows=windows,
+            steady=steady(windows),
+            client=client(load, journal, whole, self._cpu),
+            server=self._watch.end() if self._watch and self._watching else None,
+            started=began.isoformat(timespec="seconds"),
+            settings={"connections": load.workers * load.threads, "open_loop": load.open_loop} | dict(settings),
+            warmup_seconds=self._work.warmup,
+        )
+
+    def _look(self, now: float) -> None:
+        if self._watch and now >= self._journal.start:
+            self._watch_from_now()
+            self._watch.look()
+
+    def _watch_from_now(self) -> None:
+        if self._watch and not self._watching:
+            self._watching = True
+            self._watch.begin()
+
+    def _progress(self, now: float) -> Progress:
+        load, journal = self._work.load, self._journal
+        warm = now < journal.start
+        begin, length = (self._begin, self._work.warmup) if warm else (journal.start, load.seconds)
+        second = math.floor((now - journal.start) / WINDOW)
+        recent = journal.tally((second - 1, second))
+        shown = latency(recent.latencies)
+        time_shown = min(now - journal.start - (second - 1) * WINDOW, now - begin) or 1.0
+        stage = journal.tally(each for each in journal.windows if (each < 0) == warm)
+        return Progress(
+            stage="warm-up" if warm else "measuring",
+            elapsed=now - begin,
+            left=None if length is None else max(begin + length - now, 0.0),
+            done=stage.requests + stage.failed,
+            total=None if warm else load.requests,
+            rate=recent.requests / time_shown,
+            inference_rate=recent.inferences / time_shown,
+            p50=shown.p50 if shown else None,
+            p99=shown.p99 if shown else None,
+            errors=stage.failed,
+            in_flight=sum(note.in_flight for note in self._notes.values()),
+        )
+
+    def _receive(self, timeout: float) -> bool:
         """Take what has come in. Return False once every process is done."""
         for pipe in wait(self._pipes, timeout):
             assert isinstance(pipe, Pipe)
             try:
-                packed = pipe.recv()
+                note = pipe.recv()
             except EOFError:
-                self._tally.failure(_DIED, time.monotonic())
-                packed = None
-            if packed is None:
-                self._pipes.remove(pipe)
-                pipe.close()
+                now = time.monotonic()
+                self._journal.failure(_DIED, max(now, self._journal.start), now)
+                self._leave(pipe)
             else:
-                self._tally.add(packed)
+                self._take(pipe, note)
         return bool(self._pipes)
 
+    def _take(self, pipe: Pipe, note: Note) -> None:
+        self._notes[pipe] = note
+        self._journal.add(note.journal)
+        if note.ended:
+            self._leave(pipe)
 
-def _spawn(pipe: Pipe) -> subprocess.Popen[bytes]:
+    def _leave(self, pipe: Pipe) -> None:
+        self._pipes.remove(pipe)
+        pipe.close()
+        if note := self._notes.pop(pipe, None):
+            self._cpu.append(note.cpu_seconds)
+
+
+def _spawn(pipe: Pipe, module: str) -> subprocess.Popen[bytes]:
     """Start a process at the other end of a pipe.
 
     It has a process group of its own, so that Ctrl-C does not reach it: it must live to tell what it has counted.
     """
-    command = [sys.executable, "-c", "from cortex.loadtest.worker import main; main()", str(pipe.fileno())]
+    command = [sys.executable, "-c", f"from {module} import main; main()", str(pipe.fileno())]
     with pipe:
         return subprocess.Popen(command, pass_fds=[pipe.fileno()], process_group=0)

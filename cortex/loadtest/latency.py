@@ -1,7 +1,8 @@
 """How long requests took: HDR histograms of three significant digits, from a microsecond to an hour.
 
 Percentiles of many processes can be merged without keeping every value, and a histogram travels as a short string:
-HdrHistogram's own V2 encoding, compressed, in base64, with microseconds as its unit. Other tools of that family read it.
+HdrHistogram's own V2 encoding, compressed, in base64, with microseconds as its unit. Other tools of that family
+read it.
 """
 
 from collections.abc import Iterator
@@ -62,15 +63,11 @@ def latency(recorded: HdrHistogram) -> Latency | None:
     if not recorded.get_total_count():
         return None
     at = recorded.get_percentile_to_value_dict([*_POINTS, 100.0])
-    least, *points, most = recorded.get_min_value(), *(at[each] for each in _POINTS), at[100.0]
-    return Latency(
-        recorded.get_total_count(),
-        recorded.get_mean_value() / 1e6,
-        min(least, most) / 1e6,
-        *(each / 1e6 for each in points),
-        max=most / 1e6,
-        hdr=recorded.encode().decode(),
-    )
+    p50, p75, p90, p95, p99, p999, p9999, most = (at[each] / 1e6 for each in (*_POINTS, 100.0))
+    first = next(iter(recorded.get_recorded_iterator()))  # the histogram's own minimum is 0 once an empty one was added
+    least = min(recorded.get_lowest_equivalent_value(first.value_iterated_to) / 1e6, most)
+    mean, whole = recorded.get_mean_value() / 1e6, recorded.encode().decode()
+    return Latency(recorded.get_total_count(), mean, least, p50, p75, p90, p95, p99, p999, p9999, max=most, hdr=whole)
 
 
 @lru_cache(maxsize=256)

@@ -1,10 +1,13 @@
-"""What is sent: one request body, made once and sent again and again."""
+"""What is sent: request bodies, made once and sent again and again."""
 
 import base64
 import io
 import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import requests
 from PIL import Image, UnidentifiedImageError
@@ -13,6 +16,14 @@ from cortex.errors import UserError
 
 _FETCH_SECONDS = 30
 _BOUNDARY = "cortex-loadtest-7f3a9c51"
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+class Expectation(Protocol):
+    """What a right answer is. A value that can be pickled."""
+
+    def accepts(self, answer: bytes) -> bool:
+        """Tell whether the body of an answer is right. Never raises for one that is malformed."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +33,90 @@ class Payload:
     body: bytes
     content_type: str
     inferences: int = 1
+    name: str = ""
+    """What it was made of: the name of a file."""
+    expected: Expectation | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A JPEG, and the name of its file."""
+
+    name: str
+    data: bytes
+
+
+Form = Callable[[Sequence[bytes]], Payload]
+"""Makes one request of some pictures."""
 
 
 def images_json(image: bytes, count: int = 1) -> Payload:
     """Return ``{"imgs": [base64, ...]}`` with one image ``count`` times: what predictor.py takes."""
-    text = base64.b64encode(image).decode()
-    return Payload(json.dumps({"imgs": [text] * count}).encode(), "application/json", count)
+    return as_json([image] * count)
 
 
 def image_form(image: bytes) -> Payload:
     """Return a form with one file in the field ``image``, as a browser or ``curl -F image=@file`` sends it."""
+    return as_form([image])
+
+
+def as_json(images: Sequence[bytes]) -> Payload:
+    """Return ``{"imgs": [base64, ...]}``."""
+    texts = [base64.b64encode(image).decode() for image in images]
+    return Payload(json.dumps({"imgs": texts}).encode(), "application/json", len(images))
+
+
+def as_form(images: Sequence[bytes]) -> Payload:
+    """Return a form with each image as a file in the field ``image``."""
     head = 'Content-Disposition: form-data; name="image"; filename="image.jpg"\r\nContent-Type: image/jpeg'
-    body = f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
-    return Payload(body, f"multipart/form-data; boundary={_BOUNDARY}")
+    parts = [f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode() + image + b"\r\n" for image in images]
+    body = b"".join(parts) + f"--{_BOUNDARY}--\r\n".encode()
+    return Payload(body, f"multipart/form-data; boundary={_BOUNDARY}", len(images))
+
+
+def as_raw(images: Sequence[bytes]) -> Payload:
+    """Return the bytes of one image. Raises UserError for several: a raw body holds one."""
+    if len(images) != 1:
+        raise UserError("a raw body holds one picture; leave --batch-size at 1, or choose another --format")
+    return Payload(images[0], "image/jpeg")
+
+
+def ready(path: Path) -> Payload:
+    """Return a JSON file as it is. It counts as many inferences as its ``imgs``, ``instances`` or ``inputs`` has items.
+
+    Raises UserError for a file that is not JSON.
+    """
+    body = _read(str(path))
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    known = [document.get(key) for key in ("imgs", "instances", "inputs")] if isinstance(document, dict) else []
+    counts = [len(each) for each in known if isinstance(each, list) and each]
+    return Payload(body, "application/json", counts[0] if counts else 1, path.name)
+
+
+def pictures(source: str) -> list[Picture]:
+    """Return the pictures behind a URL, the path of a file, or the path of a folder, by name in the last case.
+
+    Raises UserError when there are none.
+    """
+    if source.startswith(("http://", "https://")) or not Path(source).is_dir():
+        return [Picture(source.rpartition("/")[2], picture(source))]
+    files = sorted(path for path in Path(source).iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise UserError(f"{source}: no pictures in this folder ({', '.join(sorted(_SUFFIXES))})")
+    return [Picture(path.name, picture(str(path))) for path in files]
+
+
+def batches(images: Sequence[Picture], size: int, form: Form) -> list[Payload]:
+    """Return requests of ``size`` pictures each, that together hold every picture, the first ones again at the end."""
+    payloads = []
+    for number in range(math.ceil(len(images) / size)):
+        chosen = [images[(number * size + i) % len(images)] for i in range(size)]
+        made = form([each.data for each in chosen])
+        payloads.append(Payload(made.body, made.content_type, made.inferences, chosen[0].name))
+    return payloads
 
 
 def picture(source: str) -> bytes:

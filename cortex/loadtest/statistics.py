@@ -1,116 +1,177 @@
-"""What happened: tallies that add up across threads and processes, and the summary of them all.
+"""What happened: tallies that add up across threads, seconds and processes."""
 
-Latencies go into HDR histograms of three significant digits, from a microsecond to an hour, so that percentiles of
-many processes can be merged without keeping every value.
-"""
-
+import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
+from cortex.loadtest.latency import histogram, latency, record
+from cortex.loadtest.results import Window
 
-_LONGEST = 3_600_000_000  # microseconds
-
-
-def _histogram() -> HdrHistogram:
-    return HdrHistogram(1, _LONGEST, 3)
+WINDOW = 1.0
+"""Seconds in a window."""
 
 
 class Tally:
     """Count what came of requests. Not safe to share between threads without a lock."""
 
     def __init__(self) -> None:
-        self._latencies = _histogram()
-        self._errors: Counter[str] = Counter()
-        self._inferences = 0
-        self._last = 0.0
+        self.latencies = histogram()
+        self.errors: Counter[str] = Counter()
+        self.inferences = 0
 
-    def success(self, latency: float, inferences: int, now: float) -> None:
-        """Count one answered request: its latency in seconds, what it stands for, and when it ended."""
-        self._latencies.record_value(min(max(round(latency * 1e6), 1), _LONGEST))
-        self._inferences += inferences
-        self._last = max(self._last, now)
+    @property
+    def requests(self) -> int:
+        """How many were answered."""
+        return int(self.latencies.get_total_count())
 
-    def failure(self, kind: str, now: float) -> None:
+    @property
+    def failed(self) -> int:
+        return self.errors.total()
+
+    def success(self, latency: float, inferences: int) -> None:
+        """Count one answered request: its latency in seconds, and what it stands for."""
+        record(self.latencies, latency)
+        self.inferences += inferences
+
+    def failure(self, kind: str) -> None:
         """Count one request that failed. It is no inference, and its latency is in no percentile."""
-        self._errors[kind] += 1
-        self._last = max(self._last, now)
+        self.errors[kind] += 1
+
+    def add(self, other: "Tally") -> None:
+        """Add what another tally counted."""
+        self.latencies.add(other.latencies)
+        self.errors.update(other.errors)
+        self.inferences += other.inferences
+
+    def packed(self) -> dict[str, Any]:
+        """Return everything as a small value that can travel between processes."""
+        return {"latencies": self.latencies.encode(), "errors": dict(self.errors), "inferences": self.inferences}
+
+    def unpack(self, packed: Mapping[str, Any]) -> None:
+        """Add what `packed` of another tally returned."""
+        self.latencies.decode_and_add(packed["latencies"])
+        self.errors.update(packed["errors"])
+        self.inferences += packed["inferences"]
+
+    def window(self, start: float, seconds: float) -> Window:
+        return Window(start, seconds, self.requests, self.inferences, self.failed, latency(self.latencies))
+
+
+@dataclass
+class Effort:
+    """What it took the tester to send: sums and extremes over requests."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    late: int = 0
+    """Requests sent more than a millisecond after they were due."""
+    overslept: int = 0
+    """Those of them whose connection was free in time: the tester itself was late."""
+    worst_lateness: float = 0.0
+
+    def add(self, other: "Effort") -> None:
+        self.sent_bytes += other.sent_bytes
+        self.received_bytes += other.received_bytes
+        self.late += other.late
+        self.overslept += other.overslept
+        self.worst_lateness = max(self.worst_lateness, other.worst_lateness)
+
+
+_LATE = 0.001  # seconds
+
+
+@dataclass
+class Journal:
+    """The tallies of each second of a run, by number of the second, and what went into it.
+
+    Seconds are counted from ``start``, on the clock of `time.monotonic`. Those before it are warm-up: they are kept for
+    progress, and in no figure. Not safe to share without a lock.
+    """
+
+    start: float
+    corrected: bool = False
+    """Whether requests were due at set times, so that the time since they were sent is a figure of its own."""
+    windows: dict[int, Tally] = field(default_factory=dict)
+    sent: Tally = field(default_factory=Tally)
+    """Latencies from the time of sending; empty unless ``corrected``."""
+    effort: Effort = field(default_factory=Effort)
+    last: float = 0.0
+
+    def success(self, due: float, sent: float, ended: float, inferences: int) -> None:
+        """Count one answered request, by the times at which it was due, sent and answered."""
+        self._window(due, ended).success(ended - due, inferences)
+        if self.corrected and due >= self.start:
+            self.sent.success(ended - sent, inferences)
+
+    def failure(self, kind: str, due: float, ended: float) -> None:
+        """Count one request that failed."""
+        self._window(due, ended).failure(kind)
+
+    def departure(self, due: float, sent: float, waited: bool, size: int, answer_size: int) -> None:
+        """Note what an answered request took: ``waited`` tells that its connection was free when it was due."""
+        if due < self.start:
+            return
+        effort = self.effort
+        effort.sent_bytes += size
+        effort.received_bytes += answer_size
+        if self.corrected and sent - due > _LATE:
+            effort.late += 1
+            effort.overslept += waited
+            effort.worst_lateness = max(effort.worst_lateness, sent - due)
 
     def packed(self) -> dict[str, Any]:
         """Return everything as a small value that can travel between processes."""
         return {
-            "latencies": self._latencies.encode(),
-            "errors": dict(self._errors),
-            "inferences": self._inferences,
-            "last": self._last,
+            "windows": {second: tally.packed() for second, tally in self.windows.items()},
+            "sent": self.sent.packed() if self.corrected else None,
+            "effort": self.effort,
+            "last": self.last,
         }
 
     def add(self, packed: Mapping[str, Any]) -> None:
-        """Add what another tally counted."""
-        self._latencies.decode_and_add(packed["latencies"])
-        self._errors.update(packed["errors"])
-        self._inferences += packed["inferences"]
-        self._last = max(self._last, packed["last"])
+        """Add what `packed` of another journal with the same start returned."""
+        for second, tally in packed["windows"].items():
+            self.windows.setdefault(second, Tally()).unpack(tally)
+        if packed["sent"]:
+            self.sent.unpack(packed["sent"])
+        self.effort.add(packed["effort"])
+        self.last = max(self.last, packed["last"])
 
-    def summary(self, start: float, *, interrupted: bool = False) -> "Summary":
-        """Sum up, counting time from ``start`` to the end of the last request."""
-        return Summary(
-            seconds=max(self._last - start, 0.0),
-            requests=self._latencies.get_total_count(),
-            inferences=self._inferences,
-            latency=_latency(self._latencies),
-            errors=dict(self._errors.most_common()),
-            interrupted=interrupted,
+    def whole(self) -> Tally:
+        """Return the tally of the whole measurement."""
+        return self.tally(range(max(self.windows, default=-1) + 1))
+
+    def tally(self, seconds: Iterable[int]) -> Tally:
+        """Return the tally of some seconds."""
+        whole = Tally()
+        for second in seconds:
+            if second in self.windows:
+                whole.add(self.windows[second])
+        return whole
+
+    @property
+    def seconds(self) -> float:
+        """From the start to the end of the last request."""
+        return max(self.last - self.start, 0.0)
+
+    def series(self) -> tuple[Window, ...]:
+        """Return every second of the measurement, also those in which nothing ended."""
+        empty = Tally()
+        return tuple(
+            self.windows.get(second, empty).window(second * WINDOW, max(min(self.seconds - second * WINDOW, WINDOW), 0))
+            for second in range(max(self.windows, default=-1) + 1)
         )
 
-
-@dataclass(frozen=True)
-class Latency:
-    """How long the answered requests took, in seconds."""
-
-    mean: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
-
-
-def _latency(histogram: HdrHistogram) -> Latency | None:
-    if not histogram.get_total_count():
-        return None
-    at = histogram.get_percentile_to_value_dict([50, 90, 99, 100])
-    return Latency(histogram.get_mean_value() / 1e6, *(at[p] / 1e6 for p in (50, 90, 99, 100)))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a load came to. ``requests`` and ``latency`` are of answered requests only; the others are in ``errors``."""
-
-    seconds: float
-    requests: int
-    inferences: int
-    latency: Latency | None
-    errors: Mapping[str, int] = field(default_factory=dict)
-    interrupted: bool = False
-
-    @property
-    def failed(self) -> int:
-        return sum(self.errors.values())
-
-    @property
-    def requests_per_second(self) -> float:
-        return self.requests / self.seconds if self.seconds else 0.0
-
-    @property
-    def inferences_per_second(self) -> float:
-        return self.inferences / self.seconds if self.seconds else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return every figure as plain values, rates included."""
-        return asdict(self) | {
-            "failed": self.failed,
-            "requests_per_second": self.requests_per_second,
-            "inferences_per_second": self.inferences_per_second,
-        }
+    def _window(self, due: float, ended: float) -> Tally:
+        """Return the tally for a request: the warm-up's, even if it ended after that, when it was due before."""
+        second = math.floor((ended - self.start) / WINDOW)
+        if due >= self.start:
+            self.last = max(self.last, ended)
+        else:
+            second = min(second, -1)
+        tally = self.windows.get(second)
+        if tally is None:
+            tally = self.windows[second] = Tally()
+        return tally

@@ -1,57 +1,103 @@
 """One process of a load: it sends, and every now and then passes on what it has counted."""
 
+import itertools
+import random
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 
-from cortex.loadtest.doors import Door, Failed
+from cortex.loadtest.doors import Connection, Door, Failed
 from cortex.loadtest.loads import Load
 from cortex.loadtest.payloads import Payload
-from cortex.loadtest.statistics import Tally
+from cortex.loadtest.statistics import Journal
 
 INTERVAL = 0.1
-"""Seconds between two tallies on the pipe."""
+"""Seconds between two journals on the pipe."""
 GRACE = 1.0
 """Seconds that requests in flight have to end after the load was stopped; what is left then is not counted."""
+WRONG = "wrong answer"
+NEVER_SENT = "never sent: every connection was busy"
 _PAUSE = 0.05  # seconds after nobody answered the door: a server that is down is not to be hammered
+_KNOWN = 1000  # right answers to remember
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the processes of a load do. A value that can be pickled."""
+
+    load: Load
+    door: Door
+    payloads: tuple[Payload, ...]
+    warmup: float = 0.0
+    """Seconds of the same load before anything is counted."""
+    shuffle: bool = False
+    """Whether payloads are sent in random order, instead of one after the other."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a process tells its parent."""
+
+    journal: dict[str, object]
+    in_flight: int
+    cpu_seconds: float
+    """Processor time since the measurement began."""
+    ended: bool = False
 
 
 def main() -> None:
     """Carry out one process's share of a load, over the pipe whose descriptor is the last argument.
 
-    Takes the load, the door and the payload, answers ``None`` when it is ready, and takes the time to start at. Sends
-    packed tallies while it works, each with what is new since the last one, and ``None`` at the end. Anything that
-    comes over the pipe meanwhile, its end included, stops it.
+    Takes the work and the number of this process, answers ``None`` when it is ready, and takes the time to begin at.
+    Sends notes while it works, each with what is new since the last one; the last one says that it is that. Anything
+    that comes over the pipe meanwhile, its end included, stops it.
     """
     with Pipe(int(sys.argv[-1])) as pipe:
-        load, door, payload = pipe.recv()
+        work, number = pipe.recv()
         pipe.send(None)
-        _Worker(load, door, payload, pipe, start=pipe.recv()).run()
-        pipe.send(None)
+        Worker(work, number, pipe, begin=pipe.recv()).run()
 
 
-class _Worker:
-    def __init__(self, load: Load, door: Door, payload: Payload, pipe: Pipe, start: float) -> None:
-        self._load = load
-        self._door = door
-        self._payload = payload
+class Worker:
+    """The threads of one process, and what they count."""
+
+    def __init__(self, work: Work, number: int, pipe: Pipe, begin: float) -> None:
+        self._work = work
+        self._number = number
         self._pipe = pipe
-        self._start = start
+        self._begin = begin
+        self._start = begin + work.warmup
+        self._deadline = self._start + (work.load.seconds or 0.0) + work.load.patience
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._tally = Tally()
+        self._journal = self._new_journal()
+        self._in_flight: set[int] = set()
+        self._cpu = 0.0
+        self._right: set[tuple[int, bytes]] = set()
 
     def run(self) -> None:
-        threads = [threading.Thread(target=self._send, daemon=True) for _ in range(self._load.threads)]
+        clients = self._work.load.arrivals(self._number, self._begin, self._start)
+        payloads = _order(self._work.payloads, self._work.shuffle, self._number)
+        threads = [threading.Thread(target=self._send, args=(each, payloads), daemon=True) for each in clients]
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            if self._pipe.poll(INTERVAL):
+            if self._pipe.poll(self._interval()):
                 self._stop(threads)
                 break
             self._pass_on()
-        self._pass_on()
+        self._pass_on(ended=True)
+
+    def _interval(self) -> float:
+        """Return how long to wait until the next note: one is due at the very start of the measurement."""
+        ahead = self._start - time.monotonic()
+        return min(INTERVAL, ahead) if ahead > 0 else INTERVAL
+
+    def _new_journal(self) -> Journal:
+        return Journal(self._start, corrected=self._work.load.open_loop)
 
     def _stop(self, threads: list[threading.Thread]) -> None:
         self._stopped.set()
@@ -59,33 +105,80 @@ class _Worker:
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0))
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, ended: bool = False) -> None:
         with self._lock:
-            tally, self._tally = self._tally, Tally()
-        self._pipe.send(tally.packed())
+            journal, self._journal = self._journal, self._new_journal()
+        cpu = time.process_time()
+        if not self._cpu and time.monotonic() >= self._start:
+            self._cpu = cpu
+        self._pipe.send(Note(journal.packed(), len(self._in_flight), cpu - self._cpu if self._cpu else 0.0, ended))
 
-    def _send(self) -> None:
+    def _send(self, arrivals: Iterator[float], payloads: Iterator[Payload]) -> None:
         """Be one client: send whenever the load says so."""
-        connection = self._door.connect()
-        self._stopped.wait(max(self._start - time.monotonic(), 0))
-        for due in self._load.arrivals(self._start):
-            if self._stopped.wait(max(due - time.monotonic(), 0)):
+        connection = self._work.door.connect()
+        self._stopped.wait(max(self._begin - time.monotonic(), 0))
+        for due in arrivals:
+            wait = due - time.monotonic()
+            if wait > 0 and self._stopped.wait(wait):
                 break
-            try:
-                connection.call(self._payload)
-            except Failed as failed:
-                self._failure(failed)
-            else:
-                self._success(due)
+            if self._stopped.is_set():
+                break
+            self._one(connection, next(payloads), due, waited=wait > 0)
         connection.close()
 
-    def _success(self, due: float) -> None:
-        now = time.monotonic()
-        with self._lock:
-            self._tally.success(now - due, self._payload.inferences, now)
+    def _one(self, connection: Connection, payload: Payload, due: float, waited: bool) -> None:
+        """Send one request, and count what comes of it."""
+        sent = time.monotonic()
+        if self._work.load.open_loop and not waited and sent > self._deadline:
+            return self._failure(NEVER_SENT, due)
+        me = threading.get_ident()
+        self._in_flight.add(me)
+        try:
+            answer = connection.call(payload)
+            ended = time.monotonic()
+            self._check(payload, answer)
+        except Failed as failed:
+            self._failure(failed.kind, due)
+            if failed.unreachable:
+                self._stopped.wait(_PAUSE)
+        else:
+            with self._lock:
+                self._journal.success(due, sent, ended, payload.inferences)
+                self._journal.departure(due, sent, waited, len(payload.body), len(answer))
+        finally:
+            self._in_flight.discard(me)
+        return None
 
-    def _failure(self, failed: Failed) -> None:
+    def _check(self, payload: Payload, answer: bytes) -> None:
+        """Raise `Failed` for an answer that is not the expected one. The same bytes are looked at only once."""
+        if payload.expected is None:
+            return
+        key = (id(payload), answer)
+        if key in self._right:
+            return
+        if not payload.expected.accepts(answer):
+            raise Failed(WRONG)
+        if len(self._right) < _KNOWN:
+            self._right.add(key)
+
+    def _failure(self, kind: str, due: float) -> None:
         with self._lock:
-            self._tally.failure(failed.kind, time.monotonic())
-        if failed.unreachable:
-            self._stopped.wait(_PAUSE)
+            self._journal.failure(kind, due, time.monotonic())
+
+
+class _Order(Iterator[Payload]):
+    """Payloads one after the other or in random order, without end, for several threads."""
+
+    def __init__(self, payloads: Sequence[Payload], shuffle: bool, seed: int) -> None:
+        self._payloads = payloads
+        self._chance = random.Random(seed) if shuffle else None  # noqa: S311  # to be repeatable, not secret
+        self._next = itertools.count(seed)
+
+    def __next__(self) -> Payload:
+        if self._chance:
+            return self._chance.choice(self._payloads)
+        return self._payloads[next(self._next) % len(self._payloads)]
+
+
+def _order(payloads: Sequence[Payload], shuffle: bool, worker: int) -> Iterator[Payload]:
+    return itertools.repeat(payloads[0]) if len(payloads) == 1 else _Order(payloads, shuffle, worker)

@@ -1,218 +1,280 @@
 """Answer several small requests with one run of the model.
 
-Requests wait in a queue until it holds a full batch, or until its oldest has waited ``batch_timeout_micros``; then one
-of ``num_batch_threads`` threads joins them along the first dimension, runs the model once, and splits the answer.
-There is a queue for every set of requests that can be joined: same model version, signature, outputs, dtypes and
-shapes but for the first dimension. So requests of different shapes never spoil each other's batch.
+Requests wait in a queue until it holds a full batch, or until its oldest has waited long enough; then one of
+``num_batch_threads`` threads joins them along the first dimension, runs the model once, and splits the answer. There is
+a queue for every set of requests that can be joined: same model version, signature, dtypes and shapes but for the first
+dimension. So requests of different shapes never spoil each other's batch.
 """
 
+import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Hashable, Sequence
+from pathlib import Path
 
-import numpy as np
-
-from cortex.model_server.batching_parameters import BatchingParameters
+from cortex.model_server import batching_rows
+from cortex.model_server.batching_pace import Pace
+from cortex.model_server.batching_parameters import BatchingParameters, BatchingSource
+from cortex.model_server.batching_queue import Piece, Queue, Run, Task
 from cortex.model_server.call import Call
-from cortex.model_server.engines.base import Arrays
+from cortex.model_server.engines.base import Arrays, timed_out
+from cortex.model_server.request import QUEUE, Recorder, current
 from cortex.model_server.status import Code, StatusError, invalid
 
-Run = Callable[[Call, float | None], Arrays]
+_log = logging.getLogger(__name__)
 
-
-@dataclass(eq=False)
-class _Task:
-    """One request, or one piece of a large one, and its answer once there is one."""
-
-    call: Call
-    run: Run
-    size: int
-    due: float
-    done: threading.Event = field(default_factory=threading.Event)
-    outputs: Arrays = field(default_factory=dict)
-    error: StatusError | None = None
+_WARN_EVERY = 120.0
+_REASONS = {Code.CANCELLED: "cancelled", Code.DEADLINE_EXCEEDED: "timeout"}
 
 
 class Batcher:
     """Own the batching threads, and the queues of every model; they are shared by all models, as in TF Serving."""
 
-    def __init__(self, parameters: BatchingParameters) -> None:
-        self._parameters = parameters
-        self._queues: dict[Hashable, deque[_Task]] = {}
-        self._changed = threading.Condition()
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
-            for number in range(parameters.num_batch_threads)
-        ]
+    def __init__(
+        self, parameters: BatchingParameters, source: BatchingSource | None = None, recorder: Recorder | None = None
+    ) -> None:
+        self.parameters = parameters
+        self.recorder = recorder or Recorder()
+        self._source = source
+        self._queues: dict[tuple[Lane, Hashable], Queue] = {}
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._changed = threading.Condition()  # guards queues, lanes, paces and threads
+        self._closed = self._hurried = False
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the threads that run batches."""
-        for thread in self._threads:
-            thread.start()
+        with self._changed:
+            self._grow()
+
+    def hurry(self) -> None:
+        """Let no request wait for others any more, now and from here on: the process is about to stop."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Stop the threads once they have run what waits."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join()
 
-    def run(self, owner: Hashable, call: Call, run: Run, deadline: float | None) -> Arrays:
-        """Run the call together with others of the same owner, signature and shapes, and return its own outputs.
-
-        Raises UNAVAILABLE at once when too many batches wait, INVALID_ARGUMENT for a request that is larger than a
-        batch (unless splitting is on), and DEADLINE_EXCEEDED; a request that is given up leaves the queue.
-        """
-        size = _size(call)
-        if size is None:
-            return run(call, deadline)
-        tasks = [_Task(piece, run, count, self._due()) for piece, count in self._pieces(call, size)]
-        key = (owner, _key(call))
-        self._enqueue(key, tasks)
-        return self._collect(key, tasks, deadline)
-
-    def _due(self) -> float:
-        return time.monotonic() + self._parameters.batch_timeout_micros / 1e6
-
-    def _pieces(self, call: Call, size: int) -> Iterator[tuple[Call, int]]:
-        limit = self._parameters.max_batch_size
-        if size <= limit and not self._parameters.enable_large_batch_splitting:
-            yield call, size
-        elif not self._parameters.enable_large_batch_splitting:
-            raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
-        else:
-            step = self._parameters.execution_size
-            for start in range(0, size, step):
-                rows = slice(start, start + step)
-                inputs = {alias: array[rows] for alias, array in call.inputs.items()}
-                yield Call(call.signature, inputs, call.outputs), min(step, size - start)
-
-    def _enqueue(self, key: Hashable, tasks: Sequence[_Task]) -> None:
+    def lane(self, model: str, directory: Path) -> "Lane | None":
+        """Return the batching of one loaded version, or None for one that is not batched. Raises StatusError."""
+        own = None
+        if self._source is not None and self._source.per_model:
+            own = self._source.own(directory)
+            if own is None:
+                return None
+        lane = Lane(self, model, directory, own)
         with self._changed:
-            waiting = self._queues.setdefault(key, deque())
-            if self._closed or not self._has_room(waiting, tasks):
-                if not waiting:
-                    del self._queues[key]
+            self._lanes.add(lane)
+        return lane
+
+    def reload(self) -> None:
+        """Read every parameters file again; what was read before stays where one is bad. Raises StatusError."""
+        if self._source is None:
+            return
+        with self._changed:
+            lanes = list(self._lanes)
+        common = self._source.common()
+        own = [(lane, self._source.own(lane.directory)) for lane in lanes if lane.own]
+        self.configure(common)
+        with self._changed:
+            for lane, parameters in own:
+                lane.own = parameters or lane.own
+
+    def configure(self, parameters: BatchingParameters) -> None:
+        """Batch by these parameters from now on; requests that wait are not lost."""
+        if parameters == self.parameters:
+            return
+        _log.info("Batching with %s", parameters)
+        with self._changed:
+            self.parameters = parameters
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self._grow()
+            self._changed.notify_all()
+
+    def run(self, lane: "Lane", call: Call, run: Run, rows: int, deadline: float | None) -> Arrays:
+        """Queue a call until a batch has answered it. See `Lane.run`."""
+        key = (lane, batching_rows.kind(call, padded=lane.parameters.pad_variable_length_inputs))
+        task = self._enqueue(key, call, run, rows)
+
+        with current().leaving(lambda: self._leave(key, task, _cancelled())):
+            if not task.done.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                self._leave(key, task, timed_out() if task.taken else _timed_out_in_queue())
+        current().spent(QUEUE, task.waited)
+        if task.error is not None and task.error.code in _REASONS:
+            self.recorder.left_out(lane.model, _REASONS[task.error.code])
+        return task.outputs()
+
+    def _enqueue(self, key: "tuple[Lane, Hashable]", call: Call, run: Run, rows: int) -> Task:
+        lane = key[0]
+        with self._changed:
+            queue = self._queues.get(key) or Queue()
+            room = lane.parameters.max_enqueued_batches * lane.parameters.execution_size
+            if self._closed or (len(queue) and queue.rows + rows > room):
+                self.recorder.left_out(lane.model, "full")
                 raise StatusError(
                     Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
                 )
-            waiting.extend(tasks)
+            lane.arrived(rows)
+            task = Task(call, run, rows)
+            queue.add(task)
+            self._queues[key] = queue
             self._changed.notify_all()
+        return task
 
-    def _has_room(self, waiting: Sequence[_Task], tasks: Sequence[_Task]) -> bool:
-        if not waiting:
-            return True
-        room = self._parameters.max_enqueued_batches * self._parameters.execution_size
-        return sum(task.size for task in (*waiting, *tasks)) <= room
-
-    def _collect(self, key: Hashable, tasks: Sequence[_Task], deadline: float | None) -> Arrays:
-        for task in tasks:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not task.done.wait(left):
-                self._leave(key, tasks)
-                raise StatusError(Code.DEADLINE_EXCEEDED, "Run() timeout exceeded while waiting in batching queue")
-            if task.error is not None:
-                self._leave(key, tasks)
-                raise task.error
-        if len(tasks) == 1:
-            return tasks[0].outputs
-        return {alias: np.concatenate([task.outputs[alias] for task in tasks]) for alias in tasks[0].call.outputs}
-
-    def _leave(self, key: Hashable, tasks: Sequence[_Task]) -> None:
+    def _leave(self, key: "tuple[Lane, Hashable]", task: Task, reason: StatusError) -> None:
         with self._changed:
-            waiting = self._queues.get(key)
-            for task in tasks:
-                if waiting and task in waiting:
-                    waiting.remove(task)
-            if waiting is not None and not waiting:
-                del self._queues[key]
+            queue = self._queues.get(key)
+            if queue is not None:
+                queue.remove(task)
+                if not len(queue):
+                    del self._queues[key]
+        task.fail(reason)
+
+    def _grow(self) -> None:
+        for number in range(len(self._threads), self.parameters.num_batch_threads):
+            thread = threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _work(self) -> None:
-        while batch := self._next():
-            _run_batch(batch, self._parameters)
+        while taken := self._next():
+            lane, batch = taken
+            lane.execute(batch)
 
-    def _next(self) -> list[_Task]:
-        """Wait for a batch that is full or due, and take it; an empty one means that there will be no more."""
+    def _next(self) -> "tuple[Lane, list[Piece]] | None":
+        """Wait for a batch that is full or due, and take it; None ends the thread."""
         with self._changed:
-            while True:
+            while not self._is_surplus():
                 now = time.monotonic()
-                for key, waiting in self._queues.items():
-                    if self._closed or waiting[0].due <= now or self._is_full(waiting):
-                        return self._take(key, waiting)
+                for key, queue in self._queues.items():
+                    due = queue.since + key[0].wait
+                    if self._closed or self._hurried or due <= now or queue.rows >= key[0].size:
+                        return key[0], self._take(key, queue)
                 if self._closed:
-                    return []
-                due = min((waiting[0].due for waiting in self._queues.values()), default=None)
-                self._changed.wait(None if due is None else due - now)
+                    return None
+                first = min((queue.since + lane.wait for (lane, _), queue in self._queues.items()), default=None)
+                self._changed.wait(None if first is None else first - now)
+            return None
 
-    def _is_full(self, waiting: Sequence[_Task]) -> bool:
-        return sum(task.size for task in waiting) >= self._parameters.execution_size
+    def _is_surplus(self) -> bool:
+        """Say whether this thread is one too many since the parameters changed, and if so forget it."""
+        if len(self._threads) <= self.parameters.num_batch_threads:
+            return False
+        self._threads.remove(threading.current_thread())
+        return True
 
-    def _take(self, key: Hashable, waiting: deque[_Task]) -> list[_Task]:
-        batch = [waiting.popleft()]
-        size = batch[0].size
-        while waiting and size + waiting[0].size <= self._parameters.execution_size:
-            batch.append(waiting.popleft())
-            size += batch[-1].size
-        if waiting:
-            self._queues[key] = self._queues.pop(key)  # to the back: no model starves the others
-        else:
-            del self._queues[key]
+    def _take(self, key: "tuple[Lane, Hashable]", queue: Queue) -> list[Piece]:
+        lane = key[0]
+        batch = queue.take(lane.size, split=lane.parameters.enable_large_batch_splitting)
+        del self._queues[key]
+        if len(queue):
+            self._queues[key] = queue  # to the back: no model starves the others
         return batch
 
-
-def _size(call: Call) -> int | None:
-    """Return the number of rows, or None for a call that cannot be joined with others."""
-    if any(array.ndim == 0 for array in call.inputs.values()):
-        return None
-    sizes = {array.shape[0] for array in call.inputs.values()}
-    return sizes.pop() if len(sizes) == 1 and sizes != {0} else None
+    def measured(self, pace: Pace, rows: int, seconds: float) -> None:
+        """Tell a pace what a run took."""
+        with self._changed:
+            pace.ran(rows, seconds)
 
 
-def _key(call: Call) -> Hashable:
-    kinds = tuple((alias, array.dtype.str, array.shape[1:]) for alias, array in sorted(call.inputs.items()))
-    return call.signature, call.outputs, kinds
+class Lane:
+    """The batching of one loaded version: its parameters, and its pace when they are chosen automatically."""
 
+    def __init__(self, batcher: Batcher, model: str, directory: Path, own: BatchingParameters | None) -> None:
+        self.model = model
+        self.directory = directory
+        self.own = own
+        self._batcher = batcher
+        bound = self.parameters.latency_bound_micros / 1e6
+        self._pace = Pace(bound, self.parameters.execution_size) if bound else None
+        self._warned = -_WARN_EVERY
 
-def _run_batch(batch: Sequence[_Task], parameters: BatchingParameters) -> None:
-    size = sum(task.size for task in batch)
-    try:
-        joined = _joined(batch, parameters.padded(size) - size)
-        outputs = batch[0].run(joined, None)
-        _split(batch, outputs, parameters.padded(size))
-    except Exception as error:  # noqa: BLE001 - an engine was called; each request gets the reason
-        failure = error if isinstance(error, StatusError) else StatusError(Code.INTERNAL, type(error).__name__)
-        for task in batch:
-            task.error = failure
-    finally:
-        for task in batch:
-            task.done.set()
+    @property
+    def parameters(self) -> BatchingParameters:
+        """The parameters of this version: its own, or the server's."""
+        return self.own or self._batcher.parameters
 
+    @property
+    def size(self) -> int:
+        """The rows of a full batch."""
+        return min(self._pace.size, self.parameters.execution_size) if self._pace else self.parameters.execution_size
 
-def _joined(batch: Sequence[_Task], padding: int) -> Call:
-    """Join the inputs, and repeat the first row until the batch has an allowed size."""
-    first = batch[0].call
-    if len(batch) == 1 and not padding:
-        return first
-    inputs: Arrays = {}
-    for alias in first.inputs:
-        rows = [task.call.inputs[alias] for task in batch]
-        inputs[alias] = np.concatenate([*rows, *[rows[0][:1]] * padding])
-    return Call(first.signature, inputs, first.outputs)
+    def run(self, call: Call, run: Run, deadline: float | None) -> Arrays:
+        """Run the call together with others of the same signature and shapes, and return its own outputs.
 
+        A call whose inputs have no rows in common runs alone. Raises UNAVAILABLE at once when too many batches wait,
+        INVALID_ARGUMENT for a request of more rows than ``max_batch_size`` (which runs alone when nobody has set that),
+        DEADLINE_EXCEEDED, and CANCELLED; a request that is given up leaves the queue.
+        """
+        rows = batching_rows.count(call)
+        if rows is None:
+            self._warn(call)
+            self._batcher.recorder.left_out(self.model, "alone")
+            return run(call, deadline)
+        limit = self.parameters.max_batch_size
+        if rows <= limit:
+            return self._batcher.run(self, call, run, rows, deadline)
+        if self._pace:
+            return run(call, deadline)
+        raise invalid(f"Task size {rows} is larger than maximum input batch size {limit}")
 
-def _split(batch: Sequence[_Task], outputs: Arrays, size: int) -> None:
-    for alias, array in outputs.items():
-        if array.ndim == 0 or array.shape[0] != size:
-            raise StatusError(
-                Code.FAILED_PRECONDITION,
-                f"Batched output tensor {alias}'s 0th dimension does not equal the sum of the 0th dimension sizes of "
-                "the input tensors",
+    @property
+    def wait(self) -> float:
+        """How many seconds a request may wait for others."""
+        return self._pace.wait if self._pace else self.parameters.batch_timeout_micros / 1e6
+
+    def arrived(self, rows: int) -> None:
+        """Note that a request has come."""
+        if self._pace:
+            self._pace.arrived(rows, time.monotonic())
+
+    def execute(self, batch: Sequence[Piece]) -> None:
+        """Run a batch, and answer its tasks, with the reason if it failed."""
+        started = time.monotonic()
+        sizes = tuple(piece.rows for piece in batch)
+        size = self.parameters.padded(sum(sizes))
+        for piece in batch:
+            piece.task.waited = max(piece.task.waited, started - piece.task.since)
+        try:
+            outputs = batch[0].task.run(batching_rows.joined(batch, size - sum(sizes)), None)
+            self._record(batch, sizes, size, started)
+            batching_rows.split(batch, outputs, size)
+        except Exception as error:  # noqa: BLE001 - an engine was called; each request gets the reason
+            failure = error if isinstance(error, StatusError) else StatusError(Code.INTERNAL, type(error).__name__)
+            for piece in batch:
+                piece.task.fail(failure)
+
+    def _record(self, batch: Sequence[Piece], sizes: tuple[int, ...], size: int, started: float) -> None:
+        seconds = time.monotonic() - started
+        if self._pace:
+            self._batcher.measured(self._pace, size, seconds)
+        pool, recorder = self.parameters.thread_pool_name, self._batcher.recorder
+        recorder.batched(self.model, pool, sizes, size - sum(sizes), seconds)
+        for piece in batch:
+            recorder.queued(self.model, pool, piece.task.waited)
+
+    def _warn(self, call: Call) -> None:
+        now = time.monotonic()
+        if now - self._warned >= _WARN_EVERY:
+            self._warned = now
+            shapes = {alias: list(array.shape) for alias, array in call.inputs.items()}
+            _log.warning(
+                "A request of %s (signature %s, input shapes %s) has no rows to batch by and runs alone",
+                *(self.model, call.signature, shapes),
             )
-    start = 0
-    for task in batch:
-        task.outputs = {alias: array[start : start + task.size] for alias, array in outputs.items()}
-        start += task.size
+
+
+def _cancelled() -> StatusError:
+    return StatusError(Code.CANCELLED, "the client cancelled the request")
+
+
+def _timed_out_in_queue() -> StatusError:
+    return StatusError(Code.DEADLINE_EXCEEDED, "Run() timeout exceeded while waiting in batching queue")

@@ -1,5 +1,6 @@
 """The file of ``--batching_parameters_file``: TF Serving's BatchingParameters as a text proto."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 from cortex.model_server import text_proto
 from cortex.model_server.status import invalid
+
+PER_MODEL_FILE = "batching_params.pbtxt"
 
 _FIELDS = {
     "max_batch_size": "Int64Value",
@@ -25,17 +28,20 @@ _FIELDS = {
 class BatchingParameters:
     """When to stop waiting for more requests, and how many rows to run at once.
 
-    ``thread_pool_name`` and ``pad_variable_length_inputs`` are read and have no effect: there is one pool, and requests
-    of different shapes wait in different queues, so none needs padding to be joined.
+    ``latency_bound_micros`` is not of the file: when it is set, ``max_batch_size`` and ``batch_timeout_micros`` are
+    limits, within which `batching_pace` chooses.
     """
 
     max_batch_size: int = 1000
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = 10
     num_batch_threads: int = os.cpu_count() or 1
+    thread_pool_name: str = "batch_threads"
     allowed_batch_sizes: tuple[int, ...] = ()
     enable_large_batch_splitting: bool = False
     max_execution_batch_size: int = 0
+    pad_variable_length_inputs: bool = False
+    latency_bound_micros: int = 0
 
     @property
     def execution_size(self) -> int:
@@ -49,15 +55,46 @@ class BatchingParameters:
         return min((allowed for allowed in self.allowed_batch_sizes if allowed >= size), default=size)
 
 
+@dataclass(frozen=True)
+class BatchingSource:
+    """Where parameters are read from, and read again on a reload.
+
+    ``file`` None stands for the defaults. With ``per_model``, a version brings its own parameters or is not batched.
+    """
+
+    file: Path | None = None
+    per_model: bool = False
+    latency_bound_micros: int = 0
+
+    def common(self) -> BatchingParameters:
+        """Return the parameters of the whole server. Raises StatusError (INVALID_ARGUMENT)."""
+        return self._bounded(read(self.file) if self.file else BatchingParameters())
+
+    def own(self, directory: Path) -> BatchingParameters | None:
+        """Return the parameters of a version directory, or None without a file. Raises StatusError.
+
+        Threads are shared by all models: what the file says of them is not used, as in TF Serving.
+        """
+        path = directory / PER_MODEL_FILE
+        return self._bounded(read(path)) if path.is_file() else None
+
+    def _bounded(self, parameters: BatchingParameters) -> BatchingParameters:
+        return dataclasses.replace(parameters, latency_bound_micros=self.latency_bound_micros)
+
+
 def read(path: Path) -> BatchingParameters:
     """Read a parameters file. Raises StatusError (INVALID_ARGUMENT) that names the file and the field."""
     message = text_proto.read(path, "BatchingParameters", _FIELDS)
     values: dict[str, Any] = {
         name: getattr(message, name).value
         for name, kind in _FIELDS.items()
-        if kind.endswith("Value") and message.HasField(name) and name in BatchingParameters.__dataclass_fields__
+        if kind.endswith("Value") and message.HasField(name)
     }
-    parameters = BatchingParameters(allowed_batch_sizes=tuple(message.allowed_batch_sizes), **values)
+    parameters = BatchingParameters(
+        allowed_batch_sizes=tuple(message.allowed_batch_sizes),
+        pad_variable_length_inputs=message.pad_variable_length_inputs,
+        **values,
+    )
     _check(parameters, path)
     return parameters
 

@@ -5,11 +5,7 @@ level with set operations, a hundred times faster than value by value; only a ma
 TF Serving's words what is wrong with it.
 """
 
-import base64
-import binascii
 import itertools
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -17,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from cortex import tensors
+from cortex.model_server import json_document
 from cortex.model_server.call import dtype_string
 from cortex.model_server.engines.base import Array
+from cortex.model_server.json_document import Document
 from cortex.model_server.json_error import debug_string, explain
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, types_pb2
@@ -31,8 +29,6 @@ _FLOATS = {types_pb2.DT_FLOAT: 2**24 - 1, types_pb2.DT_DOUBLE: 2**53 - 1}
 _INTEGERS = frozenset(
     getattr(types_pb2, f"DT_{name}") for name in ("INT32", "INT16", "INT8", "UINT8", "INT64", "UINT32", "UINT64")
 )
-_BARE_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
-_DECODER = json.JSONDecoder()
 
 
 class Format(Enum):
@@ -43,62 +39,27 @@ class Format(Enum):
 
 
 def decode(
-    body: bytes, spec: model_pb2.ModelSpec, inputs_of: Callable[[model_pb2.ModelSpec], Inputs]
+    document: Document, spec: model_pb2.ModelSpec, inputs_of: Callable[[model_pb2.ModelSpec], Inputs]
 ) -> tuple[predict_pb2.PredictRequest, Format]:
-    """Return the request that a JSON body asks for. ``inputs_of`` gives the inputs of the signature named in it.
+    """Return the request that a JSON object asks for. ``inputs_of`` gives the inputs of the signature named in it.
 
     Raises StatusError for everything that TF Serving refuses.
     """
-    document = _parse(body)
     request = predict_pb2.PredictRequest()
     request.model_spec.CopyFrom(spec)
-    request.model_spec.signature_name = _signature_name(document)
+    request.model_spec.signature_name = json_document.signature_name(document)
     inputs = inputs_of(request.model_spec)
     form = _format(document)
-    arrays = (_rows if form is Format.ROW else _columns)(document[form.value], inputs)
+    try:
+        arrays = (_rows if form is Format.ROW else _columns)(document[form.value], inputs)
+    except RecursionError as error:
+        raise invalid("JSON lists are nested too deeply; a tensor has at most 32 dimensions") from error
     for name, array in arrays.items():
         request.inputs[name].CopyFrom(tensors.to_proto(array))
     return request, form
 
 
-def _parse(body: bytes) -> dict[str, Any]:
-    """Parse the first JSON value of the body; what follows it is ignored, as TF Serving does."""
-    try:
-        text = body.decode("utf-8-sig").lstrip(" \t\r\n")
-    except UnicodeDecodeError as error:
-        raise invalid(f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from error
-    if not text:
-        raise invalid("JSON Parse error: The document is empty")
-    document = _load(text)
-    if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {debug_string(document)} Is not object")
-    return document
-
-
-def _load(text: str) -> Any:
-    try:
-        return _DECODER.raw_decode(text)[0]
-    except json.JSONDecodeError as error:
-        if text.startswith("Inf", error.pos) or text.startswith("-Inf", error.pos):
-            return _load(_BARE_INFINITY.sub(lambda word: "Infinity" if word[0] == "Inf" else word[0], text))
-        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    except RecursionError as error:
-        raise invalid("JSON Parse error: The document is nested too deeply") from error
-    except ValueError as error:
-        raise invalid(f"JSON Parse error: {error}") from error
-
-
-def _signature_name(document: dict[str, Any]) -> str:
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise invalid(
-            f"JSON Value: {debug_string(document)} not formatted correctly. "
-            "'signature_name' key must be a string value."
-        )
-    return name
-
-
-def _format(document: dict[str, Any]) -> Format:
+def _format(document: Document) -> Format:
     rows, columns = "instances" in document, "inputs" in document
     if rows and columns:
         raise invalid(
@@ -255,26 +216,17 @@ def _strings(values: Sequence[Any]) -> Array | None:
     array = np.empty(len(values), np.object_)
     for index, value in enumerate(values):
         if isinstance(value, str):
-            array[index] = value.encode("utf-8", "surrogatepass")
+            array[index] = json_document.utf8(value)
         elif _is_object(value):
             return None
         else:
-            array[index] = _unescaped(value["b64"])
+            array[index] = json_document.unescaped(value["b64"])
     return array
-
-
-def _unescaped(text: str) -> bytes:
-    """Decode base64 as Abseil does: whitespace is skipped and padding may be missing."""
-    packed = "".join(text.split())
-    try:
-        return base64.b64decode(packed.rstrip("=") + "=" * (-len(packed.rstrip("=")) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise invalid("Unable to base64 decode") from error
 
 
 def _is_object(value: Any) -> bool:
     """Say whether a value is an object of named tensors, and not a ``{"b64": ...}`` string."""
-    return isinstance(value, dict) and not (len(value) == 1 and isinstance(value.get("b64"), str))
+    return isinstance(value, dict) and not json_document.is_base64(value)
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ from cortex.model_server.status import StatusError, invalid
 from cortex.protos import model_server_config_pb2
 
 _PLATFORM = "tensorflow"
+_COLLECTORS = ("", "tfrecord")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ Policy = LatestVersions | AllVersions | SpecificVersions
 
 
 @dataclass(frozen=True)
+class LoggingConfig:
+    """Where requests to a model are logged, and which share of them: above 0, at most 1."""
+
+    filename_prefix: str
+    sampling_rate: float
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """One model: its name, the directory of its versions, which of them to serve, and names for some of them."""
 
@@ -42,6 +51,12 @@ class ModelConfig:
     base_path: Path
     policy: Policy = field(default_factory=LatestVersions)
     labels: Mapping[str, int] = field(default_factory=dict)
+    logging: LoggingConfig | None = None
+
+
+def single(name: str, base_path: str) -> ModelConfig:
+    """Return the one model that the flags name. Raises StatusError (INVALID_ARGUMENT)."""
+    return _model(model_server_config_pb2.ModelConfig(name=name, base_path=base_path))
 
 
 def read(path: Path) -> tuple[ModelConfig, ...] | None:
@@ -87,7 +102,7 @@ def _model(entry: model_server_config_pb2.ModelConfig) -> ModelConfig:
     base_path = Path(entry.base_path.removeprefix("file://"))
     if not base_path.is_absolute():
         raise _relative(entry)
-    return ModelConfig(entry.name, base_path, _policy(entry), dict(entry.version_labels))
+    return ModelConfig(entry.name, base_path, _policy(entry), dict(entry.version_labels), _logging(entry))
 
 
 def _relative(entry: model_server_config_pb2.ModelConfig) -> StatusError:
@@ -107,3 +122,20 @@ def _policy(entry: model_server_config_pb2.ModelConfig) -> Policy:
     if kind == "latest" and policy.latest.num_versions < 0:
         raise invalid(f"Model {entry.name}: latest.num_versions must not be negative")
     return LatestVersions(policy.latest.num_versions or 1) if kind == "latest" else LatestVersions()
+
+
+def _logging(entry: model_server_config_pb2.ModelConfig) -> LoggingConfig | None:
+    """Return the request log that a model asks for; a sampling rate of 0 is none."""
+    asked, where = entry.logging_config, f"Model {entry.name}: logging_config"
+    collector, rate = asked.log_collector_config, asked.sampling_config.sampling_rate
+    if asked.HasField("custom_logging_config") or asked.sampling_config.per_task_sampling_configs:
+        raise invalid(f"{where}: only log_collector_config and sampling_config.sampling_rate are supported")
+    if not 0 <= rate <= 1:
+        raise invalid(f"{where}: sampling_rate must be between 0 and 1, not {rate}")
+    if collector.type not in _COLLECTORS:
+        raise invalid(f"{where}: Cannot find LogCollector::Factory for type: {collector.type}; 'tfrecord' is there")
+    if not rate:
+        return None
+    if not Path(collector.filename_prefix).is_absolute():
+        raise invalid(f"{where}: filename_prefix must be an absolute path, not {collector.filename_prefix!r}")
+    return LoggingConfig(collector.filename_prefix, rate)

@@ -1,4 +1,4 @@
-"""The gRPC door: PredictionService and ModelService on TCP, a Unix socket, or both.
+"""The gRPC door: TF Serving's services on TCP, a Unix socket, or both.
 
 The server is grpcio's thread-pool one, not `grpc.aio`: a request is decoded, run and encoded on the thread that picked
 it up. An event loop would hand it to a thread for the run and take it back, two more switches in the shortest path.
@@ -7,14 +7,17 @@ it up. An event loop would hand it to a thread for the run and take it back, two
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
 
+from cortex.model_server.api_key import HEADERS, ApiKeys
 from cortex.model_server.handlers import Handlers
+from cortex.model_server.profiler import Profiler
+from cortex.model_server.request import Recorder, watch
 from cortex.model_server.status import Code, StatusError, invalid, truncated
 from cortex.protos import (
     model_service_pb2_grpc,
@@ -24,6 +27,7 @@ from cortex.protos import (
 _log = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _UNLIMITED = -1
+_HEALTH = "/grpc.health.v1.Health/"
 _FOREVER = 30 * 24 * 3600.0  # a call without a deadline has billions of seconds left, as gRPC tells it
 
 Response = TypeVar("Response")
@@ -33,7 +37,8 @@ Response = TypeVar("Response")
 class GrpcOptions:
     """Where to listen; ``port`` None and an empty ``socket_path`` listen nowhere. ``arguments`` are gRPC's own.
 
-    ``credentials`` are `grpc.ServerCredentials`, or None for plain text.
+    ``credentials`` are `grpc.ServerCredentials`, or None for plain text. ``health`` and ``profiler`` add the services
+    of these names; ``keys`` are asked of every call but those to the health service.
     """
 
     port: int | None = None
@@ -41,25 +46,28 @@ class GrpcOptions:
     threads: int = 8
     arguments: tuple[tuple[str, int | str], ...] = ()
     credentials: Any = None
+    health: bool = False
+    profiler: bool = False
+    keys: ApiKeys = field(default_factory=ApiKeys)
 
 
 class GrpcServer:
     """Own the gRPC ports of a process."""
 
-    def __init__(self, handlers: Handlers, options: GrpcOptions) -> None:
+    def __init__(self, handlers: Handlers, options: GrpcOptions, recorder: Recorder | None = None) -> None:
         self._handlers = handlers
+        self._recorder = recorder or Recorder()
         self._options = options
         self._server: Any = None
+        self._drain: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Open the ports. Raises StatusError (INVALID_ARGUMENT) that names the one that cannot be opened."""
         addresses = self._addresses()
         if not addresses:
             return
-        pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="grpc")
-        server = grpc.server(pool, options=[*_channel_options(), *self._options.arguments])
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(self._handlers), server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(self._handlers), server)
+        logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # a traceback for every message that is none
+        server = self._with_services()
         for address in addresses:
             _listen(server, address, self._options.credentials)
         server.start()
@@ -70,7 +78,26 @@ class GrpcServer:
     def stop(self, grace: float) -> None:
         """Refuse new requests, and wait up to ``grace`` seconds for those that run."""
         if self._server is not None:
+            self._drain()
             self._server.stop(grace).wait()
+
+    def _with_services(self) -> Any:
+        options = self._options
+        pool = ThreadPoolExecutor(options.threads, thread_name_prefix="grpc")
+        interceptors = [_KeyCheck(options.keys)] if options.keys else []
+        server = grpc.server(pool, interceptors=interceptors, options=[*_channel_options(), *options.arguments])
+        prediction = _Prediction(self._handlers, self._recorder)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(self._handlers), server)
+        if options.profiler:
+            server.add_generic_rpc_handlers((Profiler(),))
+        if options.health:
+            from cortex.model_server.health import Health  # a package of its own: only whoever asks needs it
+
+            health = Health(pool)
+            health.register(server)
+            self._drain = health.drain
+        return server
 
     def _addresses(self) -> list[str]:
         tcp = [] if self._options.port is None else [f"0.0.0.0:{self._options.port}"]
@@ -79,23 +106,37 @@ class GrpcServer:
 
 
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]  # generated, untyped
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(self, handlers: Handlers, recorder: Recorder) -> None:
         self._handlers = handlers
+        self._recorder = recorder
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the proto's name
-        return _answer(lambda: self._handlers.predict(request, _deadline(context)), context)
+        return self._watched("Predict", self._handlers.predict, request, context)
+
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._watched("Classify", self._handlers.classify, request, context)
+
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._watched("Regress", self._handlers.regress, request, context)
+
+    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._watched("MultiInference", self._handlers.multi_inference, request, context)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return _answer(lambda: self._handlers.metadata(request), context)
 
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        _refuse("Classify", context)
+    def _watched(
+        self, method: str, handle: Callable[[Any, float | None], Any], request: Any, context: grpc.ServicerContext
+    ) -> Any:
+        """Run a model for a client; a client that goes away meanwhile takes its request out of the queues."""
 
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        _refuse("Regress", context)
+        def run() -> Any:
+            with watch(self._recorder, "GRPC", method) as watched:
+                if not context.add_callback(watched.cancel):
+                    raise StatusError(Code.CANCELLED, "the client went away")
+                return handle(request, _deadline(context))
 
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        _refuse("MultiInference", context)
+        return _answer(run, context)
 
 
 class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]  # generated, untyped
@@ -109,16 +150,39 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
         return _answer(lambda: self._handlers.reload(request), context)
 
 
+class _KeyCheck(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio is untyped
+    """Refuse a call without a key before its message is read."""
+
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        if handler_call_details.method.startswith(_HEALTH):
+            return continuation(handler_call_details)
+        try:
+            self._keys.check(_texts(handler_call_details.invocation_metadata))
+        except StatusError as error:
+            return _refusal(error)
+        return continuation(handler_call_details)
+
+
+def _texts(metadata: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    return {key: value for key, value in metadata if key in HEADERS and isinstance(value, str)}
+
+
+def _refusal(error: StatusError) -> Any:
+    def refuse(request: bytes, context: grpc.ServicerContext) -> None:
+        context.abort(_CODES[error.code], error.message)
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
+
+
 def _answer(handle: Callable[[], Response], context: grpc.ServicerContext) -> Response:
     try:
         return handle()
     except StatusError as error:
         context.abort(_CODES[error.code], truncated(error.message))
         raise  # not reached: abort raises
-
-
-def _refuse(method: str, context: grpc.ServicerContext) -> None:
-    context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not supported by this server; use Predict")
 
 
 def _deadline(context: grpc.ServicerContext) -> float | None:

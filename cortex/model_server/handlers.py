@@ -4,49 +4,117 @@ gRPC and REST both end here, with TF Serving's messages and a deadline on `time.
 StatusError. `Handlers.run` is the one place where a model runs for a client.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from cortex.model_server import call as calls
-from cortex.model_server.config import parse
-from cortex.model_server.engines.base import remaining
+from cortex.model_server import inference
+from cortex.model_server.config import ModelConfig, parse
+from cortex.model_server.engines.base import Arrays, remaining
 from cortex.model_server.repository import Repository
+from cortex.model_server.request import DECODE, ENCODE, current
+from cortex.model_server.request_log import RequestLog
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.servable import Servable
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     meta_graph_pb2,
     model_management_pb2,
     model_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 _SIGNATURE_DEF = "signature_def"
 
 
 class Handlers:
-    """Answer requests from the repository's models; called from many threads at once."""
+    """Answer requests from the repository's models; called from many threads at once.
 
-    def __init__(self, repository: Repository, *, as_content: bool = False) -> None:
+    ``as_content`` sends outputs as raw bytes. ``check_methods`` refuses Classify and Regress on signatures whose method
+    name is another.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        as_content: bool = False,
+        check_methods: bool = False,
+        log: RequestLog | None = None,
+    ) -> None:
         self._repository = repository
+        self._log = log or RequestLog()
         self._as_content = as_content
+        self._check_methods = check_methods
 
-    def predict(self, request: predict_pb2.PredictRequest, deadline: float | None) -> predict_pb2.PredictResponse:
+    def predict(
+        self, request: predict_pb2.PredictRequest, deadline: float | None, *, as_content: bool = False
+    ) -> predict_pb2.PredictResponse:
         """Run a signature on the request's tensors."""
+        answer = self.run(request, deadline)
         try:
-            return calls.response(self.run(request, deadline), as_content=self._as_content)
+            with current().stage(ENCODE):
+                return calls.response(answer, as_content=as_content or self._as_content)
         except ValueError as error:
             raise StatusError(Code.INTERNAL, f"an output cannot be sent: {error}") from error
 
     def run(self, request: predict_pb2.PredictRequest, deadline: float | None) -> calls.Answer:
         """Run a signature, and return its outputs as arrays."""
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
-        with self._lease(request.model_spec) as servable:
-            call = servable.parse(request)
+        with self._lease(_spec(request)) as servable:
+            with current().stage(DECODE):
+                call = servable.parse(request)
+            current().answered_by(servable.name, servable.version, call.signature)
             remaining(deadline)
-            return calls.Answer(servable.name, servable.version, call.signature, servable.run(call, deadline))
+            answer = calls.Answer(servable.name, servable.version, call.signature, servable.run(call, deadline))
+        self._log.add(answer.model, request, lambda: calls.response(answer))
+        return answer
+
+    def classify(
+        self, request: classification_pb2.ClassificationRequest, deadline: float | None
+    ) -> classification_pb2.ClassificationResponse:
+        """Return the classes of the request's Examples."""
+        response = classification_pb2.ClassificationResponse()
+        with self._lease(_spec(request)) as servable:
+            run = _runner(servable, deadline)
+            result = inference.classify(servable.signatures, request, run, check_method=self._check_methods)
+            response.result.CopyFrom(result)
+            _echo(request.model_spec, servable, response.model_spec)
+        self._log.add(servable.name, request, lambda: response)
+        return response
+
+    def regress(
+        self, request: regression_pb2.RegressionRequest, deadline: float | None
+    ) -> regression_pb2.RegressionResponse:
+        """Return the values of the request's Examples."""
+        response = regression_pb2.RegressionResponse()
+        with self._lease(_spec(request)) as servable:
+            run = _runner(servable, deadline)
+            result = inference.regress(servable.signatures, request, run, check_method=self._check_methods)
+            response.result.CopyFrom(result)
+            _echo(request.model_spec, servable, response.model_spec)
+        self._log.add(servable.name, request, lambda: response)
+        return response
+
+    def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest, deadline: float | None
+    ) -> inference_pb2.MultiInferenceResponse:
+        """Return the classes or values that each task asks for, of the same Examples."""
+        response = inference_pb2.MultiInferenceResponse()
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        with self._lease(spec) as servable:
+            run = _runner(servable, deadline)
+            results = inference.infer(servable.signatures, request, run, check_method=self._check_methods)
+            response.results.extend(results)
+            for task, result in zip(request.tasks, response.results, strict=True):
+                _echo(task.model_spec, servable, result.model_spec)
+        self._log.add(servable.name, request, lambda: response)
+        return response
 
     def inputs(self, spec: model_pb2.ModelSpec) -> dict[str, meta_graph_pb2.TensorInfo]:
         """Return the inputs of the signature that a JSON request names, in TF Serving's words for REST."""
@@ -68,11 +136,10 @@ class Handlers:
         for field in request.metadata_field:
             if field != _SIGNATURE_DEF:
                 raise invalid(f"Metadata field {field} is not supported")
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
+        spec = _spec(request)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        with self._lease(request.model_spec) as servable:
+        with self._lease(spec) as servable:
             for name, signature in servable.signatures.items():
                 signatures.signature_def[name].CopyFrom(signature)
                 signatures.signature_def[name].ClearField("defaults")
@@ -85,9 +152,7 @@ class Handlers:
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Return the state of a version, or of all versions of a model."""
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
-        spec = request.model_spec
+        spec = _spec(request)
         version = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
         response = get_model_status_pb2.GetModelStatusResponse()
         for number, state, error in self._repository.statuses(_name(spec), version):
@@ -103,10 +168,16 @@ class Handlers:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
-        self._repository.reload(parse(request.config.model_config_list))
+        self.apply(parse(request.config.model_config_list))
         response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0
         return response
+
+    def apply(self, models: Sequence[ModelConfig]) -> None:
+        """Serve these models and no others, and log the requests that they ask to log. Raises StatusError."""
+        self._log.check(models)
+        self._repository.reload(models)
+        self._log.configure(models)
 
     def is_ready(self) -> bool:
         """Say whether every configured model serves."""
@@ -117,6 +188,29 @@ class Handlers:
         version = spec.version.value if choice == "version" else None
         label = spec.version_label if choice == "version_label" else None
         return self._repository.lease(_name(spec), version, label)
+
+
+def _runner(servable: Servable, deadline: float | None) -> inference.Run:
+    def run(call: calls.Call) -> Arrays:
+        current().answered_by(servable.name, servable.version, call.signature)
+        current().examples = len(call.inputs[inference.INPUT])
+        remaining(deadline)
+        return servable.run(call, deadline)
+
+    return run
+
+
+def _spec(request: Any) -> model_pb2.ModelSpec:
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    return request.model_spec
+
+
+def _echo(asked: model_pb2.ModelSpec, servable: Servable, spec: model_pb2.ModelSpec) -> None:
+    """Note who answered: the model, its version, and the signature that was meant."""
+    spec.name = servable.name
+    spec.version.value = servable.version
+    spec.signature_name = inference.signature_name(asked)
 
 
 def _name(spec: model_pb2.ModelSpec) -> str:

@@ -9,6 +9,7 @@ from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import types_pb2
 
 _LONGEST = 256
+_ENCODER = json.JSONEncoder(indent=4, ensure_ascii=False)
 
 _RANGES = {  # TF Serving parses the small integers as int32; here a value that would wrap around is refused
     types_pb2.DT_INT32: (-(2**31), 2**31 - 1),
@@ -26,11 +27,17 @@ def debug_string(value: Any) -> str:
     """Return a JSON value as TF Serving quotes it in a message: pretty-printed, at most 256 bytes."""
     if isinstance(value, float):
         return decimal(value)
+    pieces: list[str] = []
+    size = 0
     try:
-        text = json.dumps(value, indent=4, ensure_ascii=False)
+        for piece in _ENCODER.iterencode(value):  # a piece at a time: the value may be as large as a request
+            pieces.append(piece[:_LONGEST])
+            size += len(piece)
+            if size >= _LONGEST:
+                break
     except RecursionError:
         return "[...]"
-    return text.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
+    return "".join(pieces).encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
 
 
 def explain(value: Any, dtype: int) -> tuple[int, tuple[int, ...]]:
@@ -92,6 +99,11 @@ def _check_object(value: dict[str, Any], dtype: int) -> None:
 def _check_decimal(value: Any, dtype: int) -> None:
     if type(value) not in (int, float):
         raise _type_error(value, dtype)
+    check_lossless(value, dtype)
+
+
+def check_lossless(value: float, dtype: int) -> None:
+    """Raise INVALID_ARGUMENT for a number that the floating dtype cannot hold."""
     name, whole = _FLOATS[dtype]
     lossy = abs(value) > whole if isinstance(value, int) else _overflows(value, dtype)
     if lossy:
@@ -104,11 +116,11 @@ def _overflows(value: float, dtype: int) -> bool:
 
 def _type_error(value: Any, dtype: int) -> StatusError:
     return invalid(
-        f"JSON Value: {debug_string(value)} Type: {_type_name(value)} is not of expected type: {dtype_string(dtype)}"
+        f"JSON Value: {debug_string(value)} Type: {type_name(value)} is not of expected type: {dtype_string(dtype)}"
     )
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
     """Return RapidJSON's name of a value's type."""
     if value is None:
         return "Null"

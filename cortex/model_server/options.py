@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from cortex.model_server import batching_parameters, config, tls
-from cortex.model_server.batching_parameters import BatchingParameters
+from cortex.model_server import api_key, config, tls
+from cortex.model_server.batching_parameters import BatchingSource
 from cortex.model_server.config import ModelConfig
 from cortex.model_server.engines.base import BF16, EngineOptions
 from cortex.model_server.engines.selection import AUTO
@@ -19,6 +19,11 @@ from cortex.model_server.status import invalid
 _log = logging.getLogger(__name__)
 
 
+def has_rest(flags: Flags) -> bool:
+    """Say whether the REST door opens: it was asked for, and not on gRPC's own port."""
+    return bool(flags.rest_api_port) and flags.rest_api_port != flags.port
+
+
 def models(flags: Flags) -> Sequence[ModelConfig]:
     """Return the models to serve: those of the config file, or the one that the flags name."""
     if flags.model_config_file:
@@ -28,20 +33,25 @@ def models(flags: Flags) -> Sequence[ModelConfig]:
         return models or ()
     if not flags.model_base_path:
         raise invalid("Both server_options.model_base_path and server_options.model_config_file are empty!")
-    return [ModelConfig(flags.model_name, Path(flags.model_base_path.removeprefix("file://")).absolute())]
+    return [config.single(flags.model_name, flags.model_base_path)]
 
 
-def batching(flags: Flags) -> BatchingParameters | None:
-    """Return the batching parameters, or None when batching is off."""
-    if flags.batching_parameters_file and not flags.enable_batching:
+def batching(flags: Flags) -> BatchingSource | None:
+    """Return where the batching parameters come from, or None when batching is off."""
+    is_auto = flags.batching == AUTO
+    if flags.batching_parameters_file and not (flags.enable_batching or is_auto):
         raise invalid(
             "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
         )
-    if not flags.enable_batching:
+    if not (flags.enable_batching or is_auto):
         return None
-    if not flags.batching_parameters_file:
-        return BatchingParameters()
-    return batching_parameters.read(Path(flags.batching_parameters_file))
+    if is_auto and flags.batching_latency_bound_micros < 1:
+        raise invalid(f"--batching_latency_bound_micros must be positive, not {flags.batching_latency_bound_micros}")
+    return BatchingSource(
+        file=Path(flags.batching_parameters_file) if flags.batching_parameters_file else None,
+        per_model=flags.enable_per_model_batching_parameters,
+        latency_bound_micros=flags.batching_latency_bound_micros if is_auto else 0,
+    )
 
 
 def load_options(flags: Flags) -> LoadOptions:
@@ -62,12 +72,14 @@ def load_options(flags: Flags) -> LoadOptions:
         precision=BF16 if bfloat16 else flags.precision,
         options=EngineOptions(
             threads=max(0, flags.inference_threads),
+            interpreters=max(1, flags.num_tflite_pools) * max(1, flags.num_tflite_interpreters_per_pool),
             intra_op_threads=intra or session,
             inter_op_threads=inter or session,
             session_config_file=flags.tensorflow_session_config_file,
             gpu_memory_fraction=flags.per_process_gpu_memory_fraction,
         ),
         tags=frozenset(flags.saved_model_tags.split(",")),
+        prefer_tflite=flags.prefer_tflite_model,
         warm_up=flags.enable_model_warmup,
         warm_up_iterations=max(1, flags.num_request_iterations_for_warmup),
     )
@@ -93,4 +105,7 @@ def grpc_options(flags: Flags) -> GrpcOptions:
         threads=max(1, flags.grpc_max_threads),
         arguments=parse_arguments(flags.grpc_channel_arguments),
         credentials=tls.credentials(Path(flags.ssl_config_file)) if flags.ssl_config_file else None,
+        health=flags.enable_grpc_healthcheck_service,
+        profiler=flags.enable_profiler,
+        keys=api_key.read(flags.api_key_file),
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from cortex.errors import Error
 from cortex.model_server import call as calls
-from cortex.model_server import model_card, saved_model, warmup
-from cortex.model_server.batching import Batcher
+from cortex.model_server import model_card, model_file, warmup, warmup_records
+from cortex.model_server.batching import Batcher, Lane
 from cortex.model_server.call import Call
 from cortex.model_server.engines.base import (
+    Array,
     Arrays,
     Description,
     Engine,
@@ -18,11 +19,12 @@ from cortex.model_server.engines.base import (
     Unsupported,
     UnsupportedPrecision,
 )
-from cortex.model_server.engines.selection import AUTO, Attempt, attempts
+from cortex.model_server.engines.selection import AUTO, Attempt, attempts, formats
 from cortex.model_server.model_card import ModelCard
-from cortex.model_server.saved_model import SavedModel
+from cortex.model_server.request import EXECUTE, WARM_UP, current
+from cortex.model_server.saved_model import runnable
 from cortex.model_server.status import Code, StatusError, invalid
-from cortex.protos import meta_graph_pb2, predict_pb2
+from cortex.protos import predict_pb2, prediction_log_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class LoadOptions:
     precision: str = AUTO
     options: EngineOptions = field(default_factory=EngineOptions)
     tags: frozenset[str] = frozenset({"serve"})
+    prefer_tflite: bool = False
     warm_up: bool = True
     warm_up_iterations: int = 1
 
@@ -42,17 +45,14 @@ class LoadOptions:
 class Servable:
     """A loaded version. `run` is called from many threads; `close` once, when nobody holds it any more."""
 
-    def __init__(self, name: str, version: int, model: SavedModel, engine: Engine, batcher: Batcher | None) -> None:
+    def __init__(self, name: str, version: int, engine: Engine, lane: Lane | None) -> None:
         self.name = name
         self.version = version
-        self._model = model
+        self.signatures = engine.signatures
+        """Every signature of the model, as GetModelMetadata reports them."""
+        self._runnable = runnable(engine.signatures)
         self._engine = engine
-        self._batcher = batcher
-
-    @property
-    def signatures(self) -> Mapping[str, meta_graph_pb2.SignatureDef]:
-        """Every signature of the SavedModel, as GetModelMetadata reports them."""
-        return self._model.signatures
+        self._lane = lane
 
     @property
     def description(self) -> Description:
@@ -61,13 +61,14 @@ class Servable:
 
     def parse(self, request: predict_pb2.PredictRequest) -> Call:
         """Check a request against this version's signatures. Raises StatusError."""
-        return calls.parse(self._model.runnable, request)
+        return calls.parse(self._runnable, request)
 
     def run(self, call: Call, deadline: float | None) -> Arrays:
         """Return the outputs of a call, run alone or in a batch with others. Raises StatusError."""
-        if self._batcher is None:
-            return self._execute(call, deadline)
-        return self._batcher.run((self.name, self.version, id(self)), call, self._execute, deadline)
+        with current().stage(EXECUTE):
+            if self._lane is None:
+                return self._execute(call, deadline)
+            return self._lane.run(call, self._execute, deadline)
 
     def close(self) -> None:
         """Give the engine's memory back."""
@@ -88,9 +89,9 @@ def load(name: str, version: int, directory: Path, options: LoadOptions, batcher
 
     Raises StatusError with the reasons when none does.
     """
-    model = saved_model.read(directory, options.tags)
     card = model_card.read(directory)
-    loaded = Servable(name, version, model, _proven(model, card, options), batcher)
+    lane = batcher.lane(name, directory) if batcher is not None else None
+    loaded = Servable(name, version, _proven(directory, card, options), lane)
     _log.info("{name: %s version: %d} runs with %s", name, version, loaded.description)
     if card is not None:
         _log.info("{name: %s version: %d} model card: %s", name, version, card)
@@ -99,20 +100,27 @@ def load(name: str, version: int, directory: Path, options: LoadOptions, batcher
     return loaded
 
 
-def _proven(model: SavedModel, card: ModelCard | None, options: LoadOptions) -> Engine:
-    failures: dict[Attempt, Error] = {}
-    for attempt in attempts(options.engine, options.precision, options.options):
-        if any(_is_final(error) for failed, error in failures.items() if failed.engine == attempt.engine):
+def _proven(directory: Path, card: ModelCard | None, options: LoadOptions) -> Engine:
+    kinds = formats(options.engine)
+    models = model_file.find(directory, options.tags, kinds, prefer_tflite=options.prefer_tflite)
+    failures: list[tuple[Attempt, Error]] = []
+    for attempt in attempts(options.engine, options.precision, options.options, models):
+        if any(_is_final(error) and _is_alike(failed, attempt) for failed, error in failures):
             continue
         try:
-            return _attempt(attempt, model, card, options)
+            return _attempt(attempt, card, options)
         except (Unsupported, warmup.Mismatch) as error:
-            _log.info("%s does not run %s: %s", attempt, model.directory, error)
-            failures[attempt] = error
-    reasons = "; ".join(f"{attempt}: {getattr(error, 'message', error)}" for attempt, error in failures.items())
-    if any(isinstance(error, warmup.Mismatch) for error in failures.values()):
+            _log.info("%s does not run the %s of %s: %s", attempt, attempt.model.format, directory, error)
+            failures.append((attempt, error))
+    reasons = "; ".join(f"{attempt}: {getattr(error, 'message', error)}" for attempt, error in failures)
+    if any(isinstance(error, warmup.Mismatch) for _, error in failures):
         raise warmup.Mismatch(reasons)
     raise invalid(reasons)
+
+
+def _is_alike(one: Attempt, other: Attempt) -> bool:
+    """Say whether two attempts differ in precision only."""
+    return one.engine == other.engine and one.model is other.model
 
 
 def _is_final(error: Error) -> bool:
@@ -120,21 +128,26 @@ def _is_final(error: Error) -> bool:
     return isinstance(error, Unsupported) and not isinstance(error, UnsupportedPrecision)
 
 
-def _attempt(attempt: Attempt, model: SavedModel, card: ModelCard | None, options: LoadOptions) -> Engine:
-    engine = attempt.open(model)
+def _attempt(attempt: Attempt, card: ModelCard | None, options: LoadOptions) -> Engine:
+    engine, directory = attempt.open(), attempt.model.directory
     if not options.warm_up:
         return engine
 
-    def answer(request: predict_pb2.PredictRequest) -> Arrays:
-        call = calls.parse(model.runnable, request)
+    signatures = runnable(engine.signatures)
+
+    def run(call: Call) -> Arrays:
         return engine.run(call.signature, call.inputs, call.outputs)
+
+    def answer(log: prediction_log_pb2.PredictionLog) -> Mapping[str, Array]:
+        return warmup_records.answer(log, signatures, run)
 
     try:
         allowed = warmup.tolerances(card, engine.describe().precision)
-        compared = warmup.replay(model.directory, answer, allowed, options.warm_up_iterations)
+        with current().stage(WARM_UP):
+            compared = warmup.replay(directory, answer, allowed, options.warm_up_iterations)
     except Exception:
         engine.close()
         raise
     if compared:
-        _log.info("%s gives the %d recorded answers of %s", attempt, compared, model.directory)
+        _log.info("%s gives the %d recorded answers of %s", attempt, compared, directory)
     return engine

@@ -5,19 +5,23 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cortex import __version__
-from cortex.model_server import config, options, servable
+from cortex.model_server import api_key, options, servable
 from cortex.model_server.batching import Batcher
-from cortex.model_server.config import ModelConfig
 from cortex.model_server.flags import BadFlag, CommandLine, Flags, parse, print_usage
 from cortex.model_server.grpc import GrpcServer
 from cortex.model_server.handlers import Handlers
+from cortex.model_server.lifecycle import Load
+from cortex.model_server.reloading import Reloading
 from cortex.model_server.repository import Repository
-from cortex.model_server.signals import Interrupt
-from cortex.model_server.status import StatusError
+from cortex.model_server.request import Page, Recorder, Recorders, Request, watch
+from cortex.model_server.request_log import RequestLog, RequestLogOptions
+from cortex.model_server.servable import Servable
+from cortex.model_server.signals import Signals
+from cortex.model_server.status import Code, StatusError
 from cortex.notify import notify
 
 _log = logging.getLogger("cortex.model_server")
@@ -32,48 +36,63 @@ class ModelServer:
 
     def __init__(self, flags: Flags) -> None:
         self._flags = flags
-        parameters = options.batching(flags)
-        self._batcher = Batcher(parameters) if parameters else None
+        self._pages = _pages(flags)
+        self._recorder = Recorders(tuple(self._pages.values()))
+        source = options.batching(flags)
+        self._batcher = Batcher(source.common(), source, self._recorder) if source else None
         load = functools.partial(servable.load, options=options.load_options(flags), batcher=self._batcher)
-        self._repository = Repository(load, options.repository_options(flags))
-        self._handlers = Handlers(self._repository, as_content=flags.enable_serialization_as_tensor_content)
-        self._grpc = GrpcServer(self._handlers, options.grpc_options(flags))
-        self._config_poll = _ConfigPoll(flags, self._repository)
+        self._repository = Repository(functools.partial(_load, load, self._recorder), options.repository_options(flags))
+        self._log = RequestLog(self._recorder, RequestLogOptions(max(1, flags.request_log_max_file_bytes)))
+        self._handlers = Handlers(
+            self._repository,
+            as_content=flags.enable_serialization_as_tensor_content,
+            check_methods=flags.enable_signature_method_name_check,
+            log=self._log,
+        )
+        self._grpc = GrpcServer(self._handlers, options.grpc_options(flags), self._recorder)
+        self._reloading = Reloading(
+            flags.model_config_file, flags.model_config_file_poll_wait_seconds, self._handlers.apply, self._batcher
+        )
         self._stop_rest = lambda: None
 
     def start(self, interrupted: Callable[[], bool]) -> None:
         """Load the configured models, then open the ports. Returns early when interrupted. Raises StatusError."""
         models = options.models(self._flags)
+        self._log.check(models)
         if self._batcher is not None:
             self._batcher.start()
         self._repository.start(models, interrupted)
         if interrupted():
             return
+        self._log.configure(models)
         self._grpc.start()
         self._start_rest()
-        self._config_poll.start()
+        self._reloading.start()
+
+    def reload(self) -> None:
+        """Read the configuration again, on a thread of its own."""
+        self._reloading.ask()
 
     def stop(self) -> None:
         """Stop accepting, answer what is in flight within `GRACE` seconds, then unload."""
-        self._config_poll.stop()
+        self._reloading.stop()
+        if self._batcher is not None:
+            self._batcher.hurry()
         rest = threading.Thread(target=self._stop_rest, name="stop-rest")
         rest.start()
         self._grpc.stop(GRACE)
         rest.join()
         if self._batcher is not None:
             self._batcher.close()
+        self._log.close()
         self._repository.close()
 
     def _start_rest(self) -> None:
-        if not self._flags.rest_api_port:
+        if not options.has_rest(self._flags):
             return
-        if self._flags.rest_api_port == self._flags.port:
-            _log.error(
-                "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
-                "Skipped exporting HTTP/REST API."
-            )
-            return
-        from cortex.model_server.rest import RestOptions, RestServer  # uvicorn costs 15 MB: only whoever asks pays
+        # uvicorn costs 15 MB: only whoever asks pays
+        from cortex.model_server import routes
+        from cortex.model_server.rest import RestOptions, RestServer
 
         flags = self._flags
         where = RestOptions(
@@ -82,43 +101,40 @@ class ModelServer:
             timeout=flags.rest_api_timeout_in_ms / 1000,
             cors=flags.rest_api_enable_cors_support,
             max_body=flags.rest_api_max_body_bytes,
+            keys=api_key.read(flags.api_key_file),
         )
-        server = RestServer(self._handlers, where)
+
+        def show(page: Page) -> routes.Answer:
+            return routes.text(page.page(), page.content_type)
+
+        pages = {path: functools.partial(show, page) for path, page in self._pages.items()}
+        server = RestServer(self._handlers, where, self._recorder, pages)
         server.start(GRACE)
         self._stop_rest = server.stop
 
 
-class _ConfigPoll:
-    """Read ``--model_config_file`` again and again, and reload what it says when it says something new."""
+def _pages(flags: Flags) -> Mapping[str, Page]:
+    if not options.has_rest(flags):
+        return {}
+    from cortex.model_server import metrics_pages  # and with it Prometheus' library
 
-    def __init__(self, flags: Flags, repository: Repository) -> None:
-        self._path = Path(flags.model_config_file)
-        self._interval = flags.model_config_file_poll_wait_seconds if flags.model_config_file else 0
-        self._repository = repository
-        self._stopping = threading.Event()
-        self._last: Sequence[ModelConfig] | None = None
+    return metrics_pages.open_pages(flags)
 
-    def start(self) -> None:
-        if self._interval > 0:
-            threading.Thread(target=self._run, name="config-poll", daemon=True).start()
 
-    def stop(self) -> None:
-        self._stopping.set()
+class _Loads(Recorder):
+    """Tell the recorder how the load of a directory went."""
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            try:
-                self._poll()
-            except StatusError as error:
-                _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error)
+    def __init__(self, recorder: Recorder, directory: Path) -> None:
+        self._recorder = recorder
+        self._directory = str(directory)
 
-    def _poll(self) -> None:
-        models = config.read(self._path)
-        if models is None:
-            _log.info("Taking no action for empty config.")
-        elif models != self._last:
-            self._repository.reload(models)
-            self._last = models
+    def ended(self, request: Request, code: Code) -> None:
+        self._recorder.loaded(self._directory, request, code)
+
+
+def _load(load: Load, recorder: Recorder, name: str, version: int, directory: Path) -> Servable:
+    with watch(_Loads(recorder, directory), "", ""):
+        return load(name, version, directory)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,8 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     _report_unknown(line)
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", level=logging.INFO, stream=sys.stderr)
-    if line.not_in_effect:
-        _log.warning("These flags are accepted and have no effect here: %s", ", ".join(line.not_in_effect))
+    _report_idle(line)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     code = _serve(line.flags)
     logging.shutdown()
@@ -151,21 +166,40 @@ def _report_unknown(line: CommandLine) -> None:
         sys.stdout.flush()
 
 
+def _report_idle(line: CommandLine) -> None:
+    """Say which flags do nothing, as they are or as they stand together."""
+    flags = line.flags
+    if line.not_in_effect:
+        _log.warning("These flags are accepted and have no effect here: %s", ", ".join(line.not_in_effect))
+    if flags.rest_api_port and not options.has_rest(flags):
+        _log.error(
+            "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
+            "Skipped exporting HTTP/REST API."
+        )
+    if flags.monitoring_config_file and not options.has_rest(flags):
+        _log.warning("--monitoring_config_file has no effect without --rest_api_port: metrics are served there")
+    if flags.enable_per_model_batching_parameters and not (flags.enable_batching or flags.batching):
+        _log.warning("--enable_per_model_batching_parameters has no effect without --enable_batching")
+    if "batching_latency_bound_micros" in line.given and not flags.batching:
+        _log.warning("--batching_latency_bound_micros has no effect without --batching=auto")
+
+
 def _serve(flags: Flags) -> int:
-    interrupt = Interrupt()
-    interrupt.listen()
+    signals = Signals()
+    signals.listen()
     try:
         server = ModelServer(flags)
-        server.start(lambda: interrupt.received)
+        server.start(lambda: signals.stopped)
     except StatusError as error:
         print(f"Failed to start server. Error: {error}")
         notify(status=f"error: {error}")
         return _FAILED
-    if interrupt.received:
+    if signals.stopped:
         return 0
     notify(ready=True, status="serving")
     _log.info("Entering the event loop ...")
-    interrupt.wait()
+    while signals.is_reload():
+        server.reload()
     _log.info("Stopping: requests in flight have %g seconds", GRACE)
     server.stop()
     return 0

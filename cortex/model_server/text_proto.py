@@ -17,8 +17,11 @@ KINDS = {
 }
 
 
-def read(path: Path, name: str, fields: Mapping[str, str]) -> Any:
-    """Read a file as a message of these fields: a kind of `KINDS`, or the name of a wrapper message, by field name.
+Fields = Mapping[str, "str | Fields"]
+
+
+def read(path: Path, name: str, fields: Fields) -> Any:
+    """Read a file as a message of these fields, by name: a kind of `KINDS`, the name of a wrapper, or fields again.
 
     Raises StatusError (INVALID_ARGUMENT) that names the file; protobuf's reason is part of the text.
     """
@@ -30,16 +33,26 @@ def read(path: Path, name: str, fields: Mapping[str, str]) -> Any:
     return message
 
 
-def _class(name: str, fields: Mapping[str, str]) -> Any:
+def _class(name: str, fields: Fields) -> Any:
     """Declare the message in a pool of its own. A text proto has no field numbers, so any will do."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{name}.proto", package="cortex", syntax="proto3", dependency=[wrappers_pb2.DESCRIPTOR.name]
     )
-    message = file.message_type.add(name=name)
-    for number, (field, kind) in enumerate(fields.items(), start=1):
-        wrapped = {"type": _Field.TYPE_MESSAGE, "label": _Field.LABEL_OPTIONAL, "type_name": f".google.protobuf.{kind}"}
-        message.field.add(name=field, number=number, **KINDS.get(kind, wrapped))
+    _declare(file.message_type.add(name=name), fields, f".cortex.{name}")
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"cortex.{name}"))
+
+
+def _declare(message: Any, fields: Fields, path: str) -> None:
+    for number, (field, kind) in enumerate(fields.items(), start=1):
+        if isinstance(kind, str):
+            message.field.add(name=field, number=number, **KINDS.get(kind) or _message(f".google.protobuf.{kind}"))
+        else:
+            _declare(message.nested_type.add(name=f"{field}_type"), kind, f"{path}.{field}_type")
+            message.field.add(name=field, number=number, **_message(f"{path}.{field}_type"))
+
+
+def _message(name: str) -> dict[str, Any]:
+    return {"type": _Field.TYPE_MESSAGE, "label": _Field.LABEL_OPTIONAL, "type_name": name}

@@ -12,12 +12,13 @@ Tolerance, per element, against a recorded value v of an output whose largest re
 - in bf16, whatever the card of a model made in another precision states, at least ``0.05 * |v| + 0.03 * m``: bf16 has 8
   significant bits (0.4 % a step), and some fifty layers add up to a few percent of the largest value.
 
-Integers, booleans and strings must be equal.
+Integers, booleans and strings must be equal. Of classifications the labels and scores are compared, of regressions the
+values.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,18 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from cortex import tensors
+from cortex.model_server import warmup_records
 from cortex.model_server.engines.base import BF16, Array
 from cortex.model_server.model_card import ModelCard
 from cortex.model_server.status import Code, StatusError, invalid
-from cortex.model_server.tfrecord import read_records
-from cortex.protos import predict_pb2, prediction_log_pb2, tensor_pb2
+from cortex.protos import prediction_log_pb2
+from cortex.tfrecord import CorruptedRecord, read_records
 
 _log = logging.getLogger(__name__)
 
 MAX_RECORDS = 1000
 
-Answer = Callable[[predict_pb2.PredictRequest], Mapping[str, Array]]
+Answer = Callable[[prediction_log_pb2.PredictionLog], Mapping[str, Array]]
 
 
 class Mismatch(StatusError):
@@ -99,8 +100,16 @@ def replay(directory: Path, answer: Answer, allowed: tuple[Tolerance, ...], iter
     return compared
 
 
+def _records(path: Path) -> Iterator[bytes]:
+    try:
+        yield from read_records(path)
+    except CorruptedRecord as error:
+        text = f"{error}. Please verify your warmup data is in TFRecord format."
+        raise StatusError(Code.DATA_LOSS, text) from error
+
+
 def _logs(path: Path) -> Iterable[prediction_log_pb2.PredictionLog]:
-    for number, record in enumerate(read_records(path), start=1):
+    for number, record in enumerate(_records(path), start=1):
         if number > MAX_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
         try:
@@ -116,26 +125,19 @@ def _replay_one(
     allowed: tuple[Tolerance, ...],
     iterations: int,
 ) -> bool:
-    if not log.HasField("predict_log"):
-        kind = log.WhichOneof("log_type")
-        number = log.DESCRIPTOR.fields_by_name[kind].number if kind else 0
-        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number} ({where}: {kind})")
     try:
+        warmup_records.check(log)
         for _ in range(iterations):
-            got = answer(log.predict_log.request)
+            got = answer(log)
     except StatusError as error:
         raise StatusError(error.code, f"{where} failed: {error.message}") from error
-    recorded = log.predict_log.response.outputs
-    for alias, proto in sorted(recorded.items()):
-        _compare(f"{where}: output {alias!r}", got.get(alias), _recorded(where, proto), allowed)
-    return bool(recorded)
-
-
-def _recorded(where: str, proto: tensor_pb2.TensorProto) -> Array:
     try:
-        return tensors.to_array(proto)
+        recorded = warmup_records.recorded(log)
     except ValueError as error:
         raise invalid(f"{where}: the recorded answer is malformed: {error}") from error
+    for name, want in sorted(recorded.items()):
+        _compare(f"{where}: output {name!r}", got.get(name), want, allowed)
+    return bool(recorded)
 
 
 def _compare(where: str, got: Array | None, want: Array, allowed: tuple[Tolerance, ...]) -> None:

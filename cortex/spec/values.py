@@ -65,7 +65,7 @@ class PredictorSettings(Frozen):
     config: FreeMap = Field(default_factory=dict)
     env: Variables = Field(default_factory=dict)
     server_side_batching: ServerSideBatching | None = None
-    engine: Literal["auto", "openvino", "tensorflow"] = "auto"
+    engine: Literal["auto", "openvino", "tensorflow", "onnxruntime", "tflite"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     model_server: Literal["cortex", "tensorflow_model_server"] = "cortex"
 

@@ -1,11 +1,16 @@
 """Too many requests and too large bodies are refused at once, with an answer that arrives."""
 
+import asyncio
+import contextlib
 import http.client
 import socket
 import threading
 
 import pytest
 import requests
+from starlette.exceptions import HTTPException
+
+from cortex.api.admission import Admission
 
 PREDICTOR = """
 import pathlib
@@ -105,3 +110,44 @@ def test_a_client_that_leaves_frees_its_place(worker, until):
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
     until(lambda: worker.post(b"").status_code == 200)
+
+
+def test_a_head_has_a_limit(worker):
+    """Headers that never end are refused before they fill the memory, and the connection ends."""
+    port = int(worker.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\nx-long: ")
+        with contextlib.suppress(OSError):  # the worker may have closed already
+            for _ in range(64):
+                connection.sendall(b"a" * 4096)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 431 ")
+
+
+def test_many_small_requests_on_one_connection_are_no_large_head(worker):
+    """The limit is for one head, not for a connection."""
+    with requests.Session() as session:
+        for _ in range(10):
+            assert session.post(worker.url, data=b"abc", headers={"x-long": "a" * 20_000}, timeout=10).json() == 3
+
+
+def test_a_body_that_stalls_gives_its_place_back():
+    """A client that sends half a body and then nothing is answered with 408 after a while."""
+
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+
+    async def receive():
+        if not sent:
+            sent.append(1)
+            return {"type": "http.request", "body": b"half", "more_body": True}
+        return await asyncio.Event().wait()
+
+    async def send(message):
+        raise AssertionError("the refusal is the app's to send")
+
+    sent = []
+    scope = {"type": "http", "path": "/", "method": "POST", "headers": []}
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(Admission(app, max_in_flight=1, max_body=100, stall=0.05)(scope, receive, send))
+    assert (refused.value.status_code, refused.value.detail) == (408, "no more of the body came for 0.05 s")

@@ -106,7 +106,7 @@ def test_a_model_that_failed_to_load(workers):
 
 
 def test_the_projects_surroundings(workers):
-    """python_path is importable, .env is loaded but overrides nothing, the working directory is the project."""
+    """python_path is importable, .env overrides the environment, the working directory is the project."""
     worker = workers.start(
         python(
             head="import os, helper, sys",
@@ -117,7 +117,7 @@ def test_the_projects_surroundings(workers):
         env={"B": "from the plan"},
     )
     answer = worker.await_ready().post(b"").json()
-    assert answer == ["helper", "from the file", "from the plan", True, "cortex_predictor"]
+    assert answer == ["helper", "from the file", "from the file", True, "cortex_predictor"]
 
 
 def test_a_project_may_be_named_like_our_modules(workers):

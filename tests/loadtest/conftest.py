@@ -8,7 +8,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +26,11 @@ class Seen:
 
     requests: list[tuple[str, Message, bytes]] = field(default_factory=list)
     connections: int = 0
+    began: float = field(default_factory=time.monotonic)
+    free: list[float] = field(default_factory=lambda: [0.0] * 4)
+    freeze: tuple[float, float] = (1.5, 1.9)
+    """Seconds after the server began, between which it answers nobody."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
     closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     """Released each time that the server has closed a connection."""
 
@@ -33,6 +38,7 @@ class Seen:
 class Server(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 5
+    wbufsize = -1  # an answer goes out in one piece
     seen: Seen
 
     def setup(self) -> None:
@@ -51,18 +57,45 @@ class Server(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(picture_bytes())
+        self.wfile.write(self.metrics() if self.path == "/metrics" else picture_bytes())
         self.close_connection = True
 
-    def answer(self, status: int) -> None:
+    def answer(self, status: int, labels: Sequence[str] = ("tench",)) -> None:
         self.send_response(status)
-        body = json.dumps(["tench"]).encode()
+        body = json.dumps(labels).encode()
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def metrics(self) -> bytes:
+        """Tell of 10 ms of execution and 1 ms of decoding for each request so far."""
+        count = len(self.seen.requests)
+        lines = ["# TYPE a_stage_seconds histogram"]
+        for stage, each in (("execute", 0.01), ("decode", 0.001)):
+            lines += [f'a_stage_seconds_count{{stage="{stage}"}} {count}']
+            lines += [f'a_stage_seconds_sum{{stage="{stage}"}} {count * each}']
+        return ("\n".join(lines) + "\n").encode()
+
     def do_slow(self) -> None:
         time.sleep(0.02)
+        self.answer(200)
+
+    def do_wrong(self) -> None:
+        self.answer(200, ["goldfish"])
+
+    def do_freeze(self) -> None:
+        """Answer at once, but for the time of the freeze: then nobody is answered before it is over."""
+        begin, end = (self.seen.began + offset for offset in self.seen.freeze)
+        if begin <= time.monotonic() < end:
+            time.sleep(end - time.monotonic())
+        self.answer(200)
+
+    def do_capacity(self) -> None:
+        """Take 20 ms, four at a time: 200 requests/s, however late this thread wakes up."""
+        with self.seen.lock:
+            slot = self.seen.free.index(min(self.seen.free))
+            done = self.seen.free[slot] = max(time.monotonic(), self.seen.free[slot]) + 0.02
+        time.sleep(max(done - time.monotonic(), 0))
         self.answer(200)
 
     def do_every_other(self) -> None:
@@ -103,7 +136,7 @@ class Server(BaseHTTPRequestHandler):
 
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 64
+    request_queue_size = 256
     seen: Seen
 
     def shutdown_request(self, request: Any) -> None:

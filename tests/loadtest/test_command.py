@@ -1,5 +1,6 @@
 """throughput_test.py as a person runs it."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 SCRIPT = Path(__file__).parents[2] / "throughput_test.py"
 
@@ -20,12 +22,13 @@ def throughput_test(*arguments: object, **env: str) -> subprocess.CompletedProce
 
 
 def test_table(endpoint: str, seen: Any, picture_file: Path) -> None:
-    """The closing table has throughput, latency and errors; progress does not get in between."""
+    """The closing table has throughput, latency and errors; progress goes to standard error."""
     done = throughput_test("-w", 2, "-t", 2, "-s", 3, "-b", 5, picture_file, endpoint)
-    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert done.returncode == 0
+    assert "measuring" not in done.stdout
     table = dict(re.findall(r"^(\S+(?: \S+)*) {2,}(.*?) *$", done.stdout, re.MULTILINE))
     assert (table["requests answered"], table["errors"], len(seen.requests)) == ("12", "0", 12)
-    assert set(table) >= {"throughput", "latency mean", "latency p50", "latency p90", "latency p99"}
+    assert set(table) >= {"throughput", "mean", "p50", "p90", "p99"}
     assert re.search(r"inferences/s", done.stdout)
 
 
@@ -79,3 +82,72 @@ def test_ctrl_c(endpoint: str, seen: Any, picture_file: Path) -> None:
     assert process.returncode == 0, err
     assert "(interrupted)" in out
     assert "Traceback" not in err
+
+
+def test_everything_at_once(endpoint: str, seen: Any, tmp_path: Path) -> None:
+    """A folder of pictures, an open loop, expected answers, conditions, cost and files, quietly."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.jpg", "b.png"):
+        Image.new("RGB", (8, 8), "red" if name == "a.jpg" else "blue").save(folder / name)
+    (tmp_path / "answers.json").write_text('{"a.jpg": ["tench"], "b.png": ["another"]}')
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "csv", "html")}
+    done = throughput_test(
+        *("--rate", 20, "-i", 2, "--arrivals", "poisson", "--warmup", 0.2, "--expect", tmp_path / "answers.json"),
+        *("--assert", "p99<10s,errors<1%", "--price-per-hour", 1, "--target-rate", 100, "--header", "X-Who: me"),
+        *("--api-key", "secret", "--no-keep-alive", "--quiet"),
+        *(part for kind, path in files.items() for part in (f"--{kind}", path)),
+        *(folder, endpoint),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"failed: errors<1% \([\d.]+%\)\n", done.stderr)
+    written = files["json"].read_text()
+    result = json.loads(written)["result"]
+    assert result["requests"] > 5
+    assert result["errors"] == {"wrong answer": pytest.approx(result["requests"], abs=1)}
+    assert result["cost"]["replicas"] >= 5
+    assert "secret" not in written
+    assert "X-Who" not in written
+    headers = seen.requests[0][1]
+    assert (headers["X-Who"], headers["Authorization"], headers["Connection"]) == ("me", "Bearer secret", "close")
+    assert seen.connections >= len(seen.requests)
+    assert all(path.stat().st_size for path in files.values())
+
+
+def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
+    """A sweep names its knee; a run compares itself with an earlier one, and says when it is too short for that."""
+    swept = throughput_test(
+        *("--sweep", "2,4,8", "-i", 0.7, "--warmup", 0, "--json", tmp_path / "a.json"),
+        picture_file,
+        endpoint + "/capacity",
+    )
+    assert swept.returncode == 0, swept.stderr
+    assert "knee" in swept.stdout
+    assert len(json.loads((tmp_path / "a.json").read_text())["sweep"]["points"]) == 3
+    compared = throughput_test("-s", 2, "--compare", tmp_path / "a.json", picture_file, endpoint)
+    assert compared.returncode == 0
+    assert "too few to compare" in " ".join(compared.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--sweep", "1,2", "--slo", "p99=1s"), 2, "--sweep and --slo exclude each other"),
+        (("--slo", "p99=1s", "--rate", "5"), 2, "--slo chooses its own rates: leave out --rate"),
+        (("--rate", "5", "--think-time", "1"), 2, "--think-time is of a closed loop"),
+        (("--client-key", str(SCRIPT)), 2, "--client-key belongs to a --client-cert"),
+        (("--slo", "p99"), 1, "p99: not a bound on latency; it looks like p99=100ms"),
+        (("--assert", "fast"), 1, "fast: not a condition"),
+        (("--sweep", "1.5,2"), 1, "connections are whole numbers"),
+        (("--compare", str(SCRIPT)), 1, "not JSON"),
+        (("--expect", "none.json"), 1, "none.json: No such file"),
+        (("--json", "/none/a.json"), 1, "/none/a.json: No such file"),
+        (("--ca-file", str(SCRIPT)), 1, "not usable for TLS"),
+    ],
+)
+def test_options_that_do_not_fit(picture_file: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    """Options that exclude each other, or cannot be read, are told before anything is sent."""
+    done = throughput_test(*arguments, picture_file, "https://127.0.0.1:1")
+    assert done.returncode == code
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

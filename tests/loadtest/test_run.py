@@ -1,12 +1,17 @@
 """Whole loads, with real processes against a real server."""
 
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import psutil
 import pytest
 
-from cortex.loadtest import HTTP, ClosedLoop, Payload, Summary, run
+from cortex.loadtest import HTTP, ClosedLoop, Payload, Progress, run
+from cortex.loadtest.expect import Expected
+from cortex.loadtest.server import ServerWatch
 
 PAYLOAD = Payload(b"{}", "application/json", inferences=4)
 
@@ -22,14 +27,15 @@ def test_samples(endpoint: str, seen: Any) -> None:
 
 def test_seconds(endpoint: str, seen: Any) -> None:
     """With a time instead, samples are not considered, and every answer is counted."""
-    progress: list[Summary] = []
+    progress: list[Progress] = []
     summary = run(ClosedLoop(samples=1, seconds=0.6), HTTP(endpoint + "/slow"), PAYLOAD, progress.append)
     assert summary.requests == len(seen.requests) > 5
     assert summary.seconds >= 0.5
     assert summary.requests_per_second == pytest.approx(summary.requests / summary.seconds)
     assert progress
-    assert [each.requests for each in progress] == sorted(each.requests for each in progress)
-    assert progress[-1].requests <= summary.requests
+    assert [each.done for each in progress] == sorted(each.done for each in progress)
+    assert 0 < progress[-1].done <= summary.requests
+    assert {(each.stage, each.total, each.in_flight) for each in progress} == {("measuring", None, 1)}
 
 
 def test_errors_are_no_inferences(endpoint: str) -> None:
@@ -50,7 +56,7 @@ def test_nobody_listens(closed_endpoint: str) -> None:
 def test_interrupt(endpoint: str, path: str) -> None:
     """KeyboardInterrupt ends a load early, even one that hangs, and the summary tells what was answered until then."""
 
-    def interrupt(summary: Summary) -> None:
+    def interrupt(progress: Progress) -> None:
         raise KeyboardInterrupt
 
     started = time.monotonic()
@@ -63,7 +69,7 @@ def test_interrupt(endpoint: str, path: str) -> None:
 def test_a_process_that_dies(endpoint: str) -> None:
     """When a process of the tester is killed, the load ends and says so."""
 
-    def kill(summary: Summary) -> None:
+    def kill(progress: Progress) -> None:
         for child in psutil.Process().children():
             if "cortex.loadtest.worker" in " ".join(child.cmdline()):
                 child.kill()
@@ -71,3 +77,97 @@ def test_a_process_that_dies(endpoint: str) -> None:
     summary = run(ClosedLoop(seconds=60), HTTP(endpoint + "/slow"), PAYLOAD, kill)
     assert summary.errors == {"a process of the tester ended early": 1}
     assert summary.requests > 0
+
+
+def test_warm_up_is_not_counted(endpoint: str, seen: Any) -> None:
+    """What is due before the warm-up ends reaches the server, is shown while it goes, and is in no figure."""
+    stages: list[Progress] = []
+    result = run(ClosedLoop(samples=5), HTTP(endpoint + "/slow"), PAYLOAD, stages.append, warmup=0.6)
+    assert (result.requests, result.warmup_seconds, result.steady and result.steady.reached) == (5, 0.6, False)
+    assert sum(window.requests for window in result.windows) == 5
+    assert len(seen.requests) > 10
+    warm = [each for each in stages if each.stage == "warm-up"]
+    assert warm
+    assert warm[-1].rate > 0
+
+
+def test_think_time(endpoint: str, seen: Any) -> None:
+    """With a think time a client sends no request sooner than that after the last answer."""
+    result = run(ClosedLoop(samples=4, think_time=0.1), HTTP(endpoint), PAYLOAD)
+    assert result.requests == 4
+    assert result.seconds >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/500", "HTTP 500 Internal Server Error"),
+        ("/reset", "connection reset"),
+        ("/hang", "timeout"),
+        ("/wrong", "wrong answer"),
+    ],
+)
+def test_bad_servers(endpoint: str, path: str, kind: str) -> None:
+    """A server that answers 500, resets, hangs or answers wrongly is counted under that name, and infers nothing."""
+    payload = replace(PAYLOAD, expected=Expected(["tench"]))
+    result = run(ClosedLoop(samples=2), HTTP(endpoint + path, timeout=0.2), payload)
+    assert (result.requests, result.inferences, result.latency, result.errors) == (0, 0, None, {kind: 2})
+
+
+def test_right_answers(endpoint: str) -> None:
+    """The answer that was expected counts, and its bytes are counted too."""
+    result = run(ClosedLoop(samples=3), HTTP(endpoint), replace(PAYLOAD, expected=Expected(["tench"])))
+    assert (result.requests, result.sent_bytes, result.received_bytes) == (3, 6, 3 * len('["tench"]'))
+
+
+def test_payloads_in_turn(endpoint: str, seen: Any) -> None:
+    """Several payloads are sent one after the other, again and again; shuffled, in another order."""
+    payloads = [Payload(b"%d" % i, "text/plain") for i in range(3)]
+    run(ClosedLoop(samples=6), HTTP(endpoint), payloads)
+    assert b"".join(body for _, _, body in seen.requests) == b"012012"
+    run(ClosedLoop(samples=30), HTTP(endpoint), payloads, shuffle=True)
+    mixed = b"".join(body for _, _, body in seen.requests)[6:]
+    assert set(mixed) == set(b"012")
+    assert mixed != b"012" * 10
+
+
+def test_server_side(endpoint: str) -> None:
+    """The stages come from the metrics page, between before and after; a test's own process is no server."""
+    run(ClosedLoop(samples=3), HTTP(endpoint), PAYLOAD)
+    door = HTTP(endpoint)
+    result = run(ClosedLoop(samples=5), door, PAYLOAD, watch=ServerWatch([f"{endpoint}/metrics"], door.address))
+    assert result.server is not None
+    assert [(each.name, each.count, pytest.approx(each.mean)) for each in result.server.stages] == [
+        ("decode", 5, 0.001),
+        ("execute", 5, 0.01),
+    ]
+    assert result.server.processes is None
+
+
+def test_server_processes(endpoint: str) -> None:
+    """Of a server on this machine, processor and memory of the processes that listen are told."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout
+            port = int(server.stdout.readline().split("port ")[1].split()[0])
+            watch = ServerWatch([], ("127.0.0.1", port))
+            watch.begin()
+            watch.look()
+            seen = watch.end()
+        finally:
+            server.kill()
+    assert seen is not None
+    assert (seen.processes, seen.stages) == (1, ())
+    assert seen.memory
+    assert seen.memory > 1_000_000
+    assert seen.cpu_cores is not None
+
+
+def test_closed_loop_client(endpoint: str) -> None:
+    """The tester tells of itself, and has nothing to be late for in a closed loop."""
+    client = run(ClosedLoop(workers=2, samples=5), HTTP(endpoint + "/slow"), PAYLOAD).client
+    assert client is not None
+    assert (client.processes, client.threads, client.late, client.warning) == (2, 1, 0, None)
+    assert client.cpu_per_request == pytest.approx(client.cpu_seconds / 10)
+    assert 0 < client.busiest < 1

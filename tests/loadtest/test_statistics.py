@@ -1,8 +1,18 @@
-"""Figures of tallies and summaries."""
+"""Figures of tallies, journals and latencies."""
 
 import pytest
 
-from cortex.loadtest import Latency, Summary, Tally
+from cortex.loadtest import Journal, Tally
+from cortex.loadtest.latency import Latency, histogram, latency, record
+
+
+def of(*seconds: float) -> Latency:
+    recorded = histogram()
+    for each in seconds:
+        record(recorded, each)
+    summed = latency(recorded)
+    assert summed
+    return summed
 
 
 def test_merged_tallies_equal_one() -> None:
@@ -11,62 +21,85 @@ def test_merged_tallies_equal_one() -> None:
     for i in range(1, 1001):
         for tally in (whole, parts[i % 4]):
             if i % 10:
-                tally.success(i / 1000, inferences=3, now=100 + i / 1000)
+                tally.success(i / 1000, inferences=3)
             else:
-                tally.failure("timeout" if i % 20 else "HTTP 503", now=100 + i / 1000)
+                tally.failure("timeout" if i % 20 else "HTTP 503")
     for part in parts:
-        merged.add(part.packed())
-    assert merged.summary(100) == whole.summary(100)
-    assert merged.summary(100).as_dict() | {"latency": None} == {
-        "seconds": pytest.approx(1.0),
-        "requests": 900,
-        "inferences": 2700,
-        "latency": None,
-        "errors": {"timeout": 50, "HTTP 503": 50},
-        "interrupted": False,
-        "failed": 100,
-        "requests_per_second": pytest.approx(900),
-        "inferences_per_second": pytest.approx(2700),
-    }
+        merged.unpack(part.packed())
+    assert merged.window(0, 1) == whole.window(0, 1)
+    assert (merged.requests, merged.inferences, merged.failed) == (900, 2700, 100)
+    assert merged.errors == {"timeout": 50, "HTTP 503": 50}
 
 
 def test_percentiles() -> None:
-    """Latencies are exact to three digits."""
-    tally = Tally()
-    for milliseconds in range(1, 1001):
-        tally.success(milliseconds / 1000, 1, now=1)
-    latency = tally.summary(0).latency
-    assert latency == Latency(
-        mean=pytest.approx(0.5005, rel=1e-3),
-        p50=pytest.approx(0.5, rel=1e-3),
-        p90=pytest.approx(0.9, rel=1e-3),
-        p99=pytest.approx(0.99, rel=1e-3),
-        max=pytest.approx(1, rel=1e-3),
-    )
+    """Latencies are exact to three digits, from the median to the tail."""
+    found = of(*(i / 1000 for i in range(1, 10001)))
+    expected = {
+        "mean": 5.0,
+        "min": 0.001,
+        "p50": 5,
+        "p75": 7.5,
+        "p90": 9,
+        "p95": 9.5,
+        "p99": 9.9,
+        "p999": 9.99,
+        "max": 10,
+    }
+    assert {name: getattr(found, name) for name in expected} == pytest.approx(expected, rel=1e-3)
+    assert found.at(12.5) == pytest.approx(1.25, rel=1e-3)
+    assert sum(count for _, count in found.values()) == found.count == 10000
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(0.0, 1e-6), (1e-9, 1e-6), (1e6, 3600.0)])
 def test_extreme_latencies_are_counted(seconds: float, kept: float) -> None:
     """A latency outside the range of the histogram is counted at its edge, not dropped."""
-    tally = Tally()
-    tally.success(seconds, 1, now=1)
-    summary = tally.summary(0)
-    assert summary.requests == 1
-    assert summary.latency is not None
-    assert summary.latency.max == pytest.approx(kept, rel=1e-3)
+    assert of(seconds).max == pytest.approx(kept, rel=1e-3)
 
 
 def test_nothing_happened() -> None:
-    """A load that never sent anything has no latency and no rate, and divides nothing by zero."""
-    assert Tally().summary(50) == Summary(seconds=0, requests=0, inferences=0, latency=None)
-    assert Tally().summary(50).inferences_per_second == 0
+    """A journal of nothing has no latency and no windows, and divides nothing by zero."""
+    journal = Journal(50.0)
+    assert (journal.seconds, journal.series(), latency(journal.whole().latencies)) == (0, (), None)
 
 
-def test_errors_alone() -> None:
-    """Failures are counted by kind, most frequent first, and have no latency."""
-    tally = Tally()
-    for kind in ("timeout", "HTTP 500", "HTTP 500"):
-        tally.failure(kind, now=2)
-    summary = tally.summary(0)
-    assert (summary.failed, summary.latency, summary.requests_per_second) == (3, None, 0)
-    assert list(summary.errors.items()) == [("HTTP 500", 2), ("timeout", 1)]
+def test_an_empty_tally_adds_nothing() -> None:
+    """The minimum stays what it was when a second without answers is added."""
+    whole, one = Tally(), Tally()
+    one.success(0.05, 1)
+    for each in (one, Tally()):
+        whole.add(each)
+        whole.unpack(Tally().packed())
+    assert latency(whole.latencies) == of(0.05)
+    assert of(0.05).min == pytest.approx(0.05, rel=1e-3)
+
+
+def test_windows() -> None:
+    """Each second of the measurement is a window, empty ones too; the last is as long as it lasted."""
+    journal = Journal(100.0, corrected=True)
+    for due, ended in ((99.5, 99.9), (99.9, 100.2), (100.0, 100.5), (100.1, 102.25)):
+        journal.success(due, due + 0.1, ended, inferences=2)
+    journal.failure("timeout", 100.2, 102.2)
+    windows = journal.series()
+    assert [(each.start, each.seconds) for each in windows] == [(0, 1), (1, 1), (2, pytest.approx(0.25))]
+    assert [(each.requests, each.inferences, each.errors) for each in windows] == [(1, 2, 0), (0, 0, 0), (1, 2, 1)]
+    sent = latency(journal.sent.latencies)
+    assert sent
+    assert (sent.count, sent.max) == (2, pytest.approx(2.05, rel=1e-3))
+    assert journal.whole().requests == 2
+    assert journal.seconds == pytest.approx(2.25)
+
+
+def test_merged_journals_equal_one() -> None:
+    """What processes pass on adds up to what one would have seen."""
+    whole, merged, parts = (Journal(10.0, True), Journal(10.0, True), [Journal(10.0, True) for _ in range(3)])
+    for i in range(300):
+        due = 9.5 + i / 100
+        for journal in (whole, parts[i % 3]):
+            journal.success(due, due + 0.005, due + 0.02 + i / 1000, 1)
+            journal.departure(due, due + 0.005, i % 2 == 0, 10, 20)
+    for part in parts:
+        merged.add(part.packed())
+    assert merged.series() == whole.series()
+    assert merged.effort == whole.effort
+    assert (merged.effort.late, merged.effort.overslept, merged.effort.sent_bytes) == (250, 125, 2500)
+    assert latency(merged.sent.latencies) == latency(whole.sent.latencies)

@@ -101,6 +101,55 @@ class Slow(tf.Module):
         return {"y": x}
 
 
+class Scorer(tf.Module):
+    """What TensorFlow 2 makes of a classifier: the method name is predict's, and there are scores alone."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def main(self, inputs: Any) -> dict[str, Any]:
+        return {"scores": parsed(inputs)["x"]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def value(self, inputs: Any) -> dict[str, Any]:
+        return {"outputs": parsed(inputs)["x"][:, :1]}
+
+
+def parsed(serialized: Any) -> dict[str, Any]:
+    """Two numbers x, an addend c that a context may carry, and a word that labels the first class."""
+    features = {
+        "x": tf.io.FixedLenFeature([2], tf.float32),
+        "c": tf.io.FixedLenFeature([], tf.int64, 0),
+        "word": tf.io.FixedLenFeature([], tf.string, "none"),
+    }
+    return tf.io.parse_example(serialized, features)
+
+
+def estimator(directory: Path) -> None:
+    """A model of TensorFlow 1 with signatures to classify and to regress the same Examples."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        serialized = v1.placeholder(tf.string, [None], name="tf_example")
+        other = v1.placeholder(tf.string, [None], name="other_example")
+        x, c, word = (parsed(serialized)[name] for name in ("x", "c", "word"))
+        classes = tf.stack([word, tf.fill(tf.shape(word), "other")], 1)
+        value = x[:, 0] / 2 + tf.cast(c, tf.float32)
+        classify = v1.saved_model.classification_signature_def
+        regress = v1.saved_model.regression_signature_def
+        signatures = {
+            "serving_default": classify(serialized, classes, x),
+            "classes": classify(serialized, classes, None),
+            "scores": classify(serialized, None, x),
+            "flat": classify(serialized, None, value),
+            "fewer": classify(serialized, None, x[1:]),
+            "uneven": classify(serialized, classes, x[:, :1]),
+            "regress": regress(serialized, value),
+            "wide": regress(serialized, x),
+            "elsewhere": regress(other, parsed(other)["x"][:, :1]),
+            "predict": v1.saved_model.predict_signature_def({"examples": serialized}, {"value": value}),
+        }
+        builder = v1.saved_model.builder.SavedModelBuilder(str(directory))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+
+
 def save(model: tf.Module, directory: Path, **others: Any) -> None:
     tf.saved_model.save(model, str(directory), signatures={"serving_default": model.main, **others})
 
@@ -128,6 +177,9 @@ def main(root: Path) -> None:
     save(Types(), root / "types" / "1")
     save(Softmax(), root / "softmax" / "1")
     save(Slow(), root / "slow" / "1")
+    scorer = Scorer()
+    save(scorer, root / "scorer" / "1", value=scorer.value)
+    estimator(root / "estimator" / "1")
     half_plus(root / "half_plus" / "1", 2.0)
     half_plus(root / "half_plus" / "2", 3.0)
 

@@ -14,9 +14,18 @@ ENGINES = ("openvino", "tensorflow")
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the SavedModels of `build_models.py`; read it, never write to it."""
-    root = tmp_path_factory.mktemp("models")
-    script = Path(__file__).parent / "build_models.py"
-    subprocess.run([sys.executable, str(script), str(root)], check=True, capture_output=True, timeout=120)
+    return _built("build_models.py", tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def engine_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the models of `build_engine_models.py`; read it, never write to it."""
+    return _built("build_engine_models.py", tmp_path_factory.mktemp("engine_models"))
+
+
+def _built(script: str, root: Path) -> Path:
+    command = [sys.executable, str(Path(__file__).parent / script), str(root)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
     return root
 
 
@@ -48,7 +57,7 @@ def server(request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytes
     directory = tmp_path_factory.mktemp("server")
     names = ["two_inputs", "types", "softmax", "slow", "half_plus"]
     if request.param == "tensorflow":
-        names.append("mixed")
+        names += ["mixed", "estimator", "scorer"]
     config = config_file(directory / "models.config", {name: models / name for name in names})
     started: list[Server] = []
     try:

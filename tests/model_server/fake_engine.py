@@ -16,7 +16,8 @@ class FakeEngine:
     lacking: ClassVar[frozenset[str]] = frozenset()
     opened: ClassVar[list["FakeEngine"]] = []
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, model: SavedModel, options: EngineOptions) -> None:
+        self.signatures = model.signatures
         self.options = options
         self.is_closed = False
 
@@ -26,7 +27,7 @@ class FakeEngine:
             raise UnsupportedPrecision(f"no {options.precision} here")
         if cls.refused:
             raise Unsupported(cls.refused)
-        engine = cls(options)
+        engine = cls(model, options)
         cls.opened.append(engine)
         return engine
 

@@ -80,11 +80,17 @@ class Server:
     def http(
         self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, str, Mapping[str, str]]:
+        status, answer, answered = self.raw(method, path, body, headers)
+        return status, answer.decode(), answered
+
+    def raw(
+        self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=30)
         try:
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
-            return answer.status, answer.read().decode(), {key.lower(): value for key, value in answer.getheaders()}
+            return answer.status, answer.read(), {key.lower(): value for key, value in answer.getheaders()}
         finally:
             connection.close()
 

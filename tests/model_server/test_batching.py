@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from cortex.model_server import batching_parameters
-from cortex.model_server.batching import Batcher
-from cortex.model_server.batching_parameters import BatchingParameters
+from cortex.model_server.batching import Batcher, Lane
+from cortex.model_server.batching_pace import Pace
+from cortex.model_server.batching_parameters import BatchingParameters, BatchingSource
 from cortex.model_server.call import Call
+from cortex.model_server.request import Recorder, watch
 from cortex.model_server.status import Code, StatusError
 from tests.model_server.harness import poll
 
@@ -36,8 +38,8 @@ class _Model:
 
 
 @contextmanager
-def _batching(**parameters: Any) -> Iterator[Batcher]:
-    batcher = Batcher(BatchingParameters(**parameters))
+def _batcher(parameters: BatchingParameters, **more: Any) -> Iterator[Batcher]:
+    batcher = Batcher(parameters, **more)
     batcher.start()
     try:
         yield batcher
@@ -45,20 +47,29 @@ def _batching(**parameters: Any) -> Iterator[Batcher]:
         batcher.close()
 
 
+@contextmanager
+def _batching(**parameters: Any) -> Iterator[Lane]:
+    with _batcher(BatchingParameters(**parameters)) as batcher:
+        lane = batcher.lane("m", Path("/nowhere"))
+        assert lane is not None
+        yield lane
+
+
 def _call(rows: int, value: float = 1, width: int = 2) -> Call:
     return Call("serving_default", {"x": np.full((rows, width), value, np.float32)}, ("y",))
 
 
-def _ask(batcher: Batcher, model: Any, call: Call, owner: str = "m", deadline: float | None = None) -> Any:
-    return batcher.run(owner, call, model, deadline)["y"]
+def _ask(lane: Lane | None, model: Any, call: Call, deadline: float | None = None) -> Any:
+    assert lane is not None
+    return lane.run(call, model, deadline)["y"]
 
 
 def test_a_full_batch_runs_at_once() -> None:
     """Requests that fill a batch are answered by one run, each with its own rows."""
     model = _Model()
     parameters = {"max_batch_size": 4, "batch_timeout_micros": A_MINUTE, "num_batch_threads": 1}
-    with _batching(**parameters) as batcher, ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda value: _ask(batcher, model, _call(1, value)), range(4)))
+    with _batching(**parameters) as lane, ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda value: _ask(lane, model, _call(1, value)), range(4)))
     assert [answer.tolist() for answer in answers] == [[[2 * value] * 2] for value in range(4)]
     assert model.runs == [(4, 2)]
 
@@ -66,29 +77,29 @@ def test_a_full_batch_runs_at_once() -> None:
 def test_a_part_of_a_batch_runs_when_its_time_is_up() -> None:
     """A request does not wait longer than batch_timeout_micros for others."""
     model = _Model()
-    with _batching(max_batch_size=64, batch_timeout_micros=1000, num_batch_threads=1) as batcher:
-        assert _ask(batcher, model, _call(3)).shape == (3, 2)
+    with _batching(max_batch_size=64, batch_timeout_micros=1000, num_batch_threads=1) as lane:
+        assert _ask(lane, model, _call(3)).shape == (3, 2)
     assert model.runs == [(3, 2)]
 
 
 def test_batches_are_padded_to_an_allowed_size() -> None:
     """A batch is padded up to the next allowed size; the padding is not answered."""
     model = _Model()
-    with _batching(max_batch_size=8, allowed_batch_sizes=(2, 4, 8), num_batch_threads=1) as batcher:
-        assert _ask(batcher, model, _call(3)).shape == (3, 2)
+    with _batching(max_batch_size=8, allowed_batch_sizes=(2, 4, 8), num_batch_threads=1) as lane:
+        assert _ask(lane, model, _call(3)).shape == (3, 2)
     assert model.runs == [(4, 2)]
 
 
 def test_requests_that_cannot_be_joined_run_apart() -> None:
     """Other models, shapes and dtypes have queues of their own; nobody's shape spoils another's batch."""
     model = _Model()
-    with _batching(max_batch_size=2, batch_timeout_micros=1000, num_batch_threads=1) as batcher:
+    with _batching(max_batch_size=2, batch_timeout_micros=1000, num_batch_threads=1) as lane:
         model.gate.clear()
         with ThreadPoolExecutor(4) as pool:
             asked = [
-                pool.submit(_ask, batcher, model, _call(1, 1)),
-                pool.submit(_ask, batcher, model, _call(1, 2, width=3)),
-                pool.submit(_ask, batcher, model, _call(1, 3), "other"),
+                pool.submit(_ask, lane, model, _call(1, 1)),
+                pool.submit(_ask, lane, model, _call(1, 2, width=3)),
+                pool.submit(_ask, lane._batcher.lane("other", Path("/nowhere")), model, _call(1, 3)),
             ]
             model.gate.set()
             assert [each.result().shape for each in asked] == [(1, 2), (1, 3), (1, 2)]
@@ -99,17 +110,17 @@ def test_requests_that_cannot_be_joined_run_apart() -> None:
 def test_calls_without_common_rows_are_not_batched(shapes: dict[str, tuple[int, ...]]) -> None:
     """Scalars, inputs of different lengths and empty batches run alone."""
     call = Call("s", {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, ("y",))
-    with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as batcher:
-        assert _ask(batcher, _Model(), call).shape == shapes["x"]
+    with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane:
+        assert _ask(lane, _Model(), call).shape == shapes["x"]
 
 
 def test_a_request_larger_than_a_batch_is_refused() -> None:
     """Without splitting, max_batch_size is the limit of one request."""
     with (
-        _batching(max_batch_size=4, num_batch_threads=1) as batcher,
+        _batching(max_batch_size=4, num_batch_threads=1) as lane,
         pytest.raises(StatusError, match="Task size 5 is larger than maximum input batch size 4") as caught,
     ):
-        _ask(batcher, _Model(), _call(5))
+        _ask(lane, _Model(), _call(5))
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
@@ -118,8 +129,8 @@ def test_large_requests_are_split() -> None:
     model = _Model()
     call = Call("s", {"x": np.arange(10, dtype=np.float32).reshape(5, 2)}, ("y",))
     parameters = {"enable_large_batch_splitting": True, "max_execution_batch_size": 2, "max_batch_size": 8}
-    with _batching(**parameters, num_batch_threads=1) as batcher:
-        assert _ask(batcher, model, call).tolist() == (call.inputs["x"] * 2).tolist()
+    with _batching(**parameters, num_batch_threads=1) as lane:
+        assert _ask(lane, model, call).tolist() == (call.inputs["x"] * 2).tolist()
     assert model.runs == [(2, 2), (2, 2), (1, 2)]
 
 
@@ -128,13 +139,13 @@ def test_a_full_queue_is_unavailable_at_once() -> None:
     model = _Model()
     model.gate.clear()
     parameters = {"max_batch_size": 1, "max_enqueued_batches": 2, "num_batch_threads": 1}
-    with _batching(**parameters) as batcher, ThreadPoolExecutor(3) as pool:
-        running = pool.submit(_ask, batcher, model, _call(1))
+    with _batching(**parameters) as lane, ThreadPoolExecutor(3) as pool:
+        running = pool.submit(_ask, lane, model, _call(1))
         assert model.waiting.acquire(timeout=30)
-        queued = [pool.submit(_ask, batcher, model, _call(1)) for _ in range(2)]
-        poll(lambda: sum(map(len, batcher._queues.values())) == 2)
+        queued = [pool.submit(_ask, lane, model, _call(1)) for _ in range(2)]
+        poll(lambda: sum(map(len, lane._batcher._queues.values())) == 2)
         with pytest.raises(StatusError, match="The batch scheduling queue to which this task was submitted is full"):
-            _ask(batcher, model, _call(1))
+            _ask(lane, model, _call(1))
         model.gate.set()
         assert all(each.result().shape == (1, 2) for each in (running, *queued))
 
@@ -142,11 +153,11 @@ def test_a_full_queue_is_unavailable_at_once() -> None:
 def test_a_request_that_times_out_leaves_the_queue() -> None:
     """A deadline counts in the queue too, and the model is not run for a request that is gone."""
     model = _Model()
-    with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as batcher:
+    with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane:
         with pytest.raises(StatusError, match=r"Run\(\) timeout exceeded while waiting in batching queue") as caught:
-            _ask(batcher, model, _call(1), deadline=time.monotonic() + 0.05)
+            _ask(lane, model, _call(1), deadline=time.monotonic() + 0.05)
         assert caught.value.code is Code.DEADLINE_EXCEEDED
-        assert not batcher._queues
+        assert not lane._batcher._queues
     assert model.runs == []
 
 
@@ -156,10 +167,10 @@ def test_an_error_is_everybodys_in_the_batch() -> None:
     def failing(call: Call, deadline: float | None) -> dict[str, Any]:
         raise StatusError(Code.INTERNAL, "no")
 
-    with _batching(max_batch_size=2, num_batch_threads=1) as batcher:
+    with _batching(max_batch_size=2, num_batch_threads=1) as lane:
         with pytest.raises(StatusError, match="INTERNAL: no"):
-            _ask(batcher, failing, _call(1))
-        assert _ask(batcher, _Model(), _call(1)).shape == (1, 2)
+            _ask(lane, failing, _call(1))
+        assert _ask(lane, _Model(), _call(1)).shape == (1, 2)
 
 
 def test_outputs_must_have_the_rows_of_the_batch() -> None:
@@ -169,10 +180,10 @@ def test_outputs_must_have_the_rows_of_the_batch() -> None:
         return {"y": call.inputs["x"].sum(keepdims=True)}
 
     with (
-        _batching(max_batch_size=4, num_batch_threads=1) as batcher,
+        _batching(max_batch_size=4, num_batch_threads=1) as lane,
         pytest.raises(StatusError, match="0th dimension does not equal the sum of the 0th dimension") as caught,
     ):
-        _ask(batcher, summing, _call(3))
+        _ask(lane, summing, _call(3))
     assert caught.value.code is Code.FAILED_PRECONDITION
 
 
@@ -182,10 +193,10 @@ def test_an_unexpected_failure_is_an_error_of_the_batch_only() -> None:
     def broken(call: Call, deadline: float | None) -> dict[str, Any]:
         raise ZeroDivisionError
 
-    with _batching(max_batch_size=1, num_batch_threads=1) as batcher:
+    with _batching(max_batch_size=1, num_batch_threads=1) as lane:
         with pytest.raises(StatusError, match="INTERNAL: ZeroDivisionError"):
-            _ask(batcher, broken, _call(1))
-        assert _ask(batcher, _Model(), _call(1)).shape == (1, 2)
+            _ask(lane, broken, _call(1))
+        assert _ask(lane, _Model(), _call(1)).shape == (1, 2)
 
 
 def _parse(tmp_path: Path, text: str) -> BatchingParameters:
@@ -203,7 +214,12 @@ def test_parameters_file(tmp_path: Path) -> None:
         'thread_pool_name { value: "t" }',
     )
     assert parameters == BatchingParameters(
-        max_batch_size=8, batch_timeout_micros=5000, num_batch_threads=3, allowed_batch_sizes=(2, 8)
+        max_batch_size=8,
+        batch_timeout_micros=5000,
+        num_batch_threads=3,
+        allowed_batch_sizes=(2, 8),
+        pad_variable_length_inputs=True,
+        thread_pool_name="t",
     )
     assert _parse(tmp_path, "") == BatchingParameters()
 
@@ -225,3 +241,177 @@ def test_bad_parameters_name_the_field(tmp_path: Path, text: str, message: str) 
     with pytest.raises(StatusError) as caught:
         _parse(tmp_path, text)
     assert message in caught.value.message
+
+
+def test_requests_larger_than_the_limit_are_refused_when_split_too() -> None:
+    """max_batch_size limits a request; max_execution_batch_size limits a run."""
+    parameters = {"enable_large_batch_splitting": True, "max_execution_batch_size": 2, "max_batch_size": 4}
+    with (
+        _batching(**parameters, num_batch_threads=1) as lane,
+        pytest.raises(StatusError, match="Task size 5 is larger than maximum input batch size 4"),
+    ):
+        _ask(lane, _Model(), _call(5))
+
+
+def test_a_piece_of_a_large_request_fills_the_batch_of_others() -> None:
+    """With splitting, rows of a large request join what already waits; everybody gets his own rows."""
+    model, parameters = _Model(), {"max_batch_size": 8, "max_execution_batch_size": 4, "num_batch_threads": 1}
+    with (
+        _batching(enable_large_batch_splitting=True, batch_timeout_micros=A_MINUTE, **parameters) as lane,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        small = pool.submit(_ask, lane, model, _call(1, 7))
+        poll(lambda: lane._batcher._queues)
+        large = pool.submit(_ask, lane, model, _call(7, 3))
+        assert small.result(30).tolist() == [[14, 14]]
+        assert large.result(30).tolist() == [[6, 6]] * 7
+    assert model.runs == [(4, 2), (4, 2)]
+
+
+def test_unequal_shapes_are_padded_with_their_first_element() -> None:
+    """With pad_variable_length_inputs, requests of one rank share a batch; the outputs are as wide as the widest."""
+    model, parameters = _Model(), {"max_batch_size": 2, "batch_timeout_micros": A_MINUTE, "num_batch_threads": 1}
+    with _batching(pad_variable_length_inputs=True, **parameters) as lane, ThreadPoolExecutor(2) as pool:
+        narrow = pool.submit(_ask, lane, model, _call(1, 5, width=1))
+        wide = pool.submit(_ask, lane, model, _call(1, 6, width=3))
+        assert narrow.result(30).tolist() == [[10, 10, 10]]
+        assert wide.result(30).tolist() == [[12, 12, 12]]
+    assert model.runs == [(2, 3)]
+
+
+def test_requests_for_different_outputs_share_a_batch() -> None:
+    """A batch runs once for every output that one of its requests wants; each gets only its own."""
+    asked: list[tuple[str, ...]] = []
+
+    def both(call: Call, deadline: float | None) -> dict[str, Any]:
+        asked.append(call.outputs)
+        return {name: call.inputs["x"] * (2 if name == "y" else 3) for name in call.outputs}
+
+    parameters = {"max_batch_size": 2, "batch_timeout_micros": A_MINUTE, "num_batch_threads": 1}
+    with _batching(**parameters) as lane, ThreadPoolExecutor(2) as pool:
+        calls = [Call("s", _call(1).inputs, (name,)) for name in ("y", "z")]
+        answers = list(pool.map(lambda call: lane.run(call, both, None), calls))
+    assert [{name: array.tolist() for name, array in each.items()} for each in answers] == [
+        {"y": [[2, 2]]},
+        {"z": [[3, 3]]},
+    ]
+    assert asked == [("y", "z")]
+
+
+def test_a_call_that_runs_alone_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be batched runs, and the log says which request that was, without flooding."""
+    with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane:
+        for _ in range(3):
+            _ask(lane, _Model(), Call("s", {"x": np.ones((), np.float32)}, ("y",)))
+    assert caplog.text.count("A request of m (signature s, input shapes {'x': []}) has no rows to batch by") == 1
+
+
+def test_a_cancelled_request_leaves_the_queue() -> None:
+    """When the client goes away, the model is not run for it, and nobody else waits behind it."""
+    model = _Model()
+
+    def ask(lane: Lane) -> Any:
+        with watch(Recorder(), "GRPC", "Predict") as request:
+            asked.append(request)
+            return _ask(lane, model, _call(1))
+
+    asked: list[Any] = []
+    with (
+        _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        answer = pool.submit(ask, lane)
+        poll(lambda: lane._batcher._queues)
+        asked[0].cancel()
+        with pytest.raises(StatusError, match="CANCELLED"):
+            answer.result(30)
+        assert not lane._batcher._queues
+    assert model.runs == []
+
+
+def test_parameters_change_while_requests_wait(tmp_path: Path) -> None:
+    """A reload applies to what waits, and to the number of threads; a bad file changes nothing."""
+    file = tmp_path / "batching.config"
+    file.write_text(
+        "max_batch_size { value: 8 } batch_timeout_micros { value: 60000000 } num_batch_threads { value: 3 }"
+    )
+    source, model = BatchingSource(file), _Model()
+    with _batcher(source.common(), source=source) as batcher, ThreadPoolExecutor(1) as pool:
+        lane = batcher.lane("m", tmp_path)
+        answer = pool.submit(_ask, lane, model, _call(2))
+        poll(lambda: batcher._queues)
+        file.write_text("max_batch_size { value: 0 }")
+        with pytest.raises(StatusError, match="max_batch_size must be positive"):
+            batcher.reload()
+        assert not answer.done()
+        file.write_text("max_batch_size { value: 2 } num_batch_threads { value: 1 }")
+        batcher.reload()
+        assert answer.result(30).shape == (2, 2)
+        poll(lambda: len([thread for thread in batcher._threads if thread.is_alive()]) == 1)
+        assert _ask(lane, model, _call(1)).shape == (1, 2)
+
+
+def test_a_version_may_bring_its_own_parameters(tmp_path: Path) -> None:
+    """With per-model parameters, a version with a file is batched by it, and one without is not batched."""
+    for name in ("with", "without"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "with" / "batching_params.pbtxt").write_text("max_batch_size { value: 3 }")
+    with _batcher(BatchingParameters(num_batch_threads=1), source=BatchingSource(per_model=True)) as batcher:
+        lane = batcher.lane("m", tmp_path / "with")
+        assert lane is not None
+        assert lane.parameters.max_batch_size == 3
+        assert batcher.lane("m", tmp_path / "without") is None
+        (tmp_path / "with" / "batching_params.pbtxt").write_text("max_batch_size { value: 5 }")
+        batcher.reload()
+        assert lane.parameters.max_batch_size == 5
+        (tmp_path / "without" / "batching_params.pbtxt").write_text("nonsense")
+        with pytest.raises(StatusError, match="Invalid protobuf file"):
+            batcher.lane("m", tmp_path / "without")
+
+
+def test_nobody_waits_once_the_process_stops() -> None:
+    """When the process is about to stop, what waits for a batch runs at once."""
+    with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane:
+        lane._batcher.hurry()
+        assert _ask(lane, _Model(), _call(1)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "gap", "size", "wait"),
+    [
+        (0.0, 0.010, 0.001, 5, 0.0),  # a row keeps every core busy: joining saves nothing, so nobody waits
+        (0.010, 0.001, 0.001, 40, 0.010),  # a dear start and cheap rows, and they come fast: wait for them
+        (0.010, 0.001, 0.500, 40, 0.0),  # the next row is too far away
+        (0.040, 0.001, 0.001, 10, 0.040),
+        (0.200, 0.001, 0.001, 1, 0.050),  # one row alone is over the bound already: no larger, no longer
+        (0.000, 0.0001, 0.001, 64, 0.0),  # never more than the parameters allow
+    ],
+)
+def test_the_automatic_rule(fixed: float, each: float, gap: float, size: int, wait: float) -> None:
+    """Size and wait follow from the cost of a run, the gap between rows and the latency bound: decision 0006."""
+    pace = Pace(bound=0.1, most=64)
+    assert (pace.size, pace.wait) == (1, 0.0)
+    for number in range(200):
+        pace.arrived(1, number * gap)
+        pace.ran(1 + number % 4, fixed + (1 + number % 4) * each)
+    assert pace.size == pytest.approx(size, abs=1)
+    assert pace.wait == pytest.approx(wait, abs=1e-6)
+
+
+def test_automatic_batching_joins_what_had_to_queue() -> None:
+    """While a run is under way requests queue, and the next run takes as many as the bound allows; none is refused."""
+    model = _Model()
+    with (
+        _batching(latency_bound_micros=A_MINUTE, num_batch_threads=1) as lane,
+        ThreadPoolExecutor(9) as pool,
+    ):
+        assert _ask(lane, model, _call(1)).shape == (1, 2)
+        model.gate.clear()
+        first = pool.submit(_ask, lane, model, _call(1))
+        poll(lambda: len(model.runs) == 2)
+        others = [pool.submit(_ask, lane, model, _call(1)) for _ in range(8)]
+        poll(lambda: sum(map(len, lane._batcher._queues.values())) == 8)
+        model.gate.set()
+        assert all(each.result(30).shape == (1, 2) for each in (first, *others))
+        assert _ask(lane, model, _call(2000)).shape == (2000, 2)
+    assert model.runs == [(1, 2), (1, 2), (8, 2), (2000, 2)]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cortex import tensors
+from cortex.model_server import json_document
 from cortex.model_server.codec import Format, decode
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import meta_graph_pb2, model_pb2, types_pb2
@@ -16,7 +17,7 @@ TWO = {"ints": "DT_INT32", "words": "DT_STRING"}
 def _decode(body: str | bytes, inputs: dict[str, str]) -> tuple[dict[str, Any], Format]:
     infos = {name: meta_graph_pb2.TensorInfo(dtype=getattr(types_pb2, kind)) for name, kind in inputs.items()}
     raw = body.encode() if isinstance(body, str) else body
-    request, form = decode(raw, model_pb2.ModelSpec(name="m"), lambda spec: infos)
+    request, form = decode(json_document.parse(raw), model_pb2.ModelSpec(name="m"), lambda spec: infos)
     return {name: tensors.to_array(proto) for name, proto in request.inputs.items()}, form
 
 
@@ -172,3 +173,20 @@ def test_a_large_value_is_quoted_in_part() -> None:
     with pytest.raises(StatusError) as caught:
         _decode(json.dumps({"text": "é" * 5000}), ONE_INT)
     assert len(caught.value.message.encode()) < 400
+
+
+@pytest.mark.parametrize("empty", [b"[]", b"{}"])
+def test_a_document_of_very_many_empty_values_is_refused_unread(empty: bytes) -> None:
+    """Two bytes of JSON can be fifty in memory, so lists and objects are counted before they are made."""
+    body = b'{"instances": [' + b",".join([empty] * 1000) + b"]}"
+    with pytest.raises(StatusError, match="more than 1000 lists and objects"):
+        json_document.parse(body, 1000)
+    assert len(json_document.parse(body, 1002)["instances"]) == 1000
+
+
+def test_lists_as_deep_as_the_parser_goes_are_refused() -> None:
+    """A ragged value near the parser's own limit is a bad request, not a fault of the server."""
+    depth = 900
+    with pytest.raises(StatusError) as caught:
+        _decode(b'{"instances": [' + b"[" * depth + b"]" * depth + b", 1]}", ONE_INT)
+    assert caught.value.code is Code.INVALID_ARGUMENT

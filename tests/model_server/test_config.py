@@ -4,7 +4,14 @@ import pytest
 
 from cortex.model_server import config
 from cortex.model_server.base_paths import BasePaths, find
-from cortex.model_server.config import AllVersions, LatestVersions, ModelConfig, Policy, SpecificVersions
+from cortex.model_server.config import (
+    AllVersions,
+    LatestVersions,
+    LoggingConfig,
+    ModelConfig,
+    Policy,
+    SpecificVersions,
+)
 from cortex.model_server.status import Code, StatusError
 
 
@@ -122,3 +129,51 @@ def test_a_base_path_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCapture
     assert paths.wanted(model) == {}
     assert paths.wanted(model) == {}
     assert caplog.text.count("Did you forget to name your leaf directory as a number (eg. '/1/')?") == 1
+
+
+def _logging(text: str) -> str:
+    return f'model_config_list {{ config {{ name: "a" base_path: "/a" logging_config {{ {text} }} }} }}'
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        (
+            'log_collector_config { type: "tfrecord" filename_prefix: "/a/b" } sampling_config { sampling_rate: 0.5 }',
+            LoggingConfig("/a/b", 0.5),
+        ),
+        ('log_collector_config { filename_prefix: "/a" } sampling_config { sampling_rate: 1 }', LoggingConfig("/a", 1)),
+        ('log_collector_config { filename_prefix: "/a" } sampling_config { sampling_rate: 0 }', None),
+        ("", None),
+    ],
+)
+def test_request_logs(tmp_path: Path, text: str, want: LoggingConfig | None) -> None:
+    """A model asks for its log in logging_config; a rate of zero is no log."""
+    models = _read(tmp_path, _logging(text))
+    assert models is not None
+    assert models[0].logging == want
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sampling_config { sampling_rate: 1.5 }", "sampling_rate must be between 0 and 1, not 1.5"),
+        ("sampling_config { sampling_rate: nan }", "sampling_rate must be between 0 and 1, not nan"),
+        ('log_collector_config { type: "kafka" }', "Cannot find LogCollector::Factory for type: kafka"),
+        ("sampling_config { sampling_rate: 1 }", "filename_prefix must be an absolute path, not ''"),
+        ("custom_logging_config {}", "only log_collector_config and sampling_config.sampling_rate are supported"),
+    ],
+)
+def test_a_log_that_cannot_be_kept_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """What logging_config asks for is done or refused, never ignored; the message names the model."""
+    with pytest.raises(StatusError) as caught:
+        _read(tmp_path, _logging(text))
+    assert "Model a: logging_config: " in caught.value.message
+    assert message in caught.value.message
+
+
+def test_the_model_of_the_flags_is_checked_alike() -> None:
+    """--model_base_path has the rules of base_path: absolute, or a file:// URI."""
+    assert config.single("m", "file:///models/m") == ModelConfig("m", Path("/models/m"))
+    with pytest.raises(StatusError, match=r"Expected model m to have an absolute path or URI; got base_path\(\)=a/m"):
+        config.single("m", "a/m")

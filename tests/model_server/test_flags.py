@@ -79,7 +79,7 @@ def test_unknown_arguments_are_kept_apart() -> None:
 
 def test_flags_without_effect_are_named_when_they_are_given() -> None:
     """A flag that changes nothing here is worth a word only when it was given another value than its default."""
-    assert parse(["--enable_profiler", "--num_tflite_pools=9", "--port=1"]).not_in_effect == ["num_tflite_pools"]
+    assert parse(["--enable_profiler", "--num_unload_threads=9", "--port=1"]).not_in_effect == ["num_unload_threads"]
 
 
 def test_usage_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -280,15 +280,6 @@ def test_only_a_list_of_models_can_be_reloaded(server: Server) -> None:
     assert _failure(server.model.HandleReloadConfigRequest, request) == (INVALID, f"ServerModelConfig {text}")
 
 
-@pytest.mark.parametrize("method", ["Classify", "Regress", "MultiInference"])
-def test_services_that_are_not_served_say_so(server: Server, method: str) -> None:
-    """Inference on tf.Examples is UNIMPLEMENTED, and the text says what to call instead."""
-    call = server.channel().unary_unary(f"/tensorflow.serving.PredictionService/{method}")
-    code, text = _failure(call, b"")
-    assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert text == f"{method} is not supported by this server; use Predict"
-
-
 def test_bytes_that_are_no_message_are_refused(server: Server) -> None:
     """Garbage instead of a request ends in a status."""
     call = server.channel().unary_unary("/tensorflow.serving.PredictionService/Predict")

@@ -171,7 +171,13 @@ REFUSED = [
         501,
         "Conversion of JSON Value: 1 to type: half",
     ),
-    ("POST", "/v1/models/half_plus:classify", '{"examples": [{"x": 1}]}', 501, "classify is not supported"),
+    (
+        "POST",
+        "/v1/models/half_plus:classify",
+        '{"examples": [{"x": 1}]}',
+        400,
+        "No classification inputs found in SignatureDef: ",
+    ),
 ]
 
 

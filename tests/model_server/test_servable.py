@@ -74,7 +74,7 @@ def test_auto_falls_back_and_says_why(
     monkeypatch.setattr(FakeOpenVINO, "refused", "it has strings")
     assert "tensorflow precision=fp32" in _running(_load(version))
     assert [record.message for record in caplog.records if "it has strings" in record.message] == [
-        f"openvino bf16 does not run {version}: it has strings"
+        f"openvino bf16 does not run the SavedModel of {version}: it has strings"
     ]
 
 

@@ -5,12 +5,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from cortex.model_server import model_card, warmup
+from cortex.model_server import model_card, warmup_records
 from cortex.model_server.model_card import ModelCard
 from cortex.model_server.status import Code, StatusError
-from cortex.model_server.tfrecord import read_records
 from cortex.model_server.warmup import Mismatch, replay, tolerances
-from cortex.protos import prediction_log_pb2
+from cortex.protos import meta_graph_pb2, prediction_log_pb2, types_pb2
 from tests.model_server.harness import predict_request, recorded, write_records
 
 REQUEST = predict_request("any", {"x": np.ones((1, 2), np.float32)})
@@ -21,33 +20,13 @@ def _replay(version: Path, answer: dict[str, Any], card: ModelCard | None = None
     return replay(version, lambda request: answer, tolerances(card, precision))
 
 
-def test_records_are_read_back(tmp_path: Path) -> None:
-    """A TFRecord file yields its records in order, empty ones too."""
-    assert list(read_records(write_records(tmp_path, [b"one", b"", b"three" * 1000]))) == [b"one", b"", b"three" * 1000]
-
-
-@pytest.mark.parametrize("position", [0, 8, 12, 20, -1])
-def test_a_damaged_record_is_data_loss(tmp_path: Path, position: int) -> None:
-    """A flipped byte anywhere, or a cut file, is DATA_LOSS and names the file."""
+def test_a_damaged_record_is_data_loss(tmp_path: Path) -> None:
+    """A file that is cut short fails the load with DATA_LOSS, in TF Serving's words."""
     path = write_records(tmp_path, [b"0123456789"])
-    whole = bytearray(path.read_bytes())
-    damaged = bytes(whole[:position])
-    whole[position] ^= 0x40
-    for content in filter(None, (bytes(whole), damaged)):
-        path.write_bytes(content)
-        with pytest.raises(StatusError, match="tf_serving_warmup_requests") as caught:
-            list(read_records(path))
-        assert caught.value.code is Code.DATA_LOSS
-
-
-def test_a_record_that_announces_too_much_takes_no_memory(tmp_path: Path) -> None:
-    """A length beyond the end of the file is refused before it is read."""
-    path = write_records(tmp_path, [b"x"])
-    huge = (2**62).to_bytes(8, "little")
-    crc = warmup.read_records.__globals__["_masked_crc"](huge).to_bytes(4, "little")
-    path.write_bytes(huge + crc + b"x" * 100)
-    with pytest.raises(StatusError, match="corrupted record at 0"):
-        list(read_records(path))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StatusError, match="Please verify your warmup data is in TFRecord format") as caught:
+        _replay(tmp_path, {})
+    assert caught.value.code is Code.DATA_LOSS
 
 
 def test_a_model_without_records_is_not_compared(tmp_path: Path) -> None:
@@ -149,9 +128,75 @@ def test_unsupported_records_fail_the_load(tmp_path: Path) -> None:
     log = prediction_log_pb2.PredictionLog()
     log.session_run_log.SetInParent()
     write_records(tmp_path, [log])
-    with pytest.raises(StatusError, match="Unsupported log_type for warmup: 5") as caught:
+    with pytest.raises(
+        StatusError, match=r"warmup record 1 of .* failed: Unsupported log_type for warmup: 5"
+    ) as caught:
         _replay(tmp_path, {})
     assert caught.value.code is Code.UNIMPLEMENTED
+
+
+def _classifier() -> meta_graph_pb2.SignatureDef:
+    signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/classify")
+    signature.inputs["inputs"].dtype = types_pb2.DT_STRING
+    signature.outputs["classes"].dtype = types_pb2.DT_STRING
+    signature.outputs["scores"].dtype = types_pb2.DT_FLOAT
+    return signature
+
+
+def _regressor() -> meta_graph_pb2.SignatureDef:
+    signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/regress")
+    signature.inputs["inputs"].dtype = types_pb2.DT_STRING
+    signature.outputs["outputs"].dtype = types_pb2.DT_FLOAT
+    return signature
+
+
+def _example_records(score: float, value: float) -> list[prediction_log_pb2.PredictionLog]:
+    """One record of each kind that takes an Example, with these answers."""
+    classify, regress, multi = (prediction_log_pb2.PredictionLog() for _ in range(3))
+    for request in (classify.classify_log.request, regress.regress_log.request, multi.multi_inference_log.request):
+        request.input.example_list.examples.add()
+    classify.classify_log.request.model_spec.signature_name = "c"
+    regress.regress_log.request.model_spec.signature_name = "r"
+    for name, method in (("c", "tensorflow/serving/classify"), ("r", "tensorflow/serving/regress")):
+        task = multi.multi_inference_log.request.tasks.add(method_name=method)
+        task.model_spec.name, task.model_spec.signature_name = "m", name
+        multi.multi_inference_log.response.results.add()
+    of_both = multi.multi_inference_log.response.results
+    for result in (classify.classify_log.response.result, of_both[0].classification_result):
+        result.classifications.add().classes.add(label="cat", score=score)
+    for result in (regress.regress_log.response.result, of_both[1].regression_result):
+        result.regressions.add(value=value)
+    return [classify, regress, multi]
+
+
+@pytest.mark.parametrize(
+    ("score", "value", "error"),
+    [
+        (0.75, 3.0, None),
+        (0.5, 3.0, "warmup record 1 .* output 'scores' is out of tolerance"),
+        (0.75, 4.0, "warmup record 2 .* output 'values' is out of tolerance"),
+    ],
+)
+def test_records_of_examples_are_replayed_and_compared(
+    tmp_path: Path, score: float, value: float, error: str | None
+) -> None:
+    """Classify, Regress and MultiInference records warm and prove a model as Predict records do."""
+    outputs = {
+        "classes": np.array([[b"cat"]], object),
+        "scores": np.array([[0.75]], np.float32),
+        "outputs": np.array([[3.0]], np.float32),
+    }
+    write_records(tmp_path, _example_records(score, value))
+
+    def answer(log: prediction_log_pb2.PredictionLog) -> Any:
+        signatures = {"c": _classifier(), "r": _regressor()}
+        return warmup_records.answer(log, signatures, lambda call: {name: outputs[name] for name in call.outputs})
+
+    if error is None:
+        assert replay(tmp_path, answer, tolerances(None, "fp32")) == 3
+    else:
+        with pytest.raises(Mismatch, match=error):
+            replay(tmp_path, answer, tolerances(None, "fp32"))
 
 
 def test_garbage_in_a_record_fails_the_load(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ IN_PREDICTOR = [
     ),
     (
         "engine: torch",
-        'predictor.engine: invalid value (got "torch", must be "auto", "openvino", or "tensorflow")',
+        'predictor.engine: invalid value (got "torch", must be "auto", "openvino", "tensorflow", "onnxruntime", '
+        'or "tflite")',
     ),
     ("precision: int8", 'predictor.precision: invalid value (got "int8", must be "auto", "fp32", or "bf16")'),
     ("precision: 16", "predictor.precision: 16: invalid type (expected string)"),

@@ -1,7 +1,8 @@
-"""What an engine is: something that runs the signatures of one SavedModel.
+"""What an engine is: something that runs the signatures of one model.
 
-An engine is opened on a `SavedModel`, answers `run` from many threads at once, and is closed when its version unloads.
-It raises `Unsupported` when it is opened on a model it cannot run, and `StatusError` for a request it cannot answer.
+An engine is opened on a `SavedModel` or a `ModelFile`, answers `run` from many threads at once, and is closed when its
+version unloads. It raises `Unsupported` when it is opened on a model it cannot run, and `StatusError` for a request it
+cannot answer.
 """
 
 import time
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cortex.errors import Error
-from cortex.model_server.saved_model import SavedModel
+from cortex.model_server.model_file import Model
+from cortex.model_server.saved_model import Signatures
 from cortex.model_server.status import Code, StatusError
 
 Array = NDArray[Any]
@@ -21,6 +23,7 @@ Arrays = dict[str, Array]
 
 BF16 = "bf16"
 FP32 = "fp32"
+CPU = "cpu"
 
 
 class Unsupported(Error):
@@ -37,10 +40,13 @@ class EngineOptions:
 
     ``precision`` is ``fp32`` or ``bf16``. ``threads`` is the number of CPU threads for one request, 0 for all.
     ``every_signature`` asks for a refusal when any signature of the model cannot run, not just the first.
+    ``device`` is ``cpu``. ``interpreters`` bounds the requests that run at once in TF Lite, 0 for one per CPU.
     """
 
     precision: str = FP32
+    device: str = CPU
     threads: int = 0
+    interpreters: int = 0
     every_signature: bool = False
     intra_op_threads: int = 0
     inter_op_threads: int = 0
@@ -63,8 +69,13 @@ class Description:
 class Engine(Protocol):
     """One loaded model. Every method but `close` may be called from several threads at once."""
 
+    @property
+    def signatures(self) -> Signatures:
+        """What the model states or, of a graph without signatures, what the engine makes of it."""
+        ...
+
     @classmethod
-    def open(cls, model: SavedModel, options: EngineOptions) -> Self:
+    def open(cls, model: Model, options: EngineOptions) -> Self:
         """Load the model. Raises Unsupported when this engine cannot run it."""
         ...
 
@@ -117,3 +128,8 @@ def fitted(array: Array, rank: int | None) -> Array:
 def writable(array: Array) -> Array:
     """Return the array as contiguous memory that a native library may hold; copies only when it is not that already."""
     return np.require(array, requirements=["C", "W"])
+
+
+def one_line(error: Exception) -> str:
+    """Return what a native library said, on one line of bounded length."""
+    return " ".join(str(error).split())[:500]

@@ -4,7 +4,7 @@ Its graph is one signature, ``serving_default``, whose aliases are the names of 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,20 +24,21 @@ from cortex.model_server.engines.base import (
     remaining,
 )
 from cortex.model_server.engines.ports import Port, signature
-from cortex.model_server.model_file import ONNX, Model
+from cortex.model_server.model_file import ONNX, Model, ModelFile
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE, Signatures
 from cortex.model_server.status import invalid
 
 _PROVIDERS = {"cpu": ("CPUExecutionProvider",)}
 """Execution providers by device, the preferred one first."""
 
-_TYPES = {
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_TYPES: dict[str, Any] = {
     "float": np.float32,
     "double": np.float64,
     "float16": np.float16,
     "string": np.object_,
     "bool": np.bool_,
-    **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{name: name for name in _INTEGERS},
 }
 """The element types that ONNX Runtime exchanges with numpy."""
 
@@ -59,7 +60,7 @@ class ONNXRuntime:
     @classmethod
     def open(cls, model: Model, options: EngineOptions) -> Self:
         """Read and optimize the graph. Raises Unsupported with ONNX Runtime's own words."""
-        if model.format != ONNX:
+        if not isinstance(model, ModelFile) or model.format != ONNX:
             raise Unsupported(f"ONNX Runtime does not read a {model.format}")
         if options.precision != FP32:
             raise UnsupportedPrecision("ONNX Runtime computes in the precision that the model was exported in")
@@ -67,9 +68,11 @@ class ONNXRuntime:
             session = ort.InferenceSession(
                 str(model.path), _session_options(options), providers=_providers(options.device)
             )
-        except Exception as error:  # noqa: BLE001 - every cause has a class of its own there
+        except Exception as error:  # every cause has a class of its own there
             raise Unsupported(f"ONNX Runtime cannot load {model.path.name}: {one_line(error)}") from error
-        graph = signature([_port(each) for each in session.get_inputs()], [_port(each) for each in session.get_outputs()])
+        graph = signature(
+            [_port(each) for each in session.get_inputs()], [_port(each) for each in session.get_outputs()]
+        )
         return cls(session, {DEFAULT_SIGNATURE: graph}, options)
 
     def run(
@@ -77,7 +80,7 @@ class ONNXRuntime:
     ) -> Arrays:
         """Return the named outputs. The deadline is looked at before the run, which is not interrupted."""
         remaining(deadline)
-        feeds = {alias: fitted(array, self._ranks[alias]) for alias, array in inputs.items()}
+        feeds = {alias: _fed(alias, fitted(array, self._ranks[alias])) for alias, array in inputs.items()}
         try:
             values = self._session.run(list(outputs), feeds)
         except _REFUSALS as error:
@@ -116,10 +119,24 @@ def _port(node: Any) -> Port:
     return Port(node.name, node.name, np.dtype(_TYPES[kind]), shape)
 
 
+def _fed(alias: str, array: Array) -> Array:
+    """Return an input as ONNX Runtime takes it: strings are str there, and bytes would become their Python literal."""
+    if array.dtype != np.object_:
+        return array
+    try:
+        return _mapped(array, lambda value: value.decode() if isinstance(value, bytes) else value)
+    except UnicodeDecodeError as error:
+        raise invalid(f"input {alias!r} holds a string that is not UTF-8, which ONNX Runtime needs: {error}") from error
+
+
 def _array(value: Array) -> Array:
-    """Return an output as TensorFlow has it: strings are bytes, not str."""
+    """Return an output as TensorFlow has it: strings are bytes."""
     if value.dtype != np.object_:
         return value
-    encoded = np.empty(value.shape, np.object_)
-    encoded.flat = [each.encode() if isinstance(each, str) else each for each in value.ravel()]
-    return encoded
+    return _mapped(value, lambda each: each.encode() if isinstance(each, str) else each)
+
+
+def _mapped(array: Array, change: Callable[[Any], Any]) -> Array:
+    changed = np.empty(array.size, np.object_)
+    changed[:] = [change(value) for value in array.ravel()]
+    return changed.reshape(array.shape)

@@ -1,15 +1,14 @@
-"""OpenVINO on the CPU, straight from a SavedModel directory.
+"""OpenVINO on the CPU, straight from a SavedModel directory, or from an IR, ONNX or TF Lite file.
 
 It computes in 32 bits inside: an int64 of 2**31 comes back negative, a double loses half its digits. So a signature
-that takes or returns such a type (or strings) is refused, not answered wrong.
+that takes or returns such a type (or strings) is refused, not answered wrong; only an IR, made for OpenVINO, is taken
+as it is.
 """
 
 import logging
 import math
-import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import openvino as ov
@@ -28,8 +27,10 @@ from cortex.model_server.engines.base import (
     timed_out,
     writable,
 )
-from cortex.model_server.engines.openvino_graph import Graph, convert, first_signature, one_line
-from cortex.model_server.saved_model import SavedModel
+from cortex.model_server.engines.openvino_graph import Graph, convert, first_signature, one_line, signatures_of
+from cortex.model_server.engines.pool import Pool
+from cortex.model_server.model_file import Model
+from cortex.model_server.saved_model import Signatures, runnable
 from cortex.model_server.status import Code, StatusError, invalid
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ _REQUESTS = 4
 class OpenVINO:
     """Run each signature as one compiled model; those beyond the first compile when they are first asked for."""
 
-    def __init__(self, model: SavedModel, core: ov.Core, options: EngineOptions) -> None:
+    def __init__(self, model: Model, core: ov.Core, signatures: Signatures, options: EngineOptions) -> None:
+        self.signatures = signatures
         self._model = model
         self._core = core
         self._options = options
@@ -49,15 +51,16 @@ class OpenVINO:
         self._compiling = threading.Lock()
 
     @classmethod
-    def open(cls, model: SavedModel, options: EngineOptions) -> Self:
+    def open(cls, model: Model, options: EngineOptions) -> Self:
         """Compile ``serving_default``, or the first signature; convert the others once, to know that they can run."""
         core = ov.Core()
         if options.precision == BF16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise UnsupportedPrecision("this CPU does not compute in bf16")
-        engine = cls(model, core, options)
-        first = first_signature(model)
+        signatures = signatures_of(core, model)
+        engine = cls(model, core, signatures, options)
+        first = first_signature(signatures)
         engine._compiled[first] = engine._compile(first)
-        engine._prove(name for name in model.runnable if name != first)
+        engine._prove(name for name in runnable(signatures) if name != first)
         return engine
 
     def run(
@@ -68,7 +71,7 @@ class OpenVINO:
 
     def describe(self) -> Description:
         """Return what OpenVINO itself says it runs."""
-        compiled = self._compiled[first_signature(self._model)].model
+        compiled = self._compiled[first_signature(self.signatures)].model
         kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         precision = {"f32": FP32}.get(kind, kind)
         return Description("openvino", precision, int(compiled.get_property("INFERENCE_NUM_THREADS")))
@@ -80,7 +83,7 @@ class OpenVINO:
     def _prove(self, signatures: Iterable[str]) -> None:
         for name in signatures:
             try:
-                convert(self._core, self._model, name)
+                convert(self._core, self._model, self.signatures, name)
             except Unsupported as reason:
                 if self._options.every_signature:
                     raise
@@ -99,7 +102,7 @@ class OpenVINO:
             return self._compiled[signature]
 
     def _compile(self, signature: str) -> "_Compiled":
-        graph = convert(self._core, self._model, signature)
+        graph = convert(self._core, self._model, self.signatures, signature)
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if self._options.precision == BF16 else "f32",
@@ -120,13 +123,11 @@ class _Compiled:
         self._inputs = graph.inputs
         self._outputs = graph.outputs
         self._shapes = {alias: graph.model.inputs[index].partial_shape for alias, index in graph.inputs.items()}
-        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
-        for _ in range(_REQUESTS):
-            self._idle.put(None)  # made when first taken: most processes never have four requests at once
+        self._requests = Pool[Any](model.create_infer_request, _REQUESTS)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
         arrays = {alias: self._fitted(alias, array) for alias, array in inputs.items()}
-        with self._request(deadline) as request:
+        with self._requests.item(deadline) as request:
             try:
                 for alias, array in arrays.items():
                     request.set_input_tensor(self._inputs[alias], ov.Tensor(array, shared_memory=True))
@@ -143,19 +144,6 @@ class _Compiled:
                 f"input {alias!r} has shape {list(array.shape)}, but the signature declares {_declared(shape)}"
             )
         return writable(fit)
-
-    @contextmanager
-    def _request(self, deadline: float | None) -> Iterator[Any]:
-        try:
-            request = self._idle.get(timeout=remaining(deadline))
-        except queue.Empty:
-            raise timed_out() from None
-        try:
-            if request is None:
-                request = self.model.create_infer_request()
-            yield request
-        finally:
-            self._idle.put(request)
 
 
 def _infer(request: Any, deadline: float | None) -> None:

@@ -1,4 +1,4 @@
-"""One signature of a SavedModel as OpenVINO's graph, with every input and output found by its alias."""
+"""One signature of a model as OpenVINO's graph, with every input and output found by its alias."""
 
 import shutil
 import tempfile
@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cortex.model_server import saved_model
+from cortex.model_server.engines import ports, tflite_file
 from cortex.model_server.engines.base import Unsupported
-from cortex.model_server.saved_model import DEFAULT_SIGNATURE, SavedModel
+from cortex.model_server.engines.ports import Port
+from cortex.model_server.model_file import IR, TFLITE, Model, ModelFile
+from cortex.model_server.saved_model import DEFAULT_SIGNATURE, SavedModel, Signatures
 from cortex.protos import meta_graph_pb2, types_pb2
 from cortex.tensors import type_name
 
@@ -31,28 +34,37 @@ class Graph:
     outputs: Mapping[str, int]
 
 
-def first_signature(model: SavedModel) -> str:
+def first_signature(signatures: Signatures) -> str:
     """Return ``serving_default``, or the first signature of a model without it. Raises Unsupported when it has none."""
-    names = list(model.runnable)
+    names = list(saved_model.runnable(signatures))
     if not names:
-        raise Unsupported("the SavedModel has no signature")
+        raise Unsupported("the model has no signature")
     return DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]
 
 
-def convert(core: Any, model: SavedModel, signature: str) -> Graph:
+def signatures_of(core: Any, model: Model) -> Signatures:
+    """Return the signatures that the model states, or ``serving_default`` with the names of an ONNX or IR graph."""
+    if isinstance(model, SavedModel):
+        return model.signatures
+    graph = _read(core, model)
+    if model.format == TFLITE:
+        return {key: _stated(key, tensors, graph) for key, tensors in tflite_file.read(model.path).items()}
+    inputs, outputs = ({_name(port): _name(port) for port in side} for side in (graph.inputs, graph.outputs))
+    return {DEFAULT_SIGNATURE: _signature(graph, inputs, outputs)}
+
+
+def convert(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
     """Convert one signature. Raises Unsupported with the reason in one line."""
-    wanted = model.signatures[signature]
-    _check_types(signature, wanted)
-    try:
-        if signature == DEFAULT_SIGNATURE:
-            graph = core.read_model(model.directory)
-            if found := _found(
-                graph, {alias: alias for alias in wanted.inputs}, {alias: alias for alias in wanted.outputs}
-            ):
-                return found
-        return _convert_alone(core, model, signature)
-    except RuntimeError as error:
-        raise Unsupported(f"OpenVINO cannot convert signature {signature!r}: {one_line(error)}") from error
+    wanted = signatures[name]
+    if model.format != IR:  # whoever made an IR chose OpenVINO's arithmetic
+        _check_types(name, wanted)
+    if isinstance(model, SavedModel):
+        return _convert(core, model, name)
+    inputs, outputs = ({alias: info.name for alias, info in side.items()} for side in (wanted.inputs, wanted.outputs))
+    found = _found(_read(core, model), inputs, outputs)
+    if found is None:
+        raise Unsupported(f"OpenVINO drops inputs or outputs of signature {name!r}")
+    return found
 
 
 def one_line(error: RuntimeError) -> str:
@@ -60,6 +72,59 @@ def one_line(error: RuntimeError) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(_NOISE)]
     return " ".join(told or lines)[:500]
+
+
+def _convert(core: Any, model: SavedModel, signature: str) -> Graph:
+    wanted = model.signatures[signature]
+    try:
+        if signature == DEFAULT_SIGNATURE:
+            graph = core.read_model(model.directory)
+            inputs, outputs = ({alias: alias for alias in side} for side in (wanted.inputs, wanted.outputs))
+            if found := _found(graph, inputs, outputs):
+                return found
+        return _convert_alone(core, model, signature)
+    except RuntimeError as error:
+        raise Unsupported(f"OpenVINO cannot convert signature {signature!r}: {one_line(error)}") from error
+
+
+def _read(core: Any, model: ModelFile) -> Any:
+    try:
+        return core.read_model(model.path)
+    except RuntimeError as error:
+        raise Unsupported(f"OpenVINO cannot read {model.path.name}: {one_line(error)}") from error
+
+
+def _stated(key: str, tensors: tflite_file.Tensors, graph: Any) -> meta_graph_pb2.SignatureDef:
+    if tensors.subgraph:
+        raise Unsupported(f"OpenVINO reads only the main graph of a TF Lite file, which signature {key!r} is not")
+    return _signature(graph, tensors.inputs, tensors.outputs)
+
+
+def _signature(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> meta_graph_pb2.SignatureDef:
+    """Return the signature of a graph, given the name in it of each input and output by its alias."""
+    found = _found(graph, inputs, outputs)
+    if found is None:
+        raise Unsupported("OpenVINO drops inputs or outputs of the model")
+    return ports.signature(
+        [_port(graph.inputs[index], alias, inputs[alias]) for alias, index in found.inputs.items()],
+        [_port(graph.outputs[index], alias, outputs[alias]) for alias, index in found.outputs.items()],
+    )
+
+
+def _port(port: Any, alias: str, name: str) -> Port:
+    shape = port.partial_shape
+    sizes = None if shape.rank.is_dynamic else tuple(-1 if dim.is_dynamic else dim.get_length() for dim in shape)
+    return Port(alias, name, port.element_type.to_dtype(), sizes)
+
+
+def _name(port: Any) -> str:
+    """Return one name of a port; of several, the same one every time."""
+    return min(_names(port))
+
+
+def _names(port: Any) -> set[str]:
+    names: set[str] = port.get_names()
+    return names or {port.get_node().get_friendly_name()}
 
 
 def _convert_alone(core: Any, model: SavedModel, signature: str) -> Graph:
@@ -106,8 +171,8 @@ def _found(model: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) ->
     return Graph(model, inputs_at, outputs_at)
 
 
-def _indices(ports: Sequence[Any], names: Mapping[str, str]) -> dict[str, int]:
-    named = [port.get_names() for port in ports]
+def _indices(sides: Sequence[Any], names: Mapping[str, str]) -> dict[str, int]:
+    named = [_names(port) for port in sides]
     return {alias: index for alias, name in names.items() for index, known in enumerate(named) if name in known}
 
 

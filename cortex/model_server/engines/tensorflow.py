@@ -24,8 +24,10 @@ from cortex.model_server.engines.base import (
     Description,
     EngineOptions,
     Unsupported,
+    one_line,
     remaining,
 )
+from cortex.model_server.model_file import Model
 from cortex.model_server.saved_model import SavedModel
 from cortex.model_server.status import Code, StatusError, invalid
 
@@ -39,21 +41,23 @@ class TensorFlow:
     """Run a SavedModel in one session."""
 
     def __init__(self, model: SavedModel, session: Any, options: EngineOptions) -> None:
-        self._model = model
+        self.signatures = model.signatures
         self._session = session
         self._options = options
         self._callable = functools.lru_cache(_CALLABLES)(self._make_callable)
 
     @classmethod
-    def open(cls, model: SavedModel, options: EngineOptions) -> Self:
+    def open(cls, model: Model, options: EngineOptions) -> Self:
         """Restore the variables and initialize the tables. Raises Unsupported with TensorFlow's own words."""
+        if not isinstance(model, SavedModel):
+            raise Unsupported(f"TensorFlow does not read a {model.format}")
         session = tf.compat.v1.Session(graph=tf.Graph(), config=_session_config(options))
         try:
             with session.graph.as_default():
                 tf.compat.v1.saved_model.load(session, set(model.tags), str(model.directory))
         except Exception as error:
             session.close()
-            raise Unsupported(f"TensorFlow cannot load the model: {_one_line(error)}") from error
+            raise Unsupported(f"TensorFlow cannot load the model: {one_line(error)}") from error
         return cls(model, session, options)
 
     def run(
@@ -67,7 +71,7 @@ class TensorFlow:
         except tf.errors.OpError as error:
             raise StatusError(Code(error.error_code), error.message) from error
         except (TypeError, ValueError) as error:
-            raise invalid(_one_line(error)) from error
+            raise invalid(one_line(error)) from error
         return {alias: _array(value) for alias, value in zip(outputs, values, strict=True)}
 
     def describe(self) -> Description:
@@ -81,7 +85,7 @@ class TensorFlow:
         self._session.close()
 
     def _make_callable(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Callable[..., list[Any]]:
-        signature = self._model.signatures[name]
+        signature = self.signatures[name]
         options = config_pb2.CallableOptions(
             feed=[signature.inputs[alias].name for alias in inputs],
             fetch=[signature.outputs[alias].name for alias in outputs],
@@ -114,8 +118,4 @@ def _read_session_config(path: Path) -> config_pb2.ConfigProto:
     try:
         return text_format.Parse(path.read_text(), config_pb2.ConfigProto())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise invalid(f"Invalid protobuf file: '{path}': {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+        raise invalid(f"Invalid protobuf file: '{path}': {one_line(error)}") from error

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
 from cortex.model_server.engines import tflite_file
 from cortex.model_server.engines.base import (
@@ -25,7 +25,7 @@ from cortex.model_server.engines.base import (
 from cortex.model_server.engines.pool import Pool
 from cortex.model_server.engines.ports import Port, signature
 from cortex.model_server.engines.tflite_file import Tensors
-from cortex.model_server.model_file import TFLITE, Model
+from cortex.model_server.model_file import TFLITE, Model, ModelFile
 from cortex.model_server.saved_model import Signatures
 from cortex.model_server.status import invalid
 
@@ -41,7 +41,7 @@ class TFLite:
     @classmethod
     def open(cls, model: Model, options: EngineOptions) -> Self:
         """Prepare a first interpreter. Raises Unsupported with LiteRT's own words."""
-        if model.format != TFLITE:
+        if not isinstance(model, ModelFile) or model.format != TFLITE:
             raise Unsupported(f"TF Lite does not read a {model.format}")
         if options.precision != FP32:
             raise UnsupportedPrecision("TF Lite computes in the precision that the model was converted to")
@@ -117,9 +117,7 @@ class _Whole:
         for name, array in inputs.items():
             self._interpreter.set_tensor(at[name], array)
         self._interpreter.invoke()
-        return {
-            name: self._interpreter.get_tensor(each["index"]) for name, each in self.get_output_details().items()
-        }
+        return {name: self._interpreter.get_tensor(each["index"]) for name, each in self.get_output_details().items()}
 
 
 def _ports(details: Mapping[str, Any]) -> list[Port]:

@@ -1,4 +1,4 @@
-"""Read TFRecord files without TensorFlow.
+"""Read and write TFRecord files without TensorFlow.
 
 A record is its length (uint64, little-endian), the masked CRC-32C of those 8 bytes, the data, and the data's masked
 CRC-32C. The format is that of ``tensorflow/core/lib/io/record_writer.h``.
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import google_crc32c
 
-from cortex.model_server.status import Code, StatusError
-
 _MASK = 0xA282EAD8
 
 
+class CorruptedRecord(ValueError):
+    """Say at which byte of which file a record is cut short or fails its checksum."""
+
+
 def read_records(path: Path) -> Iterator[bytes]:
-    """Yield each record. Raises StatusError (DATA_LOSS) at the first that is cut short or fails its checksum."""
+    """Yield each record. Raises OSError, and CorruptedRecord at the first that is cut short or fails its checksum."""
     size = path.stat().st_size
     with path.open("rb") as file:
         while header := file.read(12):
@@ -32,11 +34,14 @@ def read_records(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _corrupted(path: Path, offset: int) -> StatusError:
-    return StatusError(
-        Code.DATA_LOSS,
-        f"corrupted record at {offset} of {path}. Please verify your warmup data is in TFRecord format.",
-    )
+def encode(data: bytes) -> bytes:
+    """Return the data as one record."""
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data))))
+
+
+def _corrupted(path: Path, offset: int) -> CorruptedRecord:
+    return CorruptedRecord(f"corrupted record at {offset} of {path}")
 
 
 def _masked_crc(data: bytes) -> int:

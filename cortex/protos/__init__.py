@@ -3,6 +3,9 @@
 ``tensorflow-serving-api`` imports ``tensorflow.core...._pb2``, and that executes TensorFlow's own package ``__init__``:
 2.5 s and 600 MB. The message modules need none of it. So while they load, a bare module that only knows TensorFlow's
 ``__path__`` stands in ``sys.modules``; afterwards it is taken out, and a later real ``import tensorflow`` works.
+
+Where TensorFlow is not installed at all, the same modules are made from the descriptors in ``tf_serving.binpb``, which
+``python -m cortex.protos`` writes from the installed packages.
 """
 
 import importlib.util
@@ -14,18 +17,38 @@ from contextlib import contextmanager
 from google.protobuf import text_format
 
 from cortex.errors import UserError
+from cortex.protos import shipped
 
 
 @contextmanager
-def _bare_tensorflow() -> Iterator[None]:
+def _message_modules() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
-    spec = importlib.util.find_spec("tensorflow")
-    if spec is None or spec.submodule_search_locations is None:
-        raise UserError("TF Serving's message classes need the files of the tensorflow package: pip install tensorflow")
+    path = _path_of("tensorflow")
+    if path is None:
+        with shipped.modules():
+            yield
+    elif _path_of("tensorflow_serving") is None:
+        raise UserError("TF Serving's message classes are missing: pip install tensorflow-serving-api")
+    else:
+        with _bare_tensorflow(path):
+            yield
+
+
+def _path_of(package: str) -> list[str] | None:
+    """Return where a package lies, or None when it is not installed."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # something else hides it
+        return None
+    return None if spec is None else list(spec.submodule_search_locations or ())
+
+
+@contextmanager
+def _bare_tensorflow(path: list[str]) -> Iterator[None]:
     bare = types.ModuleType("tensorflow")
-    bare.__path__ = list(spec.submodule_search_locations)
+    bare.__path__ = path
     sys.modules["tensorflow"] = bare
     try:
         yield
@@ -33,7 +56,7 @@ def _bare_tensorflow() -> Iterator[None]:
         del sys.modules["tensorflow"]
 
 
-with _bare_tensorflow():
+with _message_modules():
     from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
     from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2

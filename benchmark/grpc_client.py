@@ -1,0 +1,43 @@
+"""One client of a model server, on one connection, in a process of its own; spoken to as `benchmark.bare_engine` is."""
+
+import sys
+import time
+
+import grpc
+import numpy as np
+
+from cortex import tensors
+from cortex.protos import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
+
+
+def main(target: str, model: str) -> None:
+    channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = _request(stub, model)
+    stub.Predict(request)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        end, done = time.monotonic() + float(line), 0
+        while time.monotonic() < end:
+            stub.Predict(request)
+            done += 1
+        print(done, flush=True)
+
+
+def _request(stub: prediction_service_pb2_grpc.PredictionServiceStub, model: str) -> predict_pb2.PredictRequest:
+    """Return a request with one random picture, in the form that the model's signature asks for."""
+    ask = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    ask.model_spec.name = model
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    stub.GetModelMetadata(ask).metadata["signature_def"].Unpack(signatures)
+    ((alias, info),) = signatures.signature_def["serving_default"].inputs.items()
+    shape = [1, *(dim.size for dim in info.tensor_shape.dim[1:])]
+    picture = np.random.default_rng(0).integers(0, 256, shape).astype(tensors.dtype_of(info.dtype))
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    request.inputs[alias].CopyFrom(tensors.to_proto(picture))
+    return request
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

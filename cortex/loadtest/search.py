@@ -1,0 +1,108 @@
+"""The highest rate that holds a bound on latency."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from cortex.errors import UserError
+from cortex.loadtest.results import Objective, Result, Search, Trial
+from cortex.loadtest.units import duration, number
+
+_BOUND = re.compile(r"p(?P<percentile>\d{1,2}(?:\.\d+)?)=(?P<value>\d+(?:\.\d+)?)(?P<unit>us|ms|s)")
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_PRECISION = 0.02  # of the rate: when the search ends
+_KEPT_UP = 0.98  # of the requests due: a server that answers fewer piles up work, however slowly
+_ERRORS = 0.001  # of all requests: what is no failure of the bound
+_FEWEST = 0.01  # of the first guess: where the search gives up
+_CONFIRMATIONS = 4
+
+Measure = Callable[[float, bool], Result]
+"""Run an open loop at a rate, longer when the flag says so."""
+
+
+def objective(text: str) -> Objective:
+    """Read a bound such as ``p99=100ms``. Raises UserError for anything else."""
+    match = _BOUND.fullmatch(text.replace(" ", ""))
+    if not match or not float(match["value"]) or not float(match["percentile"]):
+        raise UserError(f"{text}: not a bound on latency; it looks like p99=100ms")
+    return Objective(float(match["percentile"]), float(match["value"]) * _UNITS[match["unit"]])
+
+
+def search(bound: Objective, capacity: float, measure: Measure) -> Search:
+    """Search by halving, then confirm the rate by a longer run, going down a little whenever that does not hold.
+
+    ``capacity`` is what the server answers at most, such as a closed loop with many connections gets from it.
+    """
+    finder = _Finder(bound, measure)
+    try:
+        rate = finder.find(capacity)
+    except _Interrupted:
+        best = max((trial.rate for trial in finder.trials if trial.held), default=None)
+        words = "Interrupted before the rate was confirmed" + (f"; {number(best)} requests/s held." if best else ".")
+        return Search(bound, tuple(finder.trials), None, words)
+    words = f"No rate held {bound.name} at {duration(bound.bound)}."
+    if rate is None and finder.trials:
+        words += f" At {number(finder.trials[-1].rate)} requests/s: {finder.trials[-1].why}."
+    elif rate is not None:
+        words = (
+            f"The highest rate that holds {bound.name} at {duration(bound.bound)} is {number(rate)} requests/s, "
+            f"confirmed by a longer run: {finder.trials[-1].why}."
+        )
+    return Search(bound, tuple(finder.trials), rate, words)
+
+
+def confirmed(found: Search) -> Result | None:
+    """Return the run to report: the one that confirmed the rate, or else the last; None when there was none."""
+    return found.trials[-1].result if found.trials else None
+
+
+class _Interrupted(Exception):
+    pass
+
+
+class _Finder:
+    def __init__(self, bound: Objective, measure: Measure) -> None:
+        self._bound = bound
+        self._measure = measure
+        self.trials: list[Trial] = []
+
+    def find(self, capacity: float) -> float | None:
+        low, high = 0.0, capacity * 1.1
+        rate = capacity * 0.9
+        while high - low > _PRECISION * high and rate >= capacity * _FEWEST:
+            if self._holds(rate, longer=False):
+                low = rate
+            else:
+                high = rate
+            rate = (low + high) / 2
+        return self._confirm(low) if low else None
+
+    def _confirm(self, rate: float) -> float | None:
+        for _ in range(_CONFIRMATIONS):
+            if self._holds(rate, longer=True):
+                return rate
+            rate *= 1 - _PRECISION
+        return None
+
+    def _holds(self, rate: float, longer: bool) -> bool:
+        result = self._measure(rate, longer)
+        if result.interrupted:
+            raise _Interrupted
+        trial = judged(self._bound, rate, result)
+        self.trials.append(trial)
+        return trial.held
+
+
+def judged(bound: Objective, rate: float, result: Result) -> Trial:
+    """Tell whether a run held the bound: in latency, without errors, and without falling behind."""
+    trial = Trial(rate, False, "nothing was answered", result)
+    if result.latency is None:
+        return trial
+    reached = result.latency.at(bound.percentile)
+    if result.error_share > _ERRORS:
+        return replace(trial, why=f"{result.error_share:.1%} errors")
+    if reached > bound.bound:
+        return replace(trial, why=f"{bound.name} {duration(reached)}")
+    if result.requests_per_second < _KEPT_UP * rate:
+        return replace(trial, why=f"only {number(result.requests_per_second)} requests/s were answered")
+    return replace(trial, held=True, why=f"{bound.name} {duration(reached)}")

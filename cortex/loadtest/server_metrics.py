@@ -1,0 +1,77 @@
+"""Where a server's time goes, by its own account: what its Prometheus metrics counted while it was measured.
+
+Every histogram or summary with a label ``stage`` is read, of any server, in the unit that its name ends with. Of
+TensorFlow Serving's own metrics, two stages are known by their names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from cortex.loadtest.results import Stage
+
+_SECONDS = 2.0
+_LONGEST = 16_000_000  # bytes
+_ORDER = ("decode", "preprocess", "queue", "execute", "encode")
+_TF_SERVING = {
+    ":tensorflow:serving:batching_session:queuing_latency": "queue",
+    ":tensorflow:serving:runtime_latency": "execute",
+}
+_UNITS = {"_microseconds": 1e-6, "_milliseconds": 1e-3, "_seconds": 1.0}
+
+
+@dataclass(frozen=True)
+class _Total:
+    seconds: float = 0.0
+    count: float = 0.0
+
+
+Reading = Mapping[str, _Total]
+"""What each stage came to so far."""
+
+
+def read(url: str) -> Reading:
+    """Return the stages that a metrics page tells of: none when there is no such page."""
+    try:
+        with requests.get(url, timeout=_SECONDS, stream=True) as response:
+            if response.status_code != requests.codes.ok:
+                return {}
+            text = response.raw.read(_LONGEST, decode_content=True).decode()
+        return _totals(text)
+    except (requests.RequestException, OSError, ValueError, KeyError, IndexError):
+        return {}  # the parser of prometheus_client raises these for what is no metrics page
+
+
+def stages(before: Reading, after: Reading, url: str) -> list[Stage]:
+    """Return what happened between two readings, in the order in which a request passes the stages."""
+    found = []
+    for name in sorted(after, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
+        old, new = before.get(name, _Total()), after[name]
+        count = new.count - old.count
+        if count > 0:
+            found.append(Stage(name, max(new.seconds - old.seconds, 0.0) / count, round(count), url))
+    return found
+
+
+def _totals(text: str) -> Reading:
+    found: dict[str, _Total] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            stage = sample.labels.get("stage") or _TF_SERVING.get(family.name)
+            if not stage or not sample.name.endswith(("_sum", "_count")):
+                continue
+            total = found.get(stage, _Total())
+            if sample.name.endswith("_sum"):
+                total = _Total(total.seconds + sample.value * _unit(family.name), total.count)
+            else:
+                total = _Total(total.seconds, total.count + sample.value)
+            found[stage] = total
+    return found
+
+
+def _unit(name: str) -> float:
+    if name in _TF_SERVING:
+        return 1e-6
+    return next((factor for ending, factor in _UNITS.items() if name.endswith(ending)), 1.0)

@@ -1,0 +1,93 @@
+"""The same load at several sizes, and the size that is worth having."""
+
+from collections.abc import Callable, Sequence
+
+from cortex.errors import UserError
+from cortex.loadtest.results import Point, Result, Sweep
+from cortex.loadtest.units import duration, number
+
+CONNECTIONS, RATE = "connections", "rate"
+_UNITS = {CONNECTIONS: "connections", RATE: "requests/s"}
+
+
+def values(text: str) -> list[float]:
+    """Read what ``--sweep`` says: ``1,2,4,8``, and ``..`` goes on to an end as the two values before began.
+
+    ``1,2,4..64`` doubles, ``10,20,30..100`` adds ten, and ``1..8`` adds one. Two values whose way is not clear, as in
+    ``10,20..100``, add when doubling does not meet the end. Raises UserError for anything else.
+    """
+    try:
+        found = _values(text)
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0 or sorted(set(found)) != found:
+        raise UserError(f"{text}: not a sweep; it looks like 1,2,4,8 or 1,2,4..64 and ascends")
+    return found
+
+
+def _values(text: str) -> list[float]:
+    head, dots, end = text.partition("..")
+    begun = [float(each) for each in head.split(",")]
+    return [*begun, *_rest(begun, float(end))] if dots else begun
+
+
+def _rest(begun: Sequence[float], end: float) -> list[float]:
+    if len(begun) == 1:
+        return _progression(begun[-1], end, lambda value: value + 1)
+    before, last = begun[-2:]
+    factor, step = last / before, last - before
+    multiplied = _progression(last, end, lambda value: value * factor)
+    added = _progression(last, end, lambda value: value + step)
+    if len(begun) > 2:
+        return multiplied if before / begun[-3] == factor else added
+    return added if added[-1:] == [end] and [end] != multiplied[-1:] else multiplied
+
+
+def _progression(last: float, end: float, following: Callable[[float], float]) -> list[float]:
+    """Return the values up to ``end``; nothing where they would not ascend, and at most a thousand."""
+    found: list[float] = []
+    while last < (value := following(last)) <= end and len(found) < 1000:
+        found.append(value)
+        last = value
+    return found
+
+
+def sweep(over: str, sizes: Sequence[float], measure: Callable[[float], Result]) -> Sweep:
+    """Measure each size, ascending. An interrupted one is the last."""
+    points: list[Point] = []
+    for size in sizes:
+        points.append(Point(size, measure(size)))
+        if points[-1].result.interrupted:
+            break
+    return judged(over, points)
+
+
+def judged(over: str, points: Sequence[Point]) -> Sweep:
+    """Name the knee: the point with the most *power*, throughput divided by latency.
+
+    Up to it throughput grows faster than latency, after it latency grows faster (Kleinrock, "Power and deterministic
+    rules of thumb for probabilistic problems in computer communications", ICC 1979). At the last point it is not known
+    whether more would not be better still, so that one is no knee.
+    """
+    power = [_power(point.result) for point in points]
+    best = max(range(len(points)), key=power.__getitem__) if points else 0
+    if not any(power):
+        return Sweep(over, tuple(points), None, "No requests were answered, so there is no knee.")
+    where = f"{points[best].value:g} {_UNITS[over]}"
+    if best == len(points) - 1:
+        words = f"The knee is not reached: throughput still grows faster than latency at {where}. Sweep further."
+        return Sweep(over, tuple(points), None, words)
+    result, last = points[best].result, points[-1].result
+    assert result.latency
+    gained = last.requests_per_second / result.requests_per_second - 1
+    longer = f"{last.latency.p50 / result.latency.p50:.1f} times the latency" if last.latency else "no answers"
+    rate, median = number(result.requests_per_second), duration(result.latency.p50)
+    words = (
+        f"The knee is at {where}: {rate} requests/s at p50 {median}. "
+        f"{points[-1].value:g} {_UNITS[over]} bring {gained:+.0%} throughput for {longer}."
+    )
+    return Sweep(over, tuple(points), best, words)
+
+
+def _power(result: Result) -> float:
+    return result.requests_per_second / result.latency.p50 if result.latency else 0.0

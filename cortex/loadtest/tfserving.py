@@ -1,0 +1,252 @@
+"""TF Serving's two doors: REST, which is HTTP with bodies of its own, and gRPC."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import numpy as np
+import requests
+from google.protobuf.message import DecodeError
+from PIL import Image
+
+from cortex.errors import UserError
+from cortex.loadtest.doors import DEFAULT_TLS, TLS, Connection, Failed
+from cortex.loadtest.http import HTTP
+from cortex.loadtest.payloads import Form, Payload
+from cortex.protos import get_model_metadata_pb2, predict_pb2, types_pb2
+from cortex.tensors import Array, dtype_of, to_proto
+
+PROTOBUF = "application/x-protobuf"
+_ASK_SECONDS = 10
+_SERVICE = "/tensorflow.serving.PredictionService/"
+_SIDE = 224  # pixels, where a model leaves it open
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The input of a model's signature that takes pictures."""
+
+    model: str
+    name: str
+    input: str
+    dtype: int
+    """A number of ``DataType``."""
+    height: int = _SIDE
+    width: int = _SIDE
+
+    def array(self, images: Sequence[bytes]) -> Array:
+        """Return pictures as the input takes them: RGB [n, height, width, 3], or, for strings, as they are [n]."""
+        if self.dtype == types_pb2.DT_STRING:
+            return np.array(list(images), dtype=object)
+        return np.stack([self._pixels(image) for image in images]).astype(dtype_of(self.dtype))
+
+    def _pixels(self, image: bytes) -> Array:
+        with Image.open(io.BytesIO(image)) as opened:
+            return np.asarray(opened.convert("RGB").resize((self.width, self.height)))
+
+
+@dataclass(frozen=True)
+class GRPC:
+    """TF Serving's Predict at ``host:port``, ``grpc://host:port``, ``grpcs://host:port`` or ``unix:/path``.
+
+    The body of a payload is a serialized PredictRequest. ``headers`` go as metadata.
+    """
+
+    url: str
+    timeout: float = 60.0
+    headers: tuple[tuple[str, str], ...] = ()
+    keep_alive: bool = True
+    tls: TLS = DEFAULT_TLS
+
+    def __post_init__(self) -> None:
+        if not self.target.startswith("unix:") and not self.target.rpartition(":")[2].isdigit():
+            raise UserError(f"{self.url}: not an endpoint of gRPC; it looks like grpc://localhost:8500")
+        if self.url.startswith("grpcs://"):
+            self.tls.context()  # raises for files that cannot be used
+            if not self.tls.verify:
+                raise UserError("gRPC cannot leave a certificate unchecked: name its authority with --ca-file")
+
+    @property
+    def target(self) -> str:
+        return self.url.removeprefix("grpcs://").removeprefix("grpc://").rstrip("/")
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The headers, in lower case as gRPC wants them."""
+        return tuple((name.lower(), value) for name, value in self.headers)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and the port; None for a socket in the file system."""
+        host, _, port = self.target.rpartition(":")
+        return None if self.target.startswith("unix:") else (host.strip("[]"), int(port))
+
+    def connect(self) -> Connection:
+        return _Connection(self)
+
+    def channel(self) -> grpc.Channel:
+        """Open a connection of its own: threads of one process do not share one."""
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 200),
+        ]
+        if not self.url.startswith("grpcs://"):
+            return grpc.insecure_channel(self.target, options)
+        read = [
+            path.read_bytes() if path else None for path in (self.tls.authorities, self.tls.key, self.tls.certificate)
+        ]
+        return grpc.secure_channel(self.target, grpc.ssl_channel_credentials(*read), options)
+
+
+class _Connection:
+    def __init__(self, door: GRPC) -> None:
+        self._door = door
+        self._channel: grpc.Channel | None = None
+        self._predict: Callable[..., bytes] | None = None
+
+    def call(self, payload: Payload) -> bytes:
+        predict = self._predict or self._open()
+        try:
+            return predict(payload.body, timeout=self._door.timeout, metadata=self._door.metadata)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise Failed("timeout") from error
+            raise Failed(f"gRPC {code.name}", unreachable=code is grpc.StatusCode.UNAVAILABLE) from error
+        finally:
+            if not self._door.keep_alive:
+                self.close()
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = self._predict = None
+
+    def _open(self) -> Callable[..., bytes]:
+        self._channel = self._door.channel()
+        predict: Callable[..., bytes] = self._channel.unary_unary(_SERVICE + "Predict")
+        self._predict = predict
+        return predict
+
+
+def rest_url(endpoint: str, model: str | None) -> str:
+    """Return where REST predicts. An endpoint without a path of its own gets that of the model."""
+    if urlsplit(endpoint).path.strip("/"):
+        return endpoint
+    if not model:
+        raise UserError(
+            f"{endpoint}: name the model with --model, or give {endpoint.rstrip('/')}/v1/models/NAME:predict"
+        )
+    return f"{endpoint.rstrip('/')}/v1/models/{model}:predict"
+
+
+def rest_signature(door: HTTP, name: str) -> Signature:
+    """Ask a REST endpoint which input its signature has. Raises UserError when it does not tell."""
+    base = door.url.rpartition(":")[0]
+    trusted = str(door.tls.authorities) if door.tls.authorities else True
+    try:
+        response = requests.get(
+            f"{base}/metadata",
+            headers=dict(door.headers),
+            timeout=_ASK_SECONDS,
+            verify=trusted if door.tls.verify else False,
+            cert=_certificate(door.tls),
+        )
+        response.raise_for_status()
+        found = response.json()["metadata"]["signature_def"]["signature_def"]
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{base}/metadata: does not tell what the model takes ({error})") from error
+    model = base.rpartition("/models/")[2].partition("/")[0]
+    inputs = {
+        alias: (
+            types_pb2.DataType.Value(each["dtype"]),
+            [int(dim["size"]) for dim in each["tensor_shape"].get("dim", ())],
+        )
+        for alias, each in found.get(name, {}).get("inputs", {}).items()
+    }
+    return _signature(model, name, inputs, sorted(found))
+
+
+def _certificate(tls: TLS) -> str | tuple[str, str] | None:
+    if tls.certificate and tls.key:
+        return str(tls.certificate), str(tls.key)
+    return str(tls.certificate) if tls.certificate else None
+
+
+def grpc_signature(door: GRPC, model: str, name: str) -> Signature:
+    """Ask a gRPC endpoint which input its signature has. Raises UserError when it does not tell."""
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = model
+    with door.channel() as channel:
+        ask = channel.unary_unary(
+            _SERVICE + "GetModelMetadata",
+            response_deserializer=get_model_metadata_pb2.GetModelMetadataResponse.FromString,
+        )
+        try:
+            response = ask(request.SerializeToString(), timeout=_ASK_SECONDS, metadata=door.metadata)
+        except grpc.RpcError as error:
+            raise UserError(f"{door.url}: does not tell what the model takes ({error.details()})") from error
+    found = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(found)
+    inputs = {
+        alias: (info.dtype, [dim.size for dim in info.tensor_shape.dim])
+        for alias, info in found.signature_def[name].inputs.items()
+    }
+    return _signature(model, name, inputs, sorted(found.signature_def))
+
+
+def _signature(model: str, name: str, inputs: dict[str, tuple[int, list[int]]], known: list[str]) -> Signature:
+    if len(inputs) != 1:
+        raise UserError(
+            f"model {model}, signature {name}: {len(inputs)} inputs, and one that takes pictures is needed "
+            f"(signatures: {', '.join(known)}); send recorded requests instead: a .json file or a PredictionLog"
+        )
+    [(alias, (dtype, shape))] = inputs.items()
+    sides = [size if size > 0 else _SIDE for size in shape[1:3]]
+    if dtype != types_pb2.DT_STRING and (len(shape) != 4 or shape[3] not in (3, -1)):
+        raise UserError(f"model {model}: input {alias} is {shape}, which is no batch of RGB pictures [-1, 224, 224, 3]")
+    return Signature(model, name, alias, dtype, *sides) if len(sides) == 2 else Signature(model, name, alias, dtype)
+
+
+def rest_form(signature: Signature) -> Form:
+    """Return what makes REST bodies in row format of pictures."""
+    return partial(_rest_body, signature)
+
+
+def grpc_form(signature: Signature) -> Form:
+    """Return what makes PredictRequests of pictures."""
+    return partial(_grpc_body, signature)
+
+
+def _rest_body(signature: Signature, images: Sequence[bytes]) -> Payload:
+    rows: list[Any]
+    if signature.dtype == types_pb2.DT_STRING:
+        rows = [{"b64": base64.b64encode(image).decode()} for image in images]
+    else:
+        rows = signature.array(images).tolist()
+    body = json.dumps({"signature_name": signature.name, "instances": rows}, separators=(",", ":")).encode()
+    return Payload(body, "application/json", len(images))
+
+
+def _grpc_body(signature: Signature, images: Sequence[bytes]) -> Payload:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = signature.model, signature.name
+    request.inputs[signature.input].CopyFrom(to_proto(signature.array(images)))
+    return Payload(request.SerializeToString(), PROTOBUF, len(images))
+
+
+def answered(body: bytes) -> predict_pb2.PredictResponse | None:
+    """Read the body of an answer; None for one that is malformed."""
+    try:
+        return predict_pb2.PredictResponse.FromString(body)
+    except DecodeError:
+        return None

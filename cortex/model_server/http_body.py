@@ -1,0 +1,65 @@
+"""The body of an HTTP request: read to a limit, and inflated when it is gzip."""
+
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from cortex.model_server.status import Code, StatusError, invalid
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class BodyTooLarge(Exception):
+    """Say that a body is larger than the limit."""
+
+
+async def read(receive: Receive, *, gzipped: bool, limit: int) -> bytes:
+    """Return the body of an ASGI request.
+
+    Raises BodyTooLarge for more than ``limit`` bytes once inflated, INVALID_ARGUMENT for a body that is not the gzip it
+    says it is, and CANCELLED when the client goes away.
+    """
+    body = _Gzip(limit) if gzipped else _Plain(limit)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise StatusError(Code.CANCELLED, "the client went away")
+        body.add(message.get("body", b""))
+        if not message.get("more_body", False):
+            return body.whole()
+
+
+class _Plain:
+    """Collect pieces."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self._left -= len(piece)
+        if self._left < 0:
+            raise BodyTooLarge
+        self._pieces.append(piece)
+
+    def whole(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+class _Gzip(_Plain):
+    """Inflate pieces, never further than the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._stream = zlib.decompressobj(wbits=31)
+
+    def add(self, piece: bytes) -> None:
+        try:
+            super().add(self._stream.decompress(piece, self._left + 1))
+        except zlib.error as error:
+            raise invalid(f"The request body is not gzip: {error}") from error
+
+    def whole(self) -> bytes:
+        if not self._stream.eof:
+            raise invalid("The request body is not gzip: it is cut short")
+        return super().whole()

@@ -1,0 +1,81 @@
+"""Read the configuration again while the server runs: at intervals, and when somebody asks."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cortex.model_server import config
+from cortex.model_server.batching import Batcher
+from cortex.model_server.config import ModelConfig
+from cortex.model_server.status import StatusError
+
+_log = logging.getLogger(__name__)
+
+
+class Reloading:
+    """Own the thread that reads ``--model_config_file`` and the batching parameters again.
+
+    What cannot be read or used is told in the log, and what was there before stays.
+    """
+
+    def __init__(
+        self,
+        config_file: str,
+        interval: float,
+        reload: Callable[[Sequence[ModelConfig]], None],
+        batcher: Batcher | None,
+    ) -> None:
+        self._path = Path(config_file) if config_file else None
+        self._interval = interval
+        self._reload = reload
+        self._batcher = batcher
+        self._last: Sequence[ModelConfig] | None = None
+        self._asked = threading.Event()
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start the thread; with an interval of 0 it reads only when asked."""
+        threading.Thread(target=self._run, name="reloading", daemon=True).start()
+
+    def ask(self) -> None:
+        """Read everything now, and apply it even where it says nothing new."""
+        self._asked.set()
+
+    def stop(self) -> None:
+        """Read nothing any more."""
+        self._stopping = True
+        self._asked.set()
+
+    def _run(self) -> None:
+        while True:
+            asked = self._asked.wait(self._interval if self._interval > 0 else None)
+            if self._stopping:
+                return
+            self._asked.clear()
+            if asked:
+                _log.info("Reading the configuration again")
+                self._last = None
+            self._try(self._read_models, "PollFilesystemAndReloadConfig failed to ReloadConfig")
+            self._try(self._read_batching, "The batching parameters stay as they were")
+
+    def _read_models(self) -> None:
+        if self._path is None:
+            return
+        models = config.read(self._path)
+        if models is None:
+            _log.info("Taking no action for empty config.")
+        elif models != self._last:
+            self._reload(models)
+            self._last = models
+
+    def _read_batching(self) -> None:
+        if self._batcher is not None:
+            self._batcher.reload()
+
+    @staticmethod
+    def _try(read: Callable[[], None], failure: str) -> None:
+        try:
+            read()
+        except StatusError as error:
+            _log.error("%s: %s", failure, error)

@@ -1,0 +1,205 @@
+"""Write a sample of what a model is asked, and what it answers, as TF Serving's PredictionLog in TFRecord files.
+
+A model's ``logging_config`` asks for it. Requests never wait for the disk: they are put into a bounded queue, and a
+thread of its own writes them; what does not fit is dropped and counted. A file ends at `MAX_RECORDS` records, which is
+as many as a warm-up file may hold: any of them can be put into ``assets.extra/tf_serving_warmup_requests``, where the
+logged answers become answers that the model must give.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cortex.model_server.config import LoggingConfig, ModelConfig
+from cortex.model_server.request import Recorder
+from cortex.model_server.status import Code, invalid
+from cortex.model_server.warmup import MAX_RECORDS
+from cortex.protos import prediction_log_pb2
+from cortex.tfrecord import encode
+
+_log = logging.getLogger(__name__)
+
+_KINDS = {
+    "PredictRequest": "predict_log",
+    "ClassificationRequest": "classify_log",
+    "RegressionRequest": "regress_log",
+    "MultiInferenceRequest": "multi_inference_log",
+}
+
+
+@dataclass(frozen=True)
+class RequestLogOptions:
+    """Limits: bytes of a file, and of requests in memory that wait to be written; records that wait."""
+
+    max_file_bytes: int = 64 * 2**20
+    max_queue_bytes: int = 64 * 2**20
+    max_queue_records: int = 1000
+
+
+@dataclass(frozen=True)
+class _Entry:
+    config: LoggingConfig
+    model: str
+    request: Any
+    answer: Callable[[], Any]
+    size: int
+    seconds: int
+
+
+class RequestLog:
+    """Own the logs of a server, and the thread that writes them; there is none until a model asks for it."""
+
+    def __init__(self, recorder: Recorder | None = None, options: RequestLogOptions | None = None) -> None:
+        self._recorder = recorder or Recorder()
+        self._options = options or RequestLogOptions()
+        self._configs: Mapping[str, LoggingConfig] = {}
+        self._files: dict[str, _Files] = {}
+        self._queue: deque[_Entry] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def check(self, models: Sequence[ModelConfig]) -> None:
+        """Raise StatusError (INVALID_ARGUMENT) for a log that cannot be written; make the directories of the others."""
+        for model in models:
+            if model.logging is not None:
+                _check(model.name, Path(model.logging.filename_prefix).parent)
+
+    def configure(self, models: Sequence[ModelConfig]) -> None:
+        """Log by these models' configs from now on."""
+        with self._changed:
+            self._configs = {model.name: model.logging for model in models if model.logging is not None}
+            if self._configs and self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="request-log", daemon=True)
+                self._thread.start()
+
+    def add(self, model: str, request: Any, answer: Callable[[], Any]) -> None:
+        """Log a request to a model, if it is in the sample; ``answer`` makes the response message, later."""
+        config = self._configs.get(model)
+        if config is None or random.random() >= config.sampling_rate:  # noqa: S311 - a sample, not a secret
+            return
+        entry = _Entry(config, model, request, answer, request.ByteSize(), int(time.time()))
+        with self._changed:
+            if self._is_full(entry):
+                self._recorder.logged(model, Code.RESOURCE_EXHAUSTED)
+                return
+            self._queue.append(entry)
+            self._bytes += entry.size
+            self._changed.notify()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what waits, for up to ``timeout`` seconds, and close the files."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _is_full(self, entry: _Entry) -> bool:
+        if self._closed or len(self._queue) >= self._options.max_queue_records:
+            return True
+        return bool(self._queue) and self._bytes + entry.size > self._options.max_queue_bytes
+
+    def _work(self) -> None:
+        while entry := self._next():
+            self._recorder.logged(entry.model, self._write(entry))
+        for files in self._files.values():
+            files.close()
+
+    def _next(self) -> _Entry | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closed)
+            if not self._queue:
+                return None
+            entry = self._queue.popleft()
+            self._bytes -= entry.size
+            return entry
+
+    def _write(self, entry: _Entry) -> Code:
+        prefix = entry.config.filename_prefix
+        files = self._files.setdefault(prefix, _Files(prefix, self._options.max_file_bytes))
+        try:
+            files.write(encode(_message(entry).SerializeToString()))
+        except OSError as error:
+            files.warn(f"A request log cannot be written, records are lost: {error}")
+            return Code.UNAVAILABLE
+        except ValueError as error:  # a message that cannot be made, or is larger than protobuf allows
+            files.warn(f"A request of {entry.model} cannot be logged: {error}")
+            return Code.INTERNAL
+        return Code.OK
+
+
+class _Files:
+    """The files of one prefix, one after the other; each holds whole records only."""
+
+    def __init__(self, prefix: str, limit: int) -> None:
+        self._prefix = prefix
+        self._limit = limit
+        self._file: Any = None
+        self._size = self._records = self._number = 0
+        self._warned = ""
+
+    def write(self, record: bytes) -> None:
+        """Append a record, in a new file where the current one is full. Raises OSError, and leaves no half record."""
+        if self._file is not None and (self._records >= MAX_RECORDS or self._size + len(record) > self._limit):
+            self.close()
+        if self._file is None:
+            self._open()
+        try:
+            if self._file.write(record) < len(record):
+                raise OSError(f"{self._file.name}: no space left")
+        except OSError:
+            self._file.truncate(self._size)
+            self.close()
+            raise
+        self._size += len(record)
+        self._records += 1
+        self._warned = ""
+
+    def close(self) -> None:
+        """Close the current file, if there is one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def warn(self, message: str) -> None:
+        """Say what is wrong, once until a record is written again."""
+        if message != self._warned:
+            _log.error("%s", message)
+            self._warned = message
+
+    def _open(self) -> None:
+        self._number += 1
+        moment = time.strftime("%Y%m%dT%H%M%S")
+        path = f"{self._prefix}-{moment}-{os.getpid()}-{self._number:05}.tfrecord"
+        self._file = Path(path).open("xb", buffering=0)  # noqa: SIM115 - held until it is full
+        self._size = self._records = 0
+
+
+def _message(entry: _Entry) -> prediction_log_pb2.PredictionLog:
+    message, response = prediction_log_pb2.PredictionLog(), entry.answer()
+    log = getattr(message, _KINDS[entry.request.DESCRIPTOR.name])
+    log.request.CopyFrom(entry.request)
+    log.response.CopyFrom(response)
+    if "model_spec" in response.DESCRIPTOR.fields_by_name:
+        message.log_metadata.model_spec.CopyFrom(response.model_spec)
+    message.log_metadata.sampling_config.sampling_rate = entry.config.sampling_rate
+    message.log_metadata.timestamp_secs = entry.seconds
+    return message
+
+
+def _check(model: str, directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise invalid(f"Model {model}: logging_config: {directory} cannot be made: {error}") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise invalid(f"Model {model}: logging_config: {directory} is not writable")

@@ -1,0 +1,178 @@
+"""The paths below ``/v1/``: what each asks of the handlers, and how it is answered.
+
+Predict, classify and regress speak TF Serving's JSON. With ``Content-Type: application/x-protobuf`` they take and give
+the messages of the gRPC door instead, which spares a tensor the way through text (ours).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from google.protobuf.message import DecodeError, Message
+
+from cortex.model_server import codec, json_document, json_examples, json_writer
+from cortex.model_server.handlers import Handlers
+from cortex.model_server.json_document import Document
+from cortex.model_server.request import DECODE, ENCODE, Recorder, current, watch
+from cortex.model_server.status import Code, StatusError, invalid
+from cortex.protos import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
+
+_WHERE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_INFERENCE = re.compile(
+    rf"/v1/models/(?P<name>[^/:]+){_WHERE}:(?P<method>classify|regress|predict)", re.IGNORECASE | re.ASCII
+)
+_MODEL = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_WHERE}(?P<metadata>/metadata)?", re.IGNORECASE | re.ASCII)
+_BYTES_PER_VALUE = 16
+"""A JSON list or object may stand for every so many bytes of the largest body: see `json_document.parse`."""
+
+_Request = TypeVar("_Request", bound=Message)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request; ``path`` is as sent, without the query, and ``content_type`` in lower case."""
+
+    method: str
+    path: str
+    body: bytes
+    content_type: str
+    max_body: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back to the client."""
+
+    body: bytes
+    content_type: str = JSON
+    status: int = 200
+
+
+def dispatch(handlers: Handlers, request: Request, deadline: float, recorder: Recorder) -> Answer:
+    """Answer one request. Raises StatusError."""
+    if request.method == "POST" and (match := _INFERENCE.fullmatch(request.path)):
+        with watch(recorder, "REST", match["method"].lower()):
+            return _infer(handlers, match, request, deadline)
+    if request.method == "GET" and (match := _MODEL.fullmatch(request.path)):
+        return text(_describe(handlers, match))
+    raise invalid(f"Malformed request: {request.method} {request.path}")
+
+
+def text(body: str, content_type: str = JSON, status: int = 200) -> Answer:
+    """Return an answer of text; what UTF-8 cannot hold is replaced."""
+    return Answer(body.encode("utf-8", "replace"), content_type, status)
+
+
+def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline: float) -> Answer:
+    method = match["method"].lower()
+    if request.content_type == PROTOBUF:
+        return _MESSAGES[method](handlers, _spec(match), request.body, deadline)
+    with current().stage(DECODE):
+        document = json_document.parse(request.body, request.max_body // _BYTES_PER_VALUE)
+    return text(_DOCUMENTS[method](handlers, _spec(match), document, deadline))
+
+
+# JSON
+
+
+def _predict(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float) -> str:
+    with current().stage(DECODE):
+        request, form = codec.decode(document, spec, handlers.inputs)
+    answer = handlers.run(request, deadline)
+    with current().stage(ENCODE):
+        return (json_writer.predictions if form is codec.Format.ROW else json_writer.outputs)(answer.outputs)
+
+
+def _classify(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float) -> str:
+    request = classification_pb2.ClassificationRequest(model_spec=_signed(spec, document))
+    request.input.CopyFrom(json_examples.decode(document))
+    return json_writer.classes(handlers.classify(request, deadline).result)
+
+
+def _regress(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float) -> str:
+    request = regression_pb2.RegressionRequest(model_spec=_signed(spec, document))
+    request.input.CopyFrom(json_examples.decode(document))
+    return json_writer.values(handlers.regress(request, deadline).result)
+
+
+def _signed(spec: model_pb2.ModelSpec, document: Document) -> model_pb2.ModelSpec:
+    spec.signature_name = json_document.signature_name(document)
+    return spec
+
+
+_DOCUMENTS: dict[str, Callable[[Handlers, model_pb2.ModelSpec, Document, float], str]] = {
+    "predict": _predict,
+    "classify": _classify,
+    "regress": _regress,
+}
+
+
+def _describe(handlers: Handlers, match: re.Match[str]) -> str:
+    if not match["name"]:
+        raise invalid("Missing model name in request.")
+    if not match["metadata"]:
+        return json_writer.message(handlers.status(get_model_status_pb2.GetModelStatusRequest(model_spec=_spec(match))))
+    request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=_spec(match), metadata_field=["signature_def"])
+    return json_writer.metadata(handlers.metadata(request))
+
+
+# Messages
+
+
+def _predict_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> Answer:
+    request = _parsed(predict_pb2.PredictRequest, body, spec)
+    return _message(handlers.predict(request, deadline, as_content=True))
+
+
+def _classify_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> Answer:
+    return _message(handlers.classify(_parsed(classification_pb2.ClassificationRequest, body, spec), deadline))
+
+
+def _regress_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> Answer:
+    return _message(handlers.regress(_parsed(regression_pb2.RegressionRequest, body, spec), deadline))
+
+
+_MESSAGES: dict[str, Callable[[Handlers, model_pb2.ModelSpec, bytes, float], Answer]] = {
+    "predict": _predict_message,
+    "classify": _classify_message,
+    "regress": _regress_message,
+}
+
+
+def _parsed(kind: type[_Request], body: bytes, spec: model_pb2.ModelSpec) -> _Request:
+    """Parse a message, and let the path say which model and version it is for; the signature is the message's."""
+    try:
+        request: Any = kind.FromString(body)
+    except DecodeError as error:
+        raise invalid(f"The request body is not a {kind.DESCRIPTOR.full_name}: {error}") from error
+    spec.signature_name = request.model_spec.signature_name
+    request.model_spec.CopyFrom(spec)
+    parsed: _Request = request
+    return parsed
+
+
+def _message(response: Message) -> Answer:
+    return Answer(response.SerializeToString(), PROTOBUF)
+
+
+def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=unquote(match["name"]))
+    if match["version"]:
+        if len(match["version"]) > 19 or int(match["version"]) >= 2**63:
+            raise StatusError(Code.INVALID_ARGUMENT, f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(match["version"])
+    if match["label"]:
+        spec.version_label = unquote(match["label"])
+    return spec

@@ -1,0 +1,227 @@
+"""What is found out by several runs: steady states, knees, bounds, changes, conditions, costs."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cortex.errors import UserError
+from cortex.loadtest import HTTP, OpenLoop, Payload, Report, Result, run
+from cortex.loadtest.assertion import conditions
+from cortex.loadtest.comparison import compare
+from cortex.loadtest.cost import cost
+from cortex.loadtest.latency import Latency, histogram, latency, record
+from cortex.loadtest.results import Point, Window
+from cortex.loadtest.schedules import steady as constant
+from cortex.loadtest.search import objective, search
+from cortex.loadtest.steady import steady
+from cortex.loadtest.sweep import judged, values
+
+
+def of(*seconds: float) -> Latency:
+    recorded = histogram()
+    for each in seconds:
+        record(recorded, each)
+    summed = latency(recorded)
+    assert summed
+    return summed
+
+
+def window(second: int, requests: int, median: float) -> Window:
+    return Window(float(second), 1.0, requests, requests, 0, of(*[median] * requests))
+
+
+def settled(rate: float, median: float, errors: int = 0) -> Result:
+    requests = round(rate)
+    return Result(1.0, requests, requests, of(*[median] * requests), {"timeout": errors} if errors else {})
+
+
+@pytest.mark.parametrize(
+    ("windows", "reached", "after", "words"),
+    [
+        ([(100, 0.1), (200, 0.1), (210, 0.1), (205, 0.1)], True, 1, "Steady after 1 s"),
+        ([(200, 0.1), (200, 0.2), (200, 0.3), (200, 0.4)], False, None, "Not steady: no three windows of 1 s"),
+        ([(200, 0.1), (200, 0.1)], False, None, "Too short to tell whether it was steady: three windows of 1 s"),
+        ([(50, 0.1)] * 6, True, 0, "three windows of 2 s agree"),
+        ([], False, None, "Nothing was answered"),
+    ],
+)
+def test_steady(windows: list[tuple[int, float]], reached: bool, after: float | None, words: str) -> None:
+    """Three windows in a row within 10 % in rate and median are steady; a window has a hundred requests or more."""
+    found = steady([window(second, *each) for second, each in enumerate(windows)])
+    assert (found.reached, found.after) == (reached, after)
+    assert words in found.words
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,2,4..64", [1, 2, 4, 8, 16, 32, 64]),
+        ("2,4..16", [2, 4, 8, 16]),
+        ("10,20..50", [10, 20, 30, 40, 50]),
+        ("10,20,30..55", [10, 20, 30, 40, 50]),
+        ("1..4", [1, 2, 3, 4]),
+        ("5", [5]),
+        ("0.5,1,7", [0.5, 1, 7]),
+    ],
+)
+def test_sizes(text: str, expected: list[float]) -> None:
+    """A sweep goes on as it began."""
+    assert values(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "4,2", "1,1", "a", "1,2..b", "-1", "1..", "..4", "1,0..9"])
+def test_bad_sizes(text: str) -> None:
+    """What does not ascend from above nothing is no sweep."""
+    with pytest.raises(UserError, match="not a sweep"):
+        values(text)
+
+
+def test_knee() -> None:
+    """Four servers of 20 ms: the knee is where all are busy and nobody waits."""
+    points = [Point(n, settled(min(n, 4) * 50, 0.02 * max(n, 4) / 4)) for n in (1, 2, 4, 8, 16)]
+    found = judged("connections", points)
+    assert found.knee == 2
+    assert found.words == (
+        "The knee is at 4 connections: 200 requests/s at p50 20.0 ms. 16 connections bring +0% throughput for 4.0 "
+        "times the latency."
+    )
+    assert "not reached" in judged("connections", points[:3]).words
+    assert judged("rate", [Point(1, Result(1, 0, 0, None))]).knee is None
+
+
+def test_search_on_a_server_of_known_capacity(endpoint: str) -> None:
+    """A server that takes 20 ms, four at a time, holds a bound up to 200 requests/s."""
+    door = HTTP(endpoint + "/capacity")
+
+    def measure(rate: float, longer: bool) -> Result:
+        load = OpenLoop(constant(rate, 2.5 if longer else 1.5), threads=32, patience=0.5)
+        return run(load, door, Payload(b"{}", "application/json"))
+
+    found = search(objective("p90=60ms"), 200, measure)
+    assert found.rate == pytest.approx(200, rel=0.05), [(each.rate, each.why) for each in found.trials]
+    assert found.trials[-1].held
+    assert found.trials[-1].result.seconds > 2
+    assert any(not trial.held for trial in found.trials)
+
+
+@pytest.mark.parametrize(
+    ("server", "rate", "words"),
+    [
+        (lambda rate: settled(rate, 0.01 if rate <= 70 else 0.5), 70, "is 6"),
+        (lambda rate: settled(min(rate, 80), 0.01), 80, "confirmed by a longer run: p99 10.0 ms"),
+        (lambda rate: settled(rate, 0.01, errors=1 if rate > 50 else 0), 50, "confirmed"),
+        (lambda rate: settled(max(rate, 1), 0.5), None, "No rate held p99 at 100 ms. At 1.41 requests/s: p99 500 ms"),
+    ],
+)
+def test_search(server: Callable[[float], Result], rate: float | None, words: str) -> None:
+    """Latency, throughput and errors each bound the rate; a bound that nothing holds is told as such."""
+    found = search(objective("p99=100ms"), 100, lambda rate, longer: server(rate))
+    assert found.rate == (pytest.approx(rate, rel=0.03) if rate else None)
+    assert words in found.words
+
+
+def test_interrupted_search() -> None:
+    """Ctrl-C ends a search with what was found so far."""
+    results = iter([settled(90, 0.01), Result(1, 5, 5, of(0.1), interrupted=True)])
+    found = search(objective("p99=100ms"), 100, lambda rate, longer: next(results))
+    assert (found.rate, len(found.trials)) == (None, 1)
+    assert found.words == "Interrupted before the rate was confirmed; 90 requests/s held."
+
+
+@pytest.mark.parametrize("text", ["", "p99", "p99<100ms", "p99=100", "p100=1s", "p0=1s", "mean=1s", "p99=0ms"])
+def test_bad_objectives(text: str) -> None:
+    """A bound names a percentile, a time and its unit."""
+    with pytest.raises(UserError, match="it looks like p99=100ms"):
+        objective(text)
+
+
+def noisy(rate: float, median: float, seed: int) -> Result:
+    chance = random.Random(seed)
+    windows = []
+    for second in range(20):
+        requests = round(rate * chance.uniform(0.9, 1.1))
+        times = [median * chance.lognormvariate(0, 0.2) for _ in range(requests)]
+        windows.append(Window(second, 1.0, requests, requests, 0, of(*times)))
+    total = sum(each.requests for each in windows)
+    return Result(20.0, total, total, windows[0].latency, windows=tuple(windows))
+
+
+def test_comparison_of_a_real_change() -> None:
+    """30 % more throughput and 30 % more latency are told as better and worse, with the ratio in the interval."""
+    found = compare(Path("a.json"), noisy(100, 0.05, 1), noisy(130, 0.065, 2))
+    verdicts = {each.name: each.verdict for each in found.changes}
+    assert verdicts["requests/s"] == "better"
+    assert verdicts["latency p50"] == verdicts["latency mean"] == "worse"
+    assert all(each.low <= each.ratio <= each.high for each in found.changes)
+    assert all(each.low < 1.3 < each.high for each in found.changes if each.name != "latency p99")
+    assert "Better with 95 % confidence: requests/s +" in found.words
+
+
+def test_comparison_of_chance() -> None:
+    """Two runs of the same server differ by chance, and that is said."""
+    found = compare(Path("a.json"), noisy(100, 0.05, 3), noisy(100, 0.05, 4))
+    assert {each.verdict for each in found.changes} == {"no change"}
+    assert found.words == "No change that these runs could tell from chance."
+
+
+def test_too_short_to_compare() -> None:
+    """A run of two seconds is not resampled."""
+    short = Result(1.0, 10, 10, of(0.1), windows=(window(0, 5, 0.1), window(1, 5, 0.1)))
+    with pytest.raises(UserError, match=r"a\.json: 2 seconds with answers are too few"):
+        compare(Path("a.json"), short, short)
+
+
+@pytest.mark.parametrize(
+    ("text", "actual", "passed"),
+    [
+        ("p99<100ms", "50.0ms", True),
+        ("p99.9 <= 49ms", "50.0ms", False),
+        ("mean>=0.01s", "0.05s", True),
+        ("max<60000us", "50,015us", True),
+        ("errors<0.1%", "50%", False),
+        ("errors<=100", "100", True),
+        ("rate>99/s", "100/s", True),
+        ("inferences>100", "100", False),
+    ],
+)
+def test_conditions(text: str, actual: str, passed: bool) -> None:
+    """A condition compares what was measured in its own unit."""
+    [check] = [each.check(settled(100, 0.05, errors=100)) for each in conditions(text)]
+    assert (check.text, check.actual, check.passed) == (text, actual, passed)
+
+
+def test_conditions_without_answers() -> None:
+    """When nothing was answered no latency is low enough."""
+    checks = [each.check(Result(1.0, 0, 0, None)) for each in conditions("p99<1s, errors<1%")]
+    assert [(each.actual, each.passed) for each in checks] == [("nothing was answered", False), ("0%", True)]
+
+
+@pytest.mark.parametrize("text", ["", "p99", "p99<100", "p99=1s", "speed<1s", "errors<1ms", "rate>1%", "p99<1s,,"])
+def test_bad_conditions(text: str) -> None:
+    """A condition that cannot be read is told, with what one looks like or needs."""
+    with pytest.raises(UserError, match=r"not a condition; it looks like|needs one of the units"):
+        conditions(text)
+
+
+def test_cost() -> None:
+    """A million inferences at 100/s take 10,000 s; 250/s take three such servers."""
+    found = cost(settled(100, 0.01), 3.6, 250)
+    assert found
+    assert found.per_million_inferences == pytest.approx(10)
+    assert (found.replicas, found.replicas_price_per_hour) == (3, pytest.approx(10.8))
+    nothing = cost(Result(1.0, 0, 0, None), 3.6, 250)
+    assert nothing
+    assert (nothing.per_million_inferences, nothing.replicas) == (None, None)
+    assert cost(settled(1, 1), None, None) is None
+
+
+def test_reports_come_back() -> None:
+    """What as_dict wrote is read back, by way of JSON; anything else is told."""
+    result = noisy(20, 0.01, 5)
+    assert Report.from_dict("a", json.loads(json.dumps(Report(result).as_dict()))).result == result
+    for bad in (None, [], {}, {"schema": "cortex.loadtest/1"}, {"schema": "cortex.loadtest/1", "result": {}}):
+        with pytest.raises(UserError, match=r"^a: not a"):
+            Report.from_dict("a", bad)

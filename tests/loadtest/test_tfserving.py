@@ -1,0 +1,202 @@
+"""The doors of TF Serving, and requests that were recorded for them."""
+
+import contextlib
+import json
+import struct
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import grpc
+import numpy as np
+import pytest
+
+from cortex.errors import UserError
+from cortex.loadtest import ClosedLoop, Failed, Payload, run
+from cortex.loadtest.options import Options, door, payloads
+from cortex.loadtest.recorded import recorded
+from cortex.loadtest.tfserving import GRPC
+from cortex.protos import get_model_metadata_pb2, predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
+from cortex.tensors import to_array, to_proto
+
+MODEL = "small"
+
+
+class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """A model that answers with the mean of each picture."""
+
+    def __init__(self) -> None:
+        self.requests: list[predict_pb2.PredictRequest] = []
+        self.metadata: list[Any] = []
+
+    def Predict(self, request: predict_pb2.PredictRequest, context: Any) -> predict_pb2.PredictResponse:  # noqa: N802
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        if request.model_spec.name != MODEL:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        return answer(to_array(request.inputs["input"]))
+
+    def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        info = signatures.signature_def["serving_default"].inputs["input"]
+        info.dtype = to_proto(np.zeros(0, np.uint8)).dtype
+        for size in (-1, 8, 6, 3):
+            info.tensor_shape.dim.add(size=size)
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+
+def answer(pixels: Any) -> predict_pb2.PredictResponse:
+    response = predict_pb2.PredictResponse()
+    response.outputs["mean"].CopyFrom(to_proto(pixels.reshape(len(pixels), -1).mean(axis=1).astype(np.float32)))
+    return response
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def grpc_endpoint(service: Service) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"grpc://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def pixels(rows: int = 2) -> Any:
+    return np.arange(rows * 8 * 6 * 3, dtype=np.uint8).reshape(rows, 8, 6, 3)
+
+
+def log(with_answer: bool = True) -> prediction_log_pb2.PredictionLog:
+    found = prediction_log_pb2.PredictionLog()
+    found.predict_log.request.model_spec.name = MODEL
+    found.predict_log.request.inputs["input"].CopyFrom(to_proto(pixels()))
+    if with_answer:
+        found.predict_log.response.CopyFrom(answer(pixels()))
+    return found
+
+
+def write(path: Path, *messages: Any) -> Path:
+    def crc(data: bytes) -> bytes:
+        value = google_crc32c.value(data)
+        return struct.pack("<I", (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    with path.open("wb") as file:
+        for data in (message.SerializeToString() for message in messages):
+            size = struct.pack("<Q", len(data))
+            file.write(size + crc(size) + data + crc(data))
+    return path
+
+
+def test_pictures_over_grpc(grpc_endpoint: str, service: Service, picture_file: Path) -> None:
+    """A picture becomes the tensor that the model's signature asks for, and headers go as metadata."""
+    options = Options(str(picture_file), grpc_endpoint, model=MODEL, batch_size=3, headers=("X-Who: me",))
+    result = run(ClosedLoop(samples=2), door(options), payloads(options, door(options)))
+    assert (result.requests, result.inferences, result.errors) == (2, 6, {})
+    sent = to_array(service.requests[0].inputs["input"])
+    assert (sent.shape, sent.dtype) == ((3, 8, 6, 3), np.uint8)
+    assert abs(sent.reshape(-1, 3).mean(axis=0) - (200, 100, 50)).max() < 5
+    assert service.metadata[0]["x-who"] == "me"
+
+
+def test_recorded_requests(grpc_endpoint: str, service: Service, tmp_path: Path) -> None:
+    """A PredictionLog is sent as it was recorded, and its own answers are expected."""
+    path = write(tmp_path / "tf_serving_warmup_requests", log(), log())
+    options = Options(str(path), grpc_endpoint, expect="recorded")
+    result = run(ClosedLoop(samples=4), door(options), payloads(options, door(options)))
+    assert (result.requests, result.inferences, result.errors) == (4, 8, {})
+    assert service.requests[0] == log().predict_log.request
+
+
+def test_a_wrong_model(grpc_endpoint: str, tmp_path: Path) -> None:
+    """Recorded answers that the server does not give are wrong; codes of gRPC are counted by name."""
+    other = log()
+    other.predict_log.response.outputs["mean"].CopyFrom(to_proto(np.float32([1, 2])))
+    path = write(tmp_path / "a.tfrecord", other)
+    options = Options(str(path), grpc_endpoint, expect="recorded")
+    assert run(ClosedLoop(samples=2), door(options), payloads(options, door(options))).errors == {"wrong answer": 2}
+    [payload] = recorded(path, "another", rest=False, check=False)
+    assert failure(GRPC(grpc_endpoint), payload).kind == "gRPC NOT_FOUND"
+
+
+def failure(to: GRPC, payload: Payload) -> Failed:
+    with contextlib.closing(to.connect()) as connection, pytest.raises(Failed) as failed:
+        connection.call(payload)
+    return failed.value
+
+
+def test_nobody_listens(closed_endpoint: str) -> None:
+    """A closed port is told apart, as with HTTP."""
+    failed = failure(GRPC(closed_endpoint.replace("http", "grpc")), Payload(b"", ""))
+    assert (failed.kind, failed.unreachable) == ("gRPC UNAVAILABLE", True)
+
+
+def test_recorded_requests_over_rest(endpoint: str, seen: Any, tmp_path: Path) -> None:
+    """For REST a recorded request becomes JSON in column format; the answer is compared in it."""
+    path = write(tmp_path / "a.tfrecord", log())
+    options = Options(str(path), endpoint, protocol="tfserving-rest", model=MODEL, expect="recorded")
+    [payload] = payloads(options, door(options))
+    assert json.loads(payload.body) == {"signature_name": "serving_default", "inputs": pixels().tolist()}
+    assert payload.inferences == 2
+    means = answer(pixels()).outputs["mean"].float_val or to_array(answer(pixels()).outputs["mean"]).tolist()
+    assert payload.expected
+    assert payload.expected.accepts(json.dumps({"outputs": list(means)}).encode())
+    assert not payload.expected.accepts(b'{"outputs": [1, 2]}')
+    assert not payload.expected.accepts(b"[")
+    run(ClosedLoop(samples=1), door(options), payload)
+    assert seen.requests[0][0] == f"/v1/models/{MODEL}:predict"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no records in it"),
+        (b"hello, this is a text", "damaged, or not a TFRecord file"),
+        (b"\x01", "damaged, or not a TFRecord file"),
+        (prediction_log_pb2.PredictionLog(), "record 1: holds no Predict request"),
+        (log(with_answer=False), "record 1: no answer was recorded"),
+        (None, "No such file"),
+    ],
+)
+def test_bad_records(tmp_path: Path, content: Any, message: str) -> None:
+    """A file that holds no recorded requests is told with the record or the byte."""
+    path = tmp_path / "a.tfrecord"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        write(path, content)
+    with pytest.raises(UserError) as error:
+        recorded(path, None, rest=False, check=True)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"endpoint": "grpc://localhost"}, "not an endpoint of gRPC; it looks like grpc://localhost:8500"),
+        ({"endpoint": "grpc://127.0.0.1:1"}, "name the model with --model"),
+        ({"endpoint": "grpc://127.0.0.1:1", "model": "m"}, "does not tell what the model takes"),
+        ({"endpoint": "http://127.0.0.1:1", "protocol": "tfserving-rest"}, "name the model with --model"),
+        ({"endpoint": "http://127.0.0.1:1/v1/models/m:predict"}, "/v1/models/m/metadata: does not tell"),
+        ({"endpoint": "http://127.0.0.1:1", "expect": "recorded"}, "--expect recorded needs recorded requests"),
+        ({"endpoint": "http://127.0.0.1:1", "headers": ("none",)}, "none: not a header; it looks like 'Name: value'"),
+        ({"endpoint": "http://127.0.0.1:1", "headers": ("a: b\nc: d",)}, "not a header that can be sent"),
+        ({"endpoint": "http://127.0.0.1:1", "payload_format": "raw", "batch_size": 2}, "a raw body holds one picture"),
+        ({"endpoint": "http://127.0.0.1:1", "payload_format": "recorded"}, "recorded requests go to a model server"),
+        ({"endpoint": "grpc://127.0.0.1:1", "payload_format": "ready"}, "a JSON file cannot be sent by gRPC"),
+    ],
+)
+def test_options_that_do_not_fit(picture_file: Path, options: dict[str, Any], message: str) -> None:
+    """What cannot be sent is one clear sentence before anything is."""
+    asked = Options(str(picture_file), **options)
+    with pytest.raises(UserError) as error:
+        payloads(asked, door(asked))
+    assert message in str(error.value)

@@ -1,0 +1,222 @@
+"""Train a small classifier, and write it in every format that an engine reads, with a few models of special kinds.
+
+Runs in a process of its own. The classes have real decision boundaries: is the bright patch of a picture up or down,
+and is it red, green or blue? So that agreement between engines means something.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import numpy as np
+import onnx
+import openvino as ov
+import tensorflow as tf
+from onnx import helper
+from tensorflow.python.framework import convert_to_constants
+
+SIZE, CLASSES = 12, 6
+
+
+class Classifier(tf.Module):
+    """Two convolutions and a dense layer, from uint8 pictures to probabilities."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(3)
+
+        def variable(*shape: int) -> tf.Variable:
+            return tf.Variable(random.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32))
+
+        self.kernels = [variable(3, 3, 3, 8), variable(3, 3, 8, 16)]
+        self.head = variable(3 * 3 * 16, CLASSES)
+        self.bias = tf.Variable(np.zeros(CLASSES, np.float32))
+
+    def logits(self, pictures: Any) -> Any:
+        x = tf.cast(pictures, tf.float32) / 127.5 - 1.0
+        for kernel in self.kernels:
+            x = tf.nn.relu(tf.nn.conv2d(x, kernel, strides=2, padding="SAME"))
+        return tf.reshape(x, [-1, 3 * 3 * 16]) @ self.head + self.bias
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3], tf.uint8, name="pictures")])
+    def main(self, pictures: Any) -> dict[str, Any]:
+        return {"probabilities": tf.nn.softmax(self.logits(pictures))}
+
+
+def pictures(count: int, seed: int) -> tuple[Any, Any]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(CLASSES, size=count)
+    drawn = random.integers(0, 120, (count, SIZE, SIZE, 3))
+    for picture, label in zip(drawn, labels, strict=True):
+        row, column = random.integers(0, 4) + (label // 3) * 5, random.integers(0, SIZE - 3)
+        picture[row : row + 3, column : column + 3, label % 3] += random.integers(60, 135)
+    return drawn.astype(np.uint8), labels
+
+
+def train(model: Classifier) -> None:
+    drawn, labels = pictures(1024, seed=1)
+    optimizer = tf.keras.optimizers.Adam(0.005)
+
+    @tf.function
+    def step(x: Any, y: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, model.logits(x)))
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+        )
+
+    for number in range(200):
+        at = slice(number % 8 * 128, number % 8 * 128 + 128)
+        step(drawn[at], labels[at])
+
+
+def write(model: Classifier, root: Path) -> None:
+    saved = root / "saved_model" / "1"
+    tf.saved_model.save(model, str(saved), signatures={"serving_default": model.main})
+    ov.save_model(ov.Core().read_model(saved), root / "ir" / "1" / "anything.xml", compress_to_fp16=False)
+    save_onnx(root / "onnx", "anything", classifier_graph(model))
+    stated = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+    bare = tf.lite.TFLiteConverter.from_concrete_functions([frozen(model)], model)
+    for name, converter in (("tflite", stated), ("tflite_bare", bare)):
+        directory = root / name / "1"
+        directory.mkdir(parents=True)
+        (directory / "model.tflite").write_bytes(converter.convert())
+
+
+def frozen(model: Classifier) -> Any:
+    return convert_to_constants.convert_variables_to_constants_v2(model.main.get_concrete_function())
+
+
+def classifier_graph(model: Classifier) -> onnx.GraphProto:
+    """The classifier once more, written by hand: a second statement of what it computes."""
+    constants: dict[str, Any] = {"scale": np.float32(127.5), "one": np.float32(1), "flat": np.array([-1, 144])}
+    constants |= {f"kernel_{at}": kernel.numpy().transpose(3, 2, 0, 1) for at, kernel in enumerate(model.kernels)}
+    constants |= {"head": model.head.numpy(), "bias": model.bias.numpy()}
+    conv = {"strides": [2, 2], "auto_pad": "SAME_UPPER"}
+    nodes = [
+        helper.make_node("Cast", ["pictures"], ["x0"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Div", ["x0", "scale"], ["x1"]),
+        helper.make_node("Sub", ["x1", "one"], ["x2"]),
+        helper.make_node("Transpose", ["x2"], ["x3"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x3", "kernel_0"], ["x4"], **conv),
+        helper.make_node("Relu", ["x4"], ["x5"]),
+        helper.make_node("Conv", ["x5", "kernel_1"], ["x6"], **conv),
+        helper.make_node("Relu", ["x6"], ["x7"]),
+        helper.make_node("Transpose", ["x7"], ["x8"], perm=[0, 2, 3, 1]),
+        helper.make_node("Reshape", ["x8", "flat"], ["x9"]),
+        helper.make_node("MatMul", ["x9", "head"], ["x10"]),
+        helper.make_node("Add", ["x10", "bias"], ["x11"]),
+        helper.make_node("Softmax", ["x11"], ["probabilities"], axis=-1),
+    ]
+    return graph(
+        nodes,
+        {"pictures": (onnx.TensorProto.UINT8, ["n", SIZE, SIZE, 3])},
+        {"probabilities": (onnx.TensorProto.FLOAT, ["n", CLASSES])},
+        constants,
+    )
+
+
+def graph(nodes: Any, inputs: Any, outputs: Any, constants: Any) -> onnx.GraphProto:
+    sides = [
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in side.items()]
+        for side in (inputs, outputs)
+    ]
+    held = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    return helper.make_graph(nodes, "graph", *sides, held)
+
+
+def save_onnx(base: Path, name: str, made: onnx.GraphProto) -> None:
+    (base / "1").mkdir(parents=True)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, base / "1" / f"{name}.onnx")
+
+
+def half_plus_graph(addend: float) -> onnx.GraphProto:
+    column = (onnx.TensorProto.FLOAT, ["n", 1])
+    nodes = [helper.make_node("Mul", ["x", "half"], ["z"]), helper.make_node("Add", ["z", "addend"], ["y"])]
+    return graph(nodes, {"x": column}, {"y": column}, {"half": np.float32(0.5), "addend": np.float32(addend)})
+
+
+def strings_graph() -> onnx.GraphProto:
+    """Strings and int64, which only the reference of the format runs."""
+    text, number = (onnx.TensorProto.STRING, ["n"]), (onnx.TensorProto.INT64, ["n"])
+    nodes = [
+        helper.make_node("Identity", ["word"], ["same"]),
+        helper.make_node("Add", ["number", "one"], ["next"]),
+    ]
+    return graph(nodes, {"word": text, "number": number}, {"same": text, "next": number}, {"one": np.int64(1)})
+
+
+class HalfPlus(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
+    def main(self, x: Any) -> dict[str, Any]:
+        return {"y": x * 0.5 + 2.0}
+
+
+class Every(tf.Module):
+    """One input of every dtype that a signature may have, returned as it came."""
+
+    KINDS = (
+        *(tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.complex64, tf.complex128, tf.bool, tf.string),
+        *(tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32, tf.uint64),
+    )
+
+    @tf.function(input_signature=[tf.TensorSpec(None, kind, name=f"t_{kind.name}") for kind in KINDS])
+    def main(self, *tensors: Any) -> dict[str, Any]:
+        return {f"r_{kind.name}": tf.identity(each) for kind, each in zip(self.KINDS, tensors, strict=True)}
+
+
+def write_special(root: Path) -> None:
+    save_onnx(root / "half_plus_onnx", "model", half_plus_graph(2.0))
+    save_onnx(root / "strings_onnx", "model", strings_graph())
+    half = HalfPlus()
+    saved = root / "half_plus" / "1"
+    tf.saved_model.save(half, str(saved), signatures={"serving_default": half.main})
+    lite = root / "half_plus_tflite" / "1"
+    lite.mkdir(parents=True)
+    (lite / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
+    every = Every()
+    tf.saved_model.save(every, str(root / "every" / "1"), signatures={"serving_default": every.main})
+    write_table(root / "table" / "1", root / "words.txt")
+
+
+def write_table(directory: Path, words: Path) -> None:
+    """A SavedModel of TensorFlow 1: a table filled from an asset by the main op, and a variable beside it."""
+    words.write_text("cat\ndog\n")
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        word = v1.placeholder(tf.string, [None], name="word")
+        v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, tf.constant(str(words)))
+        asset = v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS)[0]
+        filled = tf.lookup.TextFileInitializer(
+            asset, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        )
+        offset = v1.get_variable("offset", initializer=np.int64(100), use_resource=False)
+        found = tf.add(tf.lookup.StaticHashTable(filled, -1).lookup(word), offset, name="id")
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        signature = v1.saved_model.signature_def_utils.predict_signature_def({"word": word}, {"id": found})
+        builder = v1.saved_model.builder.SavedModelBuilder(str(directory))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            {"serving_default": signature},
+            assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+            main_op=v1.tables_initializer(),
+        )
+        builder.save()
+    words.unlink()  # the model has its own copy
+
+
+def main(root: Path) -> None:
+    model = Classifier()
+    train(model)
+    write(model, root)
+    write_special(root)
+    drawn, labels = pictures(256, seed=2)
+    np.savez(root / "asked.npz", pictures=drawn, labels=labels, answers=model.main(drawn)["probabilities"].numpy())
+
+
+main(Path(sys.argv[1]))

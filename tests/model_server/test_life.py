@@ -1,0 +1,121 @@
+"""What a running server is told: by signals, by files that change, and by clients that go away."""
+
+import json
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.model_server.harness import Server, Start, arrays, config_file, free_port, poll, predict_request
+
+X = {"x": np.ones((1, 1), np.float32)}
+AN_HOUR = 3_600_000_000
+
+
+def _batching_file(path: Path, micros: int) -> Path:
+    path.write_text(f"max_batch_size {{ value: 64 }} batch_timeout_micros {{ value: {micros} }}")
+    return path
+
+
+def _ask(server: Server, model: str = "half_plus") -> float:
+    return float(arrays(server.prediction.Predict(predict_request(model, X), timeout=60))["y"].item())
+
+
+def _metric(server: Server, sample: str) -> float:
+    lines = [line for line in server.http("GET", "/metrics")[1].splitlines() if line.startswith(sample + " ")]
+    return float(lines[0].split()[-1]) if lines else 0.0
+
+
+def test_sighup_reads_models_and_batching_again(start: Start, models: Path, tmp_path: Path) -> None:
+    """SIGHUP applies what the files say now, to requests that wait too; a file that is bad changes nothing."""
+    config = config_file(tmp_path / "models.config", {"half_plus": models / "half_plus"})
+    batching = _batching_file(tmp_path / "batching.config", AN_HOUR)
+    server = start(f"--model_config_file={config}", "--enable_batching", f"--batching_parameters_file={batching}")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_ask, server)
+        poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+        config.write_text("model_config_list { config {")
+        batching.write_text("max_batch_size { value: 0 }")
+        server.process.send_signal(signal.SIGHUP)
+        poll(lambda: "The batching parameters stay as they were: INVALID_ARGUMENT: " in server.log)
+        assert "PollFilesystemAndReloadConfig failed to ReloadConfig: INVALID_ARGUMENT" in server.log
+        assert not waiting.done()
+        config_file(config, {"half_plus": models / "half_plus", "softmax": models / "softmax"})
+        _batching_file(batching, 0)
+        server.process.send_signal(signal.SIGHUP)
+        poll(lambda: server.has_status("softmax", 1, "AVAILABLE"))
+        assert waiting.result(30) == 3.5
+    assert server.stop() == 0
+
+
+def test_a_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tmp_path: Path) -> None:
+    """A cancelled call frees its thread and its place at once, long before its batch would have run."""
+    batching = _batching_file(tmp_path / "batching.config", AN_HOUR)
+    server = start(
+        "--model_name=half_plus",
+        f"--model_base_path={models / 'half_plus'}",
+        "--enable_batching",
+        f"--batching_parameters_file={batching}",
+    )
+    call = server.prediction.Predict.future(predict_request("half_plus", X))
+    poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+    call.cancel()
+    poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 0)
+    assert _metric(server, 'cortex_batch_left_out_total{model_name="half_plus",reason="cancelled"}') == 1
+
+
+def test_automatic_batching_needs_no_file(start: Start, models: Path) -> None:
+    """--batching=auto answers a lone request and a crowd alike, and refuses none."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", "--batching=auto")
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: _ask(server), range(40))) == [3.5] * 40
+    assert _metric(server, 'cortex_batch_requests_sum{model_name="half_plus"}') == 40
+
+
+def test_a_version_brings_its_batching(start: Start, copied: Callable[[str], Path], tmp_path: Path) -> None:
+    """With per-model parameters a version's own file decides; other versions of the same server run alone."""
+    base = copied("half_plus")
+    (base / "1" / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }")
+    config = tmp_path / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "half_plus" base_path: "{base}"\n'
+        "model_version_policy { all {} } } }"
+    )
+    server = start(f"--model_config_file={config}", "--enable_batching", "--enable_per_model_batching_parameters")
+    body = json.dumps({"instances": [[1], [1], [1]]})
+    status, text, _ = server.http("POST", "/v1/models/half_plus/versions/1:predict", body)
+    assert (status, json.loads(text)) == (400, {"error": "Task size 3 is larger than maximum input batch size 2"})
+    assert server.http("POST", "/v1/models/half_plus/versions/2:predict", body)[0] == 200
+
+
+def test_rest_on_grpcs_port_is_skipped(start: Start, models: Path) -> None:
+    """One port cannot be both: gRPC keeps it, and the log says why REST is not there."""
+    port = free_port()
+    base = f"--model_base_path={models / 'half_plus'}"
+    server = start("--model_name=half_plus", base, f"--port={port}", f"--rest_api_port={port}", ready=False)
+    poll(lambda: "Entering the event loop" in server.log)
+    assert "server_options.http_port cannot be same as grpc_port" in server.log
+    assert "Exporting HTTP/REST API" not in server.log
+    assert _ask(server) == 3.5
+
+
+def test_deadlines_count_in_the_queue(start: Start, models: Path, tmp_path: Path) -> None:
+    """A request whose time is up while it waits for a batch is told so, in TF Serving's words."""
+    batching = _batching_file(tmp_path / "batching.config", AN_HOUR)
+    server = start(
+        "--model_name=half_plus",
+        f"--model_base_path={models / 'half_plus'}",
+        "--enable_batching",
+        f"--batching_parameters_file={batching}",
+        "--rest_api_timeout_in_ms=300",
+    )
+    status = server.http("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')[0]
+    assert status == 504
+    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        server.prediction.Predict(predict_request("half_plus", X), timeout=0.3)
+    label = 'cortex_batch_left_out_total{model_name="half_plus",reason="timeout"}'
+    poll(lambda: _metric(server, label) + _metric(server, label.replace("timeout", "cancelled")) == 2)

@@ -1,0 +1,162 @@
+"""Logs of requests: from the model config to files that warm a model up."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cortex.model_server.config import LoggingConfig, ModelConfig
+from cortex.model_server.request import Recorder
+from cortex.model_server.request_log import RequestLog, RequestLogOptions
+from cortex.model_server.status import Code, StatusError
+from cortex.protos import classification_pb2, predict_pb2, prediction_log_pb2
+from cortex.tfrecord import read_records
+from tests.model_server.harness import Start, poll, predict_request
+
+X = {"x": np.ones((1, 1), np.float32)}
+
+
+class _Counts(Recorder):
+    def __init__(self) -> None:
+        self.codes: list[Code] = []
+
+    def logged(self, model: str, code: Code) -> None:
+        self.codes.append(code)
+
+
+def _models(prefix: Path, rate: float = 1.0) -> list[ModelConfig]:
+    return [ModelConfig("m", Path("/m"), logging=LoggingConfig(str(prefix), rate))]
+
+
+def _records(directory: Path) -> list[list[prediction_log_pb2.PredictionLog]]:
+    """Return the records of every file, in the order of the files' names."""
+    files = sorted(directory.glob("*.tfrecord"))
+    return [[prediction_log_pb2.PredictionLog.FromString(data) for data in read_records(file)] for file in files]
+
+
+def _add(log: RequestLog, model: str = "m", answer: Callable[[], Any] = predict_pb2.PredictResponse) -> None:
+    log.add(model, predict_request(model, X), answer)
+
+
+def test_requests_and_answers_are_written(tmp_path: Path) -> None:
+    """A record holds the request, the response, and when and how it was sampled; other models are not logged."""
+    log = RequestLog()
+    log.check(_models(tmp_path / "logs" / "m"))
+    log.configure(_models(tmp_path / "logs" / "m"))
+    response = predict_pb2.PredictResponse()
+    response.model_spec.version.value = 7
+    _add(log, answer=lambda: response)
+    log.add("m", classification_pb2.ClassificationRequest(), classification_pb2.ClassificationResponse)
+    _add(log, "other")
+    log.close()
+    ((first, second),) = _records(tmp_path / "logs")
+    assert first.predict_log.request == predict_request("m", X)
+    assert first.predict_log.response.model_spec.version.value == 7
+    assert first.log_metadata.model_spec.version.value == 7
+    assert first.log_metadata.sampling_config.sampling_rate == 1.0
+    assert first.log_metadata.timestamp_secs > 1_600_000_000
+    assert second.HasField("classify_log")
+
+
+def test_a_file_that_is_full_is_followed_by_another(tmp_path: Path) -> None:
+    """A file ends at its size, and at a thousand records, which is what a warm-up file may hold."""
+    log = RequestLog(options=RequestLogOptions(max_file_bytes=300, max_queue_records=5000))
+    log.configure(_models(tmp_path / "m"))
+    for _ in range(10):
+        _add(log)
+    log.close()
+    files = _records(tmp_path)
+    assert sum(map(len, files)) == 10
+    assert len(files) > 2
+    assert all(file.stat().st_size <= 300 for file in tmp_path.iterdir())
+    log = RequestLog(options=RequestLogOptions(max_queue_records=5000))
+    log.configure(_models(tmp_path / "many" / "m"))
+    log.check(_models(tmp_path / "many" / "m"))
+    for _ in range(1001):
+        _add(log)
+    log.close()
+    assert [len(file) for file in _records(tmp_path / "many")] == [1000, 1]
+
+
+@pytest.mark.parametrize("limits", [{"max_queue_records": 2}, {"max_queue_bytes": 60}])
+def test_a_full_queue_drops_and_counts(tmp_path: Path, limits: dict[str, int]) -> None:
+    """A writer that is stuck keeps no request waiting: what does not fit is dropped, and counted."""
+    counts, gate, started = _Counts(), threading.Event(), threading.Event()
+
+    def stuck() -> predict_pb2.PredictResponse:
+        started.set()
+        assert gate.wait(30)
+        return predict_pb2.PredictResponse()
+
+    log = RequestLog(counts, RequestLogOptions(**limits))
+    log.configure(_models(tmp_path / "m"))
+    _add(log, answer=stuck)
+    assert started.wait(30)
+    for _ in range(5):
+        _add(log)
+    dropped = counts.codes.count(Code.RESOURCE_EXHAUSTED)
+    assert 0 < dropped < 5
+    gate.set()
+    log.close()
+    assert counts.codes.count(Code.OK) == 6 - dropped
+    assert sum(map(len, _records(tmp_path))) == 6 - dropped
+
+
+def test_a_sample_is_a_share(tmp_path: Path) -> None:
+    """sampling_rate is the share of requests that are logged."""
+    log = RequestLog(options=RequestLogOptions(max_queue_records=5000))
+    log.configure(_models(tmp_path / "m", rate=0.2))
+    for _ in range(2000):
+        _add(log)
+    log.close()
+    assert 250 < sum(map(len, _records(tmp_path))) < 550
+
+
+def test_a_record_that_cannot_be_written_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that refuses costs records, not requests; the log says so once, and writing goes on when it can."""
+    counts, log = _Counts(), None
+    log = RequestLog(counts)
+    log.configure(_models(tmp_path / "gone" / "m"))
+    for _ in range(3):
+        _add(log)
+    poll(lambda: len(counts.codes) == 3)
+    assert counts.codes == [Code.UNAVAILABLE] * 3
+    (tmp_path / "gone").mkdir()
+    _add(log)
+    log.close()
+    assert counts.codes[3:] == [Code.OK]
+    assert len(_records(tmp_path / "gone")) == 1
+    assert 1 <= caplog.text.count("A request log cannot be written") <= 3
+
+
+def test_a_directory_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
+    """A log that could never be written is an error of the config that asks for it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StatusError, match=r"Model m: logging_config: .*file/logs cannot be made"):
+        RequestLog().check(_models(tmp_path / "file" / "logs" / "m"))
+
+
+def test_a_log_warms_a_model_up(start: Start, models: Path, tmp_path: Path) -> None:
+    """What a server has logged over both doors is the warm-up file of the next, and its answers have to match."""
+    base = tmp_path / "base"
+    shutil.copytree(models / "half_plus" / "1", base / "1")
+    config = tmp_path / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "half_plus" base_path: "{base}" logging_config {{\n'
+        f'log_collector_config {{ type: "tfrecord" filename_prefix: "{tmp_path / "logs" / "half_plus"}" }}\n'
+        "sampling_config { sampling_rate: 1 } } } }"
+    )
+    server = start(f"--model_config_file={config}")
+    server.prediction.Predict(predict_request("half_plus", X))
+    server.json("POST", "/v1/models/half_plus:predict", '{"instances": [[4], [6]]}')
+    assert server.stop() == 0
+    (log,) = (tmp_path / "logs").iterdir()
+    (base / "1" / "assets.extra").mkdir()
+    shutil.copy(log, base / "1" / "assets.extra" / "tf_serving_warmup_requests")
+    server = start("--model_name=half_plus", f"--model_base_path={base}")
+    assert "gives the 2 recorded answers" in server.log
+    assert "Number of warmup records read: 2." in server.log

@@ -1,0 +1,133 @@
+"""What the gRPC door offers beside the model services: health and the profiler; and how it treats calls that wait."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cortex.model_server.grpc import GrpcOptions, GrpcServer
+from cortex.model_server.handlers import Handlers
+from cortex.protos import predict_pb2, prediction_service_pb2_grpc
+from tests.model_server.harness import Server, Start, arrays, poll, predict_request
+
+X = {"x": np.ones((1, 1), np.float32)}
+
+
+def _failure(call: Any, *arguments: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **options)
+    return caught.value.code(), caught.value.details()
+
+
+def test_the_profiler_is_tensorflows(server: Server) -> None:
+    """ProfilerService answers on the gRPC port where TensorFlow runs, and says why where it does not."""
+    channel = server.channel()
+    terminate = channel.unary_unary("/tensorflow.ProfilerService/Terminate")
+    if server.engine == "tensorflow":
+        assert terminate(b"", timeout=30) == b""
+        monitor = channel.unary_unary("/tensorflow.ProfilerService/Monitor")
+        assert _failure(monitor, b"") == (grpc.StatusCode.UNIMPLEMENTED, "unimplemented.")  # TensorFlow's own words
+    else:
+        code, text = _failure(terminate, b"")
+        assert (code, "no model of this server runs on the tensorflow engine" in text) == (
+            grpc.StatusCode.UNAVAILABLE,
+            True,
+        )
+
+
+def test_health_is_off_unless_asked_for(server: Server) -> None:
+    """Without its flag there is no grpc.health.v1."""
+    code, _ = _failure(health_pb2_grpc.HealthStub(server.channel()).Check, health_pb2.HealthCheckRequest())
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_health_without_a_profiler(start: Start, models: Path) -> None:
+    """--enable_grpc_healthcheck_service answers for three names; --enable_profiler=false leaves no profiler."""
+    server = start(
+        "--model_name=half_plus",
+        f"--model_base_path={models / 'half_plus'}",
+        "--enable_grpc_healthcheck_service",
+        "--enable_profiler=false",
+    )
+    stub = health_pb2_grpc.HealthStub(server.channel())
+    for service in ("", "ModelService", "PredictionService"):
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert _failure(stub.Check, health_pb2.HealthCheckRequest(service="x"))[0] is grpc.StatusCode.NOT_FOUND
+    code, _ = _failure(server.channel().unary_unary("/tensorflow.ProfilerService/Terminate"), b"")
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+    watching = stub.Watch(health_pb2.HealthCheckRequest())
+    assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+    server.process.terminate()
+    code, _ = _failure(list, watching)  # a watcher does not keep the server from ending
+    assert code is grpc.StatusCode.CANCELLED
+    assert server.process.wait(25) == 0
+
+
+def test_outputs_as_content(start: Start, models: Path) -> None:
+    """--enable_serialization_as_tensor_content sends raw bytes."""
+    server = start(
+        "--model_name=half_plus",
+        f"--model_base_path={models / 'half_plus'}",
+        "--enable_serialization_as_tensor_content",
+        "--grpc_channel_arguments=grpc.max_concurrent_streams=7,grpc.primary_user_agent=x",
+        "--grpc_max_threads=1",
+    )
+    response = server.prediction.Predict(predict_request("half_plus", X))
+    assert response.outputs["y"].tensor_content == np.float32(3.5).tobytes()
+    assert not response.outputs["y"].float_val
+    assert arrays(response)["y"].tolist() == [[3.5]]
+
+
+class _Slow(Handlers):
+    """Answers when it is told to, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.release = threading.Event()
+
+    def predict(
+        self, request: predict_pb2.PredictRequest, deadline: float | None, *, as_content: bool = False
+    ) -> predict_pb2.PredictResponse:
+        self.asked.append(request.model_spec.name)
+        assert self.release.wait(30)
+        return predict_pb2.PredictResponse()
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[tuple[_Slow, Any]]:
+    """A door with one thread, and a stub of it."""
+    handlers, path = _Slow(), tmp_path / "slow.sock"
+    server = GrpcServer(handlers, GrpcOptions(socket_path=str(path), threads=1))
+    server.start()
+    channel = grpc.insecure_channel(f"unix:{path}")
+    try:
+        yield handlers, prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    finally:
+        handlers.release.set()
+        channel.close()
+        server.stop(5)
+
+
+def test_a_call_that_waited_too_long_is_never_run(slow: tuple[_Slow, Any]) -> None:
+    """A call whose deadline passes while it waits for a thread, or whose client goes away, is not run later."""
+    handlers, stub = slow
+    first = stub.Predict.future(predict_request("first", X), timeout=60)
+    poll(lambda: handlers.asked)
+    late = stub.Predict.future(predict_request("late", X), timeout=0.1)
+    gone = stub.Predict.future(predict_request("gone", X), timeout=60)
+    assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    gone.cancel()
+    with contextlib.suppress(grpc.FutureCancelledError):
+        gone.exception()
+    last = stub.Predict.future(predict_request("last", X), timeout=60)
+    handlers.release.set()
+    first.result()
+    last.result()
+    assert handlers.asked == ["first", "last"]
