@@ -117,7 +117,8 @@ def _engine(spec: APISpec, place: Place) -> str:
 
 def _device_env(spec: APISpec, place: Place) -> dict[str, str]:
     visible = min(spec.compute.gpu, place.gpus)
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(visible)))}
+    # a key that the user's shell has for another model server would lock the workers out of this one
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(visible))), "CORTEX_MODEL_SERVER_API_KEY": ""}
 
 
 def _neuron_env(index: int, group: int) -> dict[str, str]:

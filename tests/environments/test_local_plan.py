@@ -47,7 +47,10 @@ def test_cpu_is_one_model_server_and_a_worker_per_process() -> None:
         "--precision=auto",
         "--inference_threads=8",
     )
-    assert (server.ready, server.env) == ("/run/a/x/model-server-0.sock", {"CUDA_VISIBLE_DEVICES": ""})
+    assert (server.ready, server.env) == (
+        "/run/a/x/model-server-0.sock",
+        {"CUDA_VISIBLE_DEVICES": "", "CORTEX_MODEL_SERVER_API_KEY": ""},
+    )
     assert first.argv == (
         *("/venv/bin/python", "-P", "-m", "cortex.api.server"),
         *("--spec", "/home/apis/a/revisions/r1/resolved.json", "--worker", "0"),
@@ -78,14 +81,14 @@ def test_threads_follow_compute_cpu(cpu: str | None, threads: int) -> None:
 def test_gpu_shows_the_server_its_devices() -> None:
     """One model server, that sees as many GPUs as were asked for and are there."""
     made = plan(spec(compute={"gpu": 2}), replace(PLACE, gpus=4))
-    assert made.back[0].env == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert made.back[0].env["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert "--engine=tensorflow" in made.back[0].argv, "OpenVINO, the first choice of auto, has no NVIDIA GPUs"
 
 
 def test_a_gpu_that_is_missing_leaves_the_cpus_plan() -> None:
     """The server sees no device, and chooses the engine for itself."""
     server = plan(spec(compute={"gpu": 1}), PLACE).back[0]
-    assert server.env == {"CUDA_VISIBLE_DEVICES": ""}
+    assert server.env["CUDA_VISIBLE_DEVICES"] == ""
     assert "--engine=auto" in server.argv
 
 
