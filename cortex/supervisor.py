@@ -26,11 +26,10 @@ from cortex.errors import NotStarted, UserError
 from cortex.plan import Plan
 from cortex.process import CRASH_LOOP
 from cortex.revision import Revision
+from cortex.rotation import rotate
 from cortex.status import Status
 
 BACKLOG = 2048
-LOG_LIMIT = 64 * 1024 * 1024
-"""Bytes after which a log file is moved aside; one older part is kept."""
 HOUSEKEEPING_INTERVAL = 30.0
 _LOG = logging.getLogger("cortex.supervisor")
 
@@ -282,18 +281,7 @@ class Supervisor:
             if self._live is None and self._deploying is None:
                 self.end()  # whoever started this process went away before he said what for
             self._changed()
-            for log in (self._directory / "logs").glob("*.log"):
-                if log.stat().st_size > LOG_LIMIT:
-                    await asyncio.to_thread(_rotate, log)
-
-
-def _rotate(log: Path) -> None:
-    """Move the content of a log aside. Its writers append, so they go on at the new end."""
-    try:
-        shutil.copyfile(log, log.with_suffix(".log.1"))
-    except OSError as error:
-        _LOG.error("cannot keep the older part of %s: %s", log, error.strerror)
-    os.truncate(log, 0)
+            await asyncio.to_thread(rotate, self._directory / "logs")
 
 
 async def _run(supervisor: Supervisor) -> None:
