@@ -1,0 +1,136 @@
+"""Updates at awkward moments, with a python predictor that is quick to start."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.deployment import CORTEX, Cortex, until
+
+pytestmark = pytest.mark.e2e
+
+YAML = """
+- name: slow
+  kind: RealtimeAPI
+  predictor:
+    type: python
+    path: predictor.py
+    threads_per_process: 4
+    config: {word: one, sleep: 0}
+"""
+PREDICTOR = """
+import time
+from pathlib import Path
+
+
+class PythonPredictor:
+    def __init__(self, config):
+        print("constructing", flush=True)
+        time.sleep(config["sleep"])
+        self.word = config["word"]
+
+    def predict(self, query_params):
+        while "until" in query_params and not Path(query_params["until"]).exists():
+            time.sleep(0.02)
+        return self.word + " " + Path("file.txt").read_text()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "cortex.yaml").write_text(YAML)
+    (tmp_path / "predictor.py").write_text(PREDICTOR)
+    (tmp_path / "file.txt").write_text("file")
+    return tmp_path
+
+
+def change(project: Path, old: str, new: str) -> None:
+    config = project / "cortex.yaml"
+    config.write_text(config.read_text().replace(old, new))
+
+
+def test_a_request_under_way_keeps_its_revision(cortex: Cortex, project: Path) -> None:
+    """The old revision's files are there for as long as its last request runs."""
+    cortex("deploy", project / "cortex.yaml")
+    endpoint = cortex.get("slow")["endpoint"]
+    answers: list[str] = []
+    go = project / "go"
+    url = f"{endpoint}?until={go}"
+    asking = threading.Thread(target=lambda: answers.append(requests.post(url, data=b"", timeout=60).text))
+    asking.start()
+    until(lambda: _connections(cortex))
+    change(project, "word: one", "word: two")
+    cortex("deploy", project / "cortex.yaml")
+    assert requests.post(endpoint, data=b"", timeout=60).text == "two file"
+    go.touch()
+    asking.join(60)
+    assert answers == ["one file"]
+    cortex("delete", "slow")
+
+
+def test_force_takes_over_a_first_deployment(cortex: Cortex, project: Path) -> None:
+    """A predictor that hangs in its constructor can be replaced before it was ever live."""
+    change(project, "sleep: 0", "sleep: 3600")
+    first = cortex.start("deploy", project / "cortex.yaml")
+    logs = cortex.home / "apis/slow/logs/api-0.log"
+    until(lambda: logs.exists() and "constructing" in logs.read_text())
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=30)
+    change(project, "sleep: 3600", "sleep: 0")
+    refused = cortex("deploy", project / "cortex.yaml", code=1)
+    assert "an update is under way (override with --force)" in refused
+    cortex("deploy", project / "cortex.yaml", "--force")
+    assert cortex.get("slow")["status"]["status_code"] == "status_live"
+    cortex("delete", "slow")
+
+
+def test_delete_ends_an_update(cortex: Cortex, project: Path) -> None:
+    """An API can be deleted while a revision of it hangs on its way up."""
+    cortex("deploy", project / "cortex.yaml")
+    change(project, "sleep: 0", "sleep: 3600")
+    update = cortex.start("deploy", project / "cortex.yaml")
+    until(lambda: cortex.get("slow")["status"]["status_code"] == "status_updating")
+    update.send_signal(signal.SIGINT)
+    update.communicate(timeout=30)
+    cortex("delete", "slow")
+    assert not cortex.family()
+
+
+def test_another_address_is_refused_while_it_runs(cortex: Cortex, project: Path) -> None:
+    """CORTEX_HOST cannot change silently under a live API: the line says what to do."""
+    cortex("deploy", project / "cortex.yaml")
+    printed = cortex.shell(f"! CORTEX_HOST=127.0.0.2 {CORTEX} deploy cortex.yaml", cwd=project)
+    assert "slow listens on 127.0.0.1, and cannot move to CORTEX_HOST=127.0.0.2" in printed
+    cortex("delete", "slow")
+
+
+def test_a_dead_supervisors_worker_does_not_survive_a_delete(cortex: Cortex, project: Path) -> None:
+    """kill -9 of the supervisor while a worker drains a long request, then delete: nothing is left."""
+    cortex("deploy", project / "cortex.yaml")
+    endpoint = cortex.get("slow")["endpoint"]
+    failed: list[str] = []
+    asking = threading.Thread(target=_ask_in_vain, args=(f"{endpoint}?until={project / 'never'}", failed))
+    asking.start()
+    until(lambda: _connections(cortex))
+    status = (cortex.home / "apis/slow/status.json").read_text()
+    os.kill(int(status.split('"supervisor": ')[1].split(",")[0]), signal.SIGKILL)
+    cortex("delete", "slow")
+    asking.join(60)
+    assert failed
+    assert not cortex.family()
+
+
+def _ask_in_vain(url: str, failed: list[str]) -> None:
+    try:
+        requests.post(url, data=b"", timeout=60)
+    except requests.ConnectionError as error:
+        failed.append(str(error))
+
+
+def _connections(cortex: Cortex) -> bool:
+    worker = psutil.Process(cortex.pids("slow")["api-0"])
+    return any(connection.status == psutil.CONN_ESTABLISHED for connection in worker.net_connections())
