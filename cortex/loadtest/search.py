@@ -1,5 +1,6 @@
 """The highest rate that holds a bound on latency."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _PRECISION = 0.02  # of the rate: when the search ends
 _KEPT_UP = 0.98  # of the requests due: a server that answers fewer piles up work, however slowly
 _ERRORS = 0.001  # of all requests: what is no failure of the bound
+_GROWTH = 1.2  # from a rate that held to the next one, until one does not
 _FEWEST = 0.01  # of the first guess: where the search gives up
 _CONFIRMATIONS = 4
 
@@ -31,7 +33,8 @@ def objective(text: str) -> Objective:
 def search(bound: Objective, capacity: float, measure: Measure) -> Search:
     """Search by halving, then confirm the rate by a longer run, going down a little whenever that does not hold.
 
-    ``capacity`` is what the server answers at most, such as a closed loop with many connections gets from it.
+    ``capacity`` is a first guess of what the server answers at most, such as a closed loop gets from it; the search goes
+    beyond it for as long as rates hold.
     """
     finder = _Finder(bound, measure)
     try:
@@ -67,14 +70,14 @@ class _Finder:
         self.trials: list[Trial] = []
 
     def find(self, capacity: float) -> float | None:
-        low, high = 0.0, capacity * 1.1
+        low, high = 0.0, math.inf
         rate = capacity * 0.9
-        while high - low > _PRECISION * high and rate >= capacity * _FEWEST:
+        while (high == math.inf or high - low > _PRECISION * high) and rate >= capacity * _FEWEST:
             if self._holds(rate, longer=False):
                 low = rate
             else:
                 high = rate
-            rate = (low + high) / 2
+            rate = low * _GROWTH if high == math.inf else (low + high) / 2
         return self._confirm(low) if low else None
 
     def _confirm(self, rate: float) -> float | None:

@@ -111,6 +111,7 @@ def test_search_on_a_server_of_known_capacity(endpoint: str) -> None:
     ("server", "rate", "words"),
     [
         (lambda rate: settled(rate, 0.01 if rate <= 70 else 0.5), 70, "is 6"),
+        (lambda rate: settled(rate, 0.01 if rate <= 300 else 0.5), 300, "confirmed"),
         (lambda rate: settled(min(rate, 80), 0.01), 80, "confirmed by a longer run: p99 10.0 ms"),
         (lambda rate: settled(rate, 0.01, errors=1 if rate > 50 else 0), 50, "confirmed"),
         (lambda rate: settled(max(rate, 1), 0.5), None, "No rate held p99 at 100 ms. At 1.41 requests/s: p99 500 ms"),
