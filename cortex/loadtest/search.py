@@ -33,8 +33,8 @@ def objective(text: str) -> Objective:
 def search(bound: Objective, capacity: float, measure: Measure) -> Search:
     """Search by halving, then confirm the rate by a longer run, going down a little whenever that does not hold.
 
-    ``capacity`` is a first guess of what the server answers at most, such as a closed loop gets from it; the search goes
-    beyond it for as long as rates hold.
+    ``capacity`` is a first guess of what the server answers at most, such as a closed loop gets from it; the search
+    goes beyond it for as long as rates hold.
     """
     finder = _Finder(bound, measure)
     try:
