@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmark import processes
 from benchmark.processes import Memory
 from cortex.errors import UserError
-from cortex.loadtest import HTTP, ClosedLoop, Payload, Summary, run
+from cortex.loadtest import HTTP, ClosedLoop, Payload, Result, run
 
 _WARM_UP_SECONDS = 3.0
 
@@ -88,7 +88,7 @@ def compare(
     for system in systems:
         step(f"warming up {system.name}")
         _load(system, payload, max(clients), min(seconds, _WARM_UP_SECONDS))
-    runs: dict[tuple[str, int], list[Summary]] = {}
+    runs: dict[tuple[str, int], list[Result]] = {}
     for repeat in range(repeats):
         for n in clients:
             for system in systems:
@@ -97,7 +97,7 @@ def compare(
     return Comparison(*(_figures(system, {n: runs[system.name, n] for n in clients}) for system in systems))
 
 
-def _load(system: System, payload: Payload, clients: int, seconds: float) -> Summary:
+def _load(system: System, payload: Payload, clients: int, seconds: float) -> Result:
     summary = run(ClosedLoop(threads=clients, seconds=seconds), HTTP(system.url), payload)
     if summary.interrupted:
         raise KeyboardInterrupt
@@ -106,7 +106,7 @@ def _load(system: System, payload: Payload, clients: int, seconds: float) -> Sum
     return summary
 
 
-def _figures(system: System, runs: dict[int, list[Summary]]) -> Figures:
+def _figures(system: System, runs: dict[int, list[Result]]) -> Figures:
     rates = {n: [each.requests_per_second for each in summaries] for n, summaries in runs.items()}
     latencies = {n: [each.latency.p50 for each in summaries if each.latency] for n, summaries in runs.items()}
     return Figures(

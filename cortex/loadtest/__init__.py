@@ -20,9 +20,6 @@ from cortex.loadtest.payloads import Payload, image_form, images_json, picture
 from cortex.loadtest.results import Progress, Report, Result
 from cortex.loadtest.statistics import Journal, Tally
 
-Summary = Result
-"""The name that `Result` had; the benchmark uses it."""
-
 __all__ = [
     "HTTP",
     "TLS",
@@ -38,7 +35,6 @@ __all__ = [
     "Progress",
     "Report",
     "Result",
-    "Summary",
     "Tally",
     "image_form",
     "images_json",
