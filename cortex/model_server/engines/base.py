@@ -7,7 +7,7 @@ cannot answer.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from cortex.errors import Error
 from cortex.model_server.model_file import Model
 from cortex.model_server.saved_model import Signatures
 from cortex.model_server.status import Code, StatusError
+from cortex.threads import available
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -53,17 +54,24 @@ class EngineOptions:
     session_config_file: str = ""
     gpu_memory_fraction: float = 0.0
 
+    @property
+    def cores(self) -> int:
+        """The threads that all of this engine's requests share: as asked for, or one for each core there is."""
+        return self.threads or available()
+
 
 @dataclass(frozen=True)
 class Description:
-    """What is really running: the engine, the precision it computes in, and its threads for one request."""
+    """What is really running: the engine, the precision it computes in, its threads for one request, and how many
+    streams these divide into when requests come together."""
 
     engine: str
     precision: str
     threads: int
+    streams: int = 1
 
     def __str__(self) -> str:
-        return f"engine={self.engine} precision={self.precision} threads={self.threads}"
+        return " ".join(f"{name}={value}" for name, value in asdict(self).items())
 
 
 class Engine(Protocol):

@@ -6,10 +6,9 @@ as it is.
 """
 
 import logging
-import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Self
 
 import openvino as ov
 
@@ -22,32 +21,25 @@ from cortex.model_server.engines.base import (
     EngineOptions,
     Unsupported,
     UnsupportedPrecision,
-    fitted,
-    remaining,
-    timed_out,
-    writable,
 )
+from cortex.model_server.engines.openvino_forms import Form, Forms
 from cortex.model_server.engines.openvino_graph import Graph, convert, first_signature, one_line, signatures_of
-from cortex.model_server.engines.pool import Pool
 from cortex.model_server.model_file import Model
 from cortex.model_server.saved_model import Signatures, runnable
-from cortex.model_server.status import Code, StatusError, invalid
+from cortex.model_server.status import Code, StatusError
 
 _log = logging.getLogger(__name__)
 
-_REQUESTS = 4
-"""Infer requests of one signature: one computes, the next ones are filled and emptied meanwhile."""
-
 
 class OpenVINO:
-    """Run each signature as one compiled model; those beyond the first compile when they are first asked for."""
+    """Run each signature in compiled forms; those beyond the first compile when they are first asked for."""
 
     def __init__(self, model: Model, core: ov.Core, signatures: Signatures, options: EngineOptions) -> None:
         self.signatures = signatures
         self._model = model
         self._core = core
         self._options = options
-        self._compiled: dict[str, _Compiled] = {}
+        self._compiled: dict[str, Forms] = {}
         self._compiling = threading.Lock()
 
     @classmethod
@@ -71,13 +63,14 @@ class OpenVINO:
 
     def describe(self) -> Description:
         """Return what OpenVINO itself says it runs."""
-        compiled = self._compiled[first_signature(self.signatures)].model
-        kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        precision = {"f32": FP32}.get(kind, kind)
-        return Description("openvino", precision, int(compiled.get_property("INFERENCE_NUM_THREADS")))
+        alone = self._compiled[first_signature(self.signatures)].alone
+        kind = alone.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        return Description("openvino", {"f32": FP32}.get(kind, kind), alone.threads, streams=alone.threads)
 
     def close(self) -> None:
         """Drop the compiled models; OpenVINO frees their memory with the last reference."""
+        for compiled in self._compiled.values():
+            compiled.close()
         self._compiled.clear()
 
     def _prove(self, signatures: Iterable[str]) -> None:
@@ -89,9 +82,8 @@ class OpenVINO:
                     raise
                 _log.warning("%s: %s", self._model.directory, reason)
 
-    def _get(self, signature: str) -> "_Compiled":
-        compiled = self._compiled.get(signature)
-        if compiled is not None:
+    def _get(self, signature: str) -> Forms:
+        if compiled := self._compiled.get(signature):
             return compiled
         with self._compiling:
             if signature not in self._compiled:
@@ -101,63 +93,27 @@ class OpenVINO:
                     raise StatusError(Code.FAILED_PRECONDITION, f"{reason}; --engine=tensorflow runs it") from reason
             return self._compiled[signature]
 
-    def _compile(self, signature: str) -> "_Compiled":
+    def _compile(self, signature: str) -> Forms:
         graph = convert(self._core, self._model, self.signatures, signature)
-        config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
+        alone = self._form(graph, signature, {"PERFORMANCE_HINT": "LATENCY"})
+        return Forms(graph, alone, self._together(signature) if alone.threads > 1 else None)
+
+    def _together(self, signature: str) -> Callable[[], Form]:
+        """Return what compiles the form for several requests; it reads the graph anew rather than keep it for that."""
+
+        def compile_together() -> Form:
+            graph = convert(self._core, self._model, self.signatures, signature)
+            return self._form(graph, signature, {"NUM_STREAMS": self._options.cores})
+
+        return compile_together
+
+    def _form(self, graph: Graph, signature: str, choice: Mapping[str, str | int]) -> Form:
+        config = {
+            **choice,
             "INFERENCE_PRECISION_HINT": "bf16" if self._options.precision == BF16 else "f32",
+            "INFERENCE_NUM_THREADS": self._options.cores,
         }
-        if self._options.threads:
-            config["INFERENCE_NUM_THREADS"] = self._options.threads
         try:
-            return _Compiled(graph, self._core.compile_model(graph.model, "CPU", config))
+            return Form(self._core.compile_model(graph.model, "CPU", config))
         except RuntimeError as error:
             raise Unsupported(f"OpenVINO cannot compile signature {signature!r}: {one_line(error)}") from error
-
-
-class _Compiled:
-    """One signature, and the infer requests that several threads share."""
-
-    def __init__(self, graph: Graph, model: Any) -> None:
-        self.model = model
-        self._inputs = graph.inputs
-        self._outputs = graph.outputs
-        self._shapes = {alias: graph.model.inputs[index].partial_shape for alias, index in graph.inputs.items()}
-        self._requests = Pool[Any](model.create_infer_request, _REQUESTS)
-
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
-        arrays = {alias: self._fitted(alias, array) for alias, array in inputs.items()}
-        with self._requests.item(deadline) as request:
-            try:
-                for alias, array in arrays.items():
-                    request.set_input_tensor(self._inputs[alias], ov.Tensor(array, shared_memory=True))
-                _infer(request, deadline)
-                return {alias: request.get_output_tensor(self._outputs[alias]).data.copy() for alias in outputs}
-            except RuntimeError as error:
-                raise invalid(one_line(error)) from error
-
-    def _fitted(self, alias: str, array: Array) -> Array:
-        shape = self._shapes[alias]
-        fit = fitted(array, len(shape) if shape.rank.is_static else None)
-        if not shape.compatible(ov.PartialShape(list(fit.shape))):
-            raise invalid(
-                f"input {alias!r} has shape {list(array.shape)}, but the signature declares {_declared(shape)}"
-            )
-        return writable(fit)
-
-
-def _infer(request: Any, deadline: float | None) -> None:
-    left = remaining(deadline)
-    request.start_async()
-    if left is None or request.wait_for(math.ceil(left * 1000)):
-        request.wait()
-        return
-    request.cancel()
-    try:
-        request.wait()
-    except RuntimeError:
-        raise timed_out() from None  # OpenVINO says "was canceled" here
-
-
-def _declared(shape: Any) -> str:
-    return str(shape).replace("?", "-1")

@@ -40,10 +40,10 @@ _CALLABLES = 32
 class TensorFlow:
     """Run a SavedModel in one session."""
 
-    def __init__(self, model: SavedModel, session: Any, options: EngineOptions) -> None:
+    def __init__(self, model: SavedModel, session: Any, description: Description) -> None:
         self.signatures = model.signatures
         self._session = session
-        self._options = options
+        self._description = description
         self._callable = functools.lru_cache(_CALLABLES)(self._make_callable)
 
     @classmethod
@@ -51,14 +51,15 @@ class TensorFlow:
         """Restore the variables and initialize the tables. Raises Unsupported with TensorFlow's own words."""
         if not isinstance(model, SavedModel):
             raise Unsupported(f"TensorFlow does not read a {model.format}")
-        session = tf.compat.v1.Session(graph=tf.Graph(), config=_session_config(options))
+        config = _session_config(options)
+        session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             with session.graph.as_default():
                 tf.compat.v1.saved_model.load(session, set(model.tags), str(model.directory))
         except Exception as error:
             session.close()
             raise Unsupported(f"TensorFlow cannot load the model: {one_line(error)}") from error
-        return cls(model, session, options)
+        return cls(model, session, Description("tensorflow", options.precision, config.intra_op_parallelism_threads))
 
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None = None
@@ -76,8 +77,7 @@ class TensorFlow:
 
     def describe(self) -> Description:
         """Return the precision and threads the session was made with."""
-        threads = self._options.threads or self._options.intra_op_threads or os.cpu_count() or 1
-        return Description("tensorflow", self._options.precision, threads)
+        return self._description
 
     def close(self) -> None:
         """Close the session and let go of its graph."""
@@ -104,7 +104,7 @@ def _session_config(options: EngineOptions) -> config_pb2.ConfigProto:
     if options.session_config_file:
         config = _read_session_config(Path(options.session_config_file))
     config.intra_op_parallelism_threads = (
-        options.threads or options.intra_op_threads or config.intra_op_parallelism_threads
+        options.threads or options.intra_op_threads or config.intra_op_parallelism_threads or options.cores
     )
     config.inter_op_parallelism_threads = options.inter_op_threads or config.inter_op_parallelism_threads
     if options.gpu_memory_fraction:

@@ -3,7 +3,6 @@
 An interpreter serves one thread at a time, so several share the work, as TF Serving's ``--num_tflite_pools`` has it.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -45,7 +44,7 @@ class TFLite:
             raise Unsupported(f"TF Lite does not read a {model.format}")
         if options.precision != FP32:
             raise UnsupportedPrecision("TF Lite computes in the precision that the model was converted to")
-        path, threads = model.path, options.threads or os.cpu_count() or 1
+        path, threads = model.path, options.cores
         stated = tflite_file.read(path)
 
         def make() -> _Interpreter:
@@ -55,7 +54,7 @@ class TFLite:
             first = make()
         except (ValueError, RuntimeError) as error:
             raise Unsupported(f"TF Lite cannot load {path.name}: {one_line(error)}") from error
-        return cls(first, Pool(make, options.interpreters or os.cpu_count() or 1), threads)
+        return cls(first, Pool(make, options.interpreters or options.cores), threads)
 
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None = None

@@ -1,0 +1,126 @@
+"""One signature compiled twice: for a request that is alone, and for requests that come together.
+
+A graph compiled for latency gives all cores to one request; of several requests at once each waits for all cores, and
+whatever else the machine does holds all of them up. A graph compiled for throughput gives each request cores of its
+own, and a request that is alone leaves the others idle. Which of the two runs is chosen per request, by what is in
+flight. The second form costs memory, so it is compiled when requests first meet.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import openvino as ov
+
+from cortex.model_server.engines.base import Array, Arrays, fitted, remaining, timed_out, writable
+from cortex.model_server.engines.openvino_graph import Graph, one_line
+from cortex.model_server.engines.pool import Pool
+from cortex.model_server.status import invalid
+
+_log = logging.getLogger(__name__)
+
+_AHEAD = 2
+"""Infer requests beyond those that compute: they are filled and emptied meanwhile."""
+
+
+class Form:
+    """A compiled model and its infer requests, as many as it computes at once and a few ahead."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.streams = int(model.get_property("NUM_STREAMS"))
+        self.threads = int(model.get_property("INFERENCE_NUM_THREADS"))
+        self.requests = Pool[Any](model.create_infer_request, self.streams + _AHEAD)
+
+
+class Forms:
+    """Run one signature. ``compile_together`` makes the second form; None where one core makes it pointless."""
+
+    def __init__(self, graph: Graph, alone: Form, compile_together: Callable[[], Form] | None) -> None:
+        self.alone = alone
+        self._inputs = graph.inputs
+        self._outputs = graph.outputs
+        self._shapes = {alias: graph.model.inputs[index].partial_shape for alias, index in graph.inputs.items()}
+        self._together = alone
+        self._compile_together = compile_together
+        self._compiling: threading.Thread | None = None
+        self._in_flight = 0
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
+        """Return the named outputs. Raises StatusError for inputs the signature does not take."""
+        arrays = {alias: self._fitted(alias, array) for alias, array in inputs.items()}
+        with self._form() as form, form.requests.item(deadline) as request:
+            try:
+                for alias, array in arrays.items():
+                    request.set_input_tensor(self._inputs[alias], ov.Tensor(array, shared_memory=True))
+                _infer(request, deadline)
+                return {alias: request.get_output_tensor(self._outputs[alias]).data.copy() for alias in outputs}
+            except RuntimeError as error:
+                raise invalid(one_line(error)) from error
+
+    def close(self) -> None:
+        """Wait for a compilation under way, which native code cannot break off."""
+        with self._lock:
+            self._compile_together, compiling = None, self._compiling
+        if compiling is not None:
+            compiling.join()
+
+    @contextmanager
+    def _form(self) -> Iterator[Form]:
+        with self._lock:
+            self._in_flight += 1
+            form = self._together if self._in_flight > 1 else self.alone
+            if self._in_flight > 1 and self._compile_together is not None:
+                self._start(self._compile_together)
+        try:
+            yield form
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def _start(self, compile_together: Callable[[], Form]) -> None:
+        """Compile the second form, once, while the first goes on answering."""
+        self._compile_together = None
+        self._compiling = threading.Thread(target=self._compile, args=(compile_together,), name="openvino-compile")
+        self._compiling.start()
+
+    def _compile(self, compile_together: Callable[[], Form]) -> None:
+        try:
+            form = compile_together()
+        except Exception as error:  # noqa: BLE001  the first form answers all that this one would have
+            _log.warning(
+                "requests go on sharing all cores, since no form with cores of their own could be made: %s", error
+            )
+            return
+        self._together = form
+        _log.info("several requests at once: %d streams on %d threads from now on", form.streams, form.threads)
+
+    def _fitted(self, alias: str, array: Array) -> Array:
+        shape = self._shapes[alias]
+        fit = fitted(array, len(shape) if shape.rank.is_static else None)
+        if not shape.compatible(ov.PartialShape(list(fit.shape))):
+            raise invalid(
+                f"input {alias!r} has shape {list(array.shape)}, but the signature declares {_declared(shape)}"
+            )
+        return writable(fit)
+
+
+def _infer(request: Any, deadline: float | None) -> None:
+    left = remaining(deadline)
+    request.start_async()
+    if left is None or request.wait_for(math.ceil(left * 1000)):
+        request.wait()
+        return
+    request.cancel()
+    try:
+        request.wait()
+    except RuntimeError:
+        raise timed_out() from None  # OpenVINO says "was canceled" here
+
+
+def _declared(shape: Any) -> str:
+    return str(shape).replace("?", "-1")

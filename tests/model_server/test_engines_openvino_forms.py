@@ -1,0 +1,123 @@
+"""OpenVINO's two forms of a signature: all cores for one request, or cores of its own for each of several."""
+
+import itertools
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from cortex.model_server import model_file
+from cortex.model_server.engines.base import EngineOptions
+from cortex.model_server.engines.openvino import OpenVINO
+from cortex.model_server.engines.selection import formats
+
+LOG = "cortex.model_server.engines.openvino_forms"
+SIZE, LAYERS = 512, 40
+DEADLINE = 20.0
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An IR that computes for a few milliseconds, long enough for requests to meet."""
+    weight = np.random.default_rng(0).normal(0, SIZE**-0.5, (SIZE, SIZE)).astype(np.float32)
+    given = ops.parameter([-1, SIZE], np.float32, name="x")
+    x: Any = given
+    for layer in range(LAYERS):
+        x = ops.tanh(ops.matmul(x, ops.constant(np.roll(weight, layer, 1)), False, False))
+    x.output(0).set_names({"y"})
+    given.output(0).set_names({"x"})
+    directory = tmp_path_factory.mktemp("slow")
+    ov.save_model(ov.Model([x], [given], "slow"), directory / "model.xml", compress_to_fp16=False)
+    return directory
+
+
+def opened(directory: Path, threads: int = 2) -> OpenVINO:
+    (model,) = model_file.find(directory, frozenset({"serve"}), formats("openvino"), prefer_tflite=False)
+    return OpenVINO.open(model, EngineOptions(threads=threads))
+
+
+def ask_together(engine: OpenVINO, until: Callable[[], bool], askers: int = 4) -> list[Any]:
+    """Ask from several threads until ``until()`` holds, and return every answer to the same question."""
+    question = np.ones((64, SIZE), np.float32)
+    answers: list[Any] = []
+    end = time.monotonic() + DEADLINE
+
+    def ask() -> None:
+        while not until() and time.monotonic() < end:
+            answers.append(engine.run("serving_default", {"x": question}, ["y"])["y"])
+
+    threads = [threading.Thread(target=ask) for _ in range(askers)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert until(), f"not within {DEADLINE} s"
+    return answers
+
+
+def after(count: int) -> Callable[[], bool]:
+    """Return what holds from the ``count``-th time on that it is asked."""
+    asked = itertools.count(1)
+    return lambda: next(asked) > count
+
+
+def said(caplog: pytest.LogCaptureFixture, words: str) -> bool:
+    return any(words in record.getMessage() for record in list(caplog.records))
+
+
+def test_requests_that_meet_make_the_second_form_once(slow_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The first form answers while the second one compiles, both give the same answers, and it is compiled once."""
+    caplog.set_level(logging.INFO, logger=LOG)
+    engine = opened(slow_model)
+    alone = engine.run("serving_default", {"x": np.ones((64, SIZE), np.float32)}, ["y"])["y"]
+    assert not caplog.records, "a request that is alone needs no second form"
+    try:
+        answers = ask_together(engine, lambda: said(caplog, "2 streams on 2 threads"))
+        answers += ask_together(engine, after(40))
+    finally:
+        engine.close()
+    assert len(caplog.records) == 1
+    assert len(answers) > 8
+    for answer in answers:
+        np.testing.assert_allclose(answer, alone, atol=1e-5)
+
+
+def test_one_core_needs_one_form(slow_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With one thread there is nothing to divide."""
+    caplog.set_level(logging.INFO, logger=LOG)
+    engine = opened(slow_model, threads=1)
+    ask_together(engine, after(30))
+    engine.close()
+    assert not caplog.records
+
+
+def test_a_second_form_that_cannot_be_made_takes_nothing_away(
+    slow_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model whose files are gone by then goes on answering in its first form, and the log says so."""
+    copy = tmp_path / "model"
+    shutil.copytree(slow_model, copy)
+    engine = opened(copy)
+    shutil.rmtree(copy)
+    try:
+        answers = ask_together(engine, lambda: said(caplog, "no form with cores of their own"))
+        answers += ask_together(engine, after(20))
+    finally:
+        engine.close()
+    assert len(answers) >= 20
+
+
+def test_closing_waits_for_a_compilation(slow_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No thread is left compiling for a model that was unloaded."""
+    engine = opened(slow_model)
+    ask_together(engine, after(8))
+    engine.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "openvino-compile"]
