@@ -17,7 +17,8 @@ from cortex.model_server import json_document
 from cortex.model_server.call import dtype_string
 from cortex.model_server.engines.base import Array
 from cortex.model_server.json_document import Document
-from cortex.model_server.json_error import debug_string, explain
+from cortex.model_server.json_error import debug_string, explain, is_lossy
+from cortex.model_server.json_object import is_base64
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, types_pb2
 
@@ -85,7 +86,7 @@ def _rows(instances: list[Any], inputs: Inputs) -> dict[str, Array]:
             "input tensors required as per tensorinfo_map"
         )
     if not _is_object(instances[0]):
-        ((name, info),) = inputs.items()
+        name, info = min(inputs.items(), key=lambda item: item[0])  # of several, only base64 objects come here
         if (index := next((i for i, each in enumerate(instances) if _is_object(each)), None)) is not None:
             raise invalid(f"Expecting value/list but got object at item {index} of input list")
         return {name: _stacked(instances, info.dtype, "")}
@@ -201,7 +202,8 @@ def _integers(values: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
 def _decimals(values: Sequence[float], kinds: set[type], dtype: int) -> Array | None:
     if int in kinds:
         whole = [value for value in values if type(value) is int]
-        if max(whole) > _FLOATS[dtype] or min(whole) < -_FLOATS[dtype]:
+        largest = max(max(whole), -min(whole))
+        if largest > _FLOATS[dtype] and any(is_lossy(value, dtype) for value in whole):
             return None
     wide = np.array(values, np.float64)
     if dtype == types_pb2.DT_DOUBLE:
@@ -226,7 +228,7 @@ def _strings(values: Sequence[Any]) -> Array | None:
 
 def _is_object(value: Any) -> bool:
     """Say whether a value is an object of named tensors, and not a ``{"b64": ...}`` string."""
-    return isinstance(value, dict) and not json_document.is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

@@ -1,5 +1,6 @@
 """Which models to serve: TF Serving's ModelServerConfig, as a text proto in a file or as a message."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,8 @@ from google.protobuf import text_format
 
 from cortex.model_server.status import StatusError, invalid
 from cortex.protos import model_server_config_pb2
+
+_log = logging.getLogger(__name__)
 
 _PLATFORM = "tensorflow"
 _COLLECTORS = ("", "tfrecord")
@@ -68,9 +71,9 @@ def read(path: Path) -> tuple[ModelConfig, ...] | None:
     try:
         text_format.Parse(path.read_text(), message)
     except text_format.ParseError as error:
-        raise invalid(
-            f"Invalid protobuf file: '{path}': Error parsing text-format {message.DESCRIPTOR.full_name}: {error}"
-        ) from error
+        text = f"Error parsing text-format {message.DESCRIPTOR.full_name}: {error}"
+        _log.error("%s", text)  # protobuf itself says so on stderr, and scripts look for it there
+        raise invalid(f"Invalid protobuf file: '{path}': {text}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise invalid(f"Failed to read ModelServerConfig file: {path}: {error}") from error
     if message.HasField("custom_model_config"):

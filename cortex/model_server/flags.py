@@ -91,6 +91,13 @@ class Flags:
         100_000, "With --batching=auto, the longest that batching may make a request take (ours)."
     )
     request_log_max_file_bytes: int = _flag(64 * 2**20, "Size at which a file of a request log is full (ours).")
+    request_log_max_total_bytes: int = _flag(
+        2**30, "Bytes of all files of a request log; the oldest files give way (ours)."
+    )
+    max_num_crashes: int = _flag(
+        3, "Times in a row that a version may crash the server before it is not loaded again; 0 for no limit (ours)."
+    )
+    crash_records_path: str = _flag("", "Directory of the records of crashes; a private one in TMPDIR if empty (ours).")
     api_key_file: str = _flag("", "File of API keys, one a line, that both doors ask for (ours).")
     version: bool = _flag(False, "Print the version and exit.")
 

@@ -13,7 +13,7 @@ from cortex.model_server import inference
 from cortex.model_server.config import ModelConfig, parse
 from cortex.model_server.engines.base import Arrays, remaining
 from cortex.model_server.repository import Repository
-from cortex.model_server.request import DECODE, ENCODE, current
+from cortex.model_server.request import DECODE, ENCODE, Recorder, current
 from cortex.model_server.request_log import RequestLog
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.servable import Servable
@@ -37,7 +37,7 @@ class Handlers:
     """Answer requests from the repository's models; called from many threads at once.
 
     ``as_content`` sends outputs as raw bytes. ``check_methods`` refuses Classify and Regress on signatures whose method
-    name is another.
+    name is another. ``recorder`` keeps the counters that a reload may ask for.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Handlers:
         as_content: bool = False,
         check_methods: bool = False,
         log: RequestLog | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._repository = repository
         self._log = log or RequestLog()
+        self._recorder = recorder or Recorder()
         self._as_content = as_content
         self._check_methods = check_methods
 
@@ -162,15 +164,18 @@ class Handlers:
         return response
 
     def reload(self, request: model_management_pb2.ReloadConfigRequest) -> model_management_pb2.ReloadConfigResponse:
-        """Replace the whole wanted state of the repository."""
+        """Replace the whole wanted state of the repository; tell by how much the counters asked for have grown."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        before = {name: self._recorder.count(name) for name in request.metric_names}
         self.apply(parse(request.config.model_config_list))
         response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0
+        for name, count in before.items():
+            response.metric.add(name=name, int64_value_increase=self._recorder.count(name) - count)
         return response
 
     def apply(self, models: Sequence[ModelConfig]) -> None:

@@ -1,4 +1,8 @@
-"""The JSON object that a REST request is, and what every kind of request reads from it."""
+"""The JSON object that a REST request is, and what every kind of request reads from it.
+
+It is read as RapidJSON reads it for TF Serving: bytes of a string need not be UTF-8 and stay what they are (here as
+Python's surrogate escapes), halves of surrogate pairs are refused, and a name may stand in an object more than once.
+"""
 
 import base64
 import binascii
@@ -6,13 +10,18 @@ import json
 import re
 from typing import Any
 
+from cortex.model_server import json_syntax
 from cortex.model_server.json_error import debug_string
+from cortex.model_server.json_object import members
 from cortex.model_server.status import invalid
 
 Document = dict[str, Any]
 
 _BARE_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
-_DECODER = json.JSONDecoder()
+_INFINITY = re.compile(r"-?Inf\b")
+_SPACE = " \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+_DECODER = json.JSONDecoder(object_pairs_hook=members)
 
 
 def parse(body: bytes, most_values: int | None = None) -> Document:
@@ -23,13 +32,10 @@ def parse(body: bytes, most_values: int | None = None) -> Document:
     """
     if most_values is not None and body.count(b"[") + body.count(b"{") > most_values:
         raise invalid(f"JSON Parse error: The document has more than {most_values} lists and objects")
-    try:
-        text = body.decode("utf-8-sig").lstrip(" \t\r\n")
-    except UnicodeDecodeError as error:
-        raise invalid(f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from error
-    if not text:
+    if not body:
         raise invalid("JSON Parse error: The document is empty")
-    document = _load(text)
+    json_syntax.check_surrogates(body)
+    document = _load(body.removeprefix(_BOM).decode("utf-8", "surrogateescape"), len(_BOM) * body.startswith(_BOM))
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {debug_string(document)} Is not object")
     return document
@@ -46,11 +52,6 @@ def signature_name(document: Document) -> str:
     return utf8(name).decode("utf-8", "replace")
 
 
-def is_base64(value: Any) -> bool:
-    """Say whether a value is a ``{"b64": "..."}`` string."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
-
-
 def unescaped(text: str) -> bytes:
     """Decode base64 as Abseil does: whitespace is skipped and padding may be missing."""
     packed = "".join(text.split())
@@ -61,18 +62,22 @@ def unescaped(text: str) -> bytes:
 
 
 def utf8(text: str) -> bytes:
-    """Return a JSON string's bytes; half of a surrogate pair, which JSON can write, stays as it is."""
-    return text.encode("utf-8", "surrogatepass")
+    """Return the bytes of a JSON string as they were sent."""
+    return text.encode("utf-8", "surrogateescape")
 
 
-def _load(text: str) -> Any:
+def _load(text: str, skipped: int) -> Any:
+    """Return the first value of the text, before which so many bytes were skipped."""
+    start = len(text) - len(text.lstrip(_SPACE))
     try:
-        return _DECODER.raw_decode(text)[0]
+        return _DECODER.raw_decode(text, start)[0]
     except json.JSONDecodeError as error:
-        if text.startswith("Inf", error.pos) or text.startswith("-Inf", error.pos):
-            return _load(_BARE_INFINITY.sub(lambda word: "Infinity" if word[0] == "Inf" else word[0], text))
-        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
+        if _INFINITY.match(text, error.pos):
+            return _load(_BARE_INFINITY.sub(lambda word: "Infinity" if word[0] == "Inf" else word[0], text), skipped)
+        reason, position = json_syntax.explain(text, error)
+        offset = skipped + len(utf8(text[:position]))
+        raise invalid(f"JSON Parse error: {reason} at offset: {offset}") from error
     except RecursionError as error:
         raise invalid("JSON Parse error: The document is nested too deeply") from error
-    except ValueError as error:
-        raise invalid(f"JSON Parse error: {error}") from error
+    except ValueError as error:  # Python converts no integer of more than some thousand digits
+        raise invalid("JSON Parse error: Number too big to be stored in double.") from error

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from cortex.model_server.call import dtype_string
+from cortex.model_server.json_object import is_base64
 from cortex.model_server.json_writer import decimal
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import types_pb2
@@ -20,7 +21,12 @@ _RANGES = {  # TF Serving parses the small integers as int32; here a value that 
     types_pb2.DT_UINT32: (0, 2**32 - 1),
     types_pb2.DT_UINT64: (0, 2**64 - 1),
 }
-_FLOATS = {types_pb2.DT_FLOAT: ("float", 2**24 - 1), types_pb2.DT_DOUBLE: ("double", 2**53 - 1)}
+_FLOATS = {
+    types_pb2.DT_FLOAT: ("float", 2**24 - 1, 3.4028234663852886e38),
+    types_pb2.DT_DOUBLE: ("double", 2**53 - 1, 1.7976931348623157e308),
+}
+"""The name of a floating type, the largest integer that it holds with all those below it, and its largest number."""
+_64_BITS = range(-(2**63), 2**64)
 
 
 def debug_string(value: Any) -> str:
@@ -92,7 +98,7 @@ def _check_leaf(value: Any, level: int, shape: tuple[int, ...], dtype: int) -> N
 def _check_object(value: dict[str, Any], dtype: int) -> None:
     if dtype != types_pb2.DT_STRING:
         raise _type_error(value, dtype)
-    if len(value) != 1 or not isinstance(value.get("b64"), str):
+    if not is_base64(value):
         raise invalid(f"JSON Value: {debug_string(value)} not formatted correctly for base64 data")
 
 
@@ -104,14 +110,17 @@ def _check_decimal(value: Any, dtype: int) -> None:
 
 def check_lossless(value: float, dtype: int) -> None:
     """Raise INVALID_ARGUMENT for a number that the floating dtype cannot hold."""
-    name, whole = _FLOATS[dtype]
-    lossy = abs(value) > whole if isinstance(value, int) else _overflows(value, dtype)
-    if lossy:
+    if is_lossy(value, dtype):
+        name = _FLOATS[dtype][0]
         raise invalid(f"Cannot convert JSON value: {debug_string(value)} to {name} without loss of precision.")
 
 
-def _overflows(value: float, dtype: int) -> bool:
-    return dtype == types_pb2.DT_FLOAT and 3.4028234663852886e38 < abs(value) < float("inf")
+def is_lossy(value: float, dtype: int) -> bool:
+    """Say whether the floating dtype cannot hold a number; an integer beyond 64 bits is a decimal to RapidJSON."""
+    _, whole, largest = _FLOATS[dtype]
+    if type(value) is int and value in _64_BITS:
+        return abs(value) > whole
+    return largest < abs(value) < float("inf")
 
 
 def _type_error(value: Any, dtype: int) -> StatusError:
@@ -126,4 +135,5 @@ def type_name(value: Any) -> str:
         return "Null"
     if isinstance(value, bool):
         return str(value)
-    return {"dict": "Object", "list": "Array", "str": "String"}.get(type(value).__name__, "Number")
+    names = {dict: "Object", list: "Array", str: "String"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "Number")

@@ -6,6 +6,7 @@ from typing import Any
 from cortex.model_server import json_document
 from cortex.model_server.json_document import Document
 from cortex.model_server.json_error import check_lossless, debug_string, type_name
+from cortex.model_server.json_object import Repeated, is_base64
 from cortex.model_server.status import StatusError, invalid
 from cortex.protos import example_pb2, input_pb2, types_pb2
 
@@ -45,10 +46,11 @@ def _example(value: Any) -> example_pb2.Example:
     if not isinstance(value, dict):
         raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
     example = example_pb2.Example()
-    for name, content in value.items():
+    for name, content in value.pairs if isinstance(value, Repeated) else value.items():  # the last of a name counts
         feature = example.features.feature[json_document.utf8(name).decode("utf-8", "replace")]
+        feature.Clear()
         for element in content if isinstance(content, list) else [content]:
-            kind, read = _KINDS.get(type(element), (None, None))
+            kind, read = _KINDS.get(_type(element), (None, None))
             if kind is None or read is None:
                 raise _unexpected(name, element)
             plain = read(name, element)
@@ -59,12 +61,16 @@ def _example(value: Any) -> example_pb2.Example:
     return example
 
 
+def _type(value: Any) -> type:
+    """Return what kind of value it is; an integer beyond 64 bits is a decimal to RapidJSON."""
+    is_beyond = type(value) is int and value not in _INT64 and value not in _UINT64
+    return float if is_beyond else type(value)
+
+
 def _integer(name: str, value: int) -> int:
-    if value in _INT64:
-        return int(value)
-    if value in _UINT64:
+    if value not in _INT64:
         raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
-    raise invalid(f"Feature: {name} has an element beyond 64 bits: {debug_string(value)}")
+    return int(value)
 
 
 def _decimal(name: str, value: float) -> float:
@@ -77,7 +83,7 @@ def _string(name: str, value: str) -> bytes:
 
 
 def _bytes(name: str, value: dict[str, Any]) -> bytes:
-    if not json_document.is_base64(value):
+    if not is_base64(value):
         raise _unexpected(name, value)
     return json_document.unescaped(value["b64"])
 

@@ -122,7 +122,7 @@ def _integer(value: int, level: int) -> str:
 
 
 def _text(value: Any, level: int) -> str:
-    return _quoted(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    return _quoted(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value)
 
 
 def _quoted(text: str) -> str:

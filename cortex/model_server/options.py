@@ -7,12 +7,14 @@ from pathlib import Path
 from cortex.model_server import api_key, config, tls
 from cortex.model_server.batching_parameters import BatchingSource
 from cortex.model_server.config import ModelConfig
+from cortex.model_server.crashes import Crashes, default_directory
 from cortex.model_server.engines.base import BF16, EngineOptions
 from cortex.model_server.engines.selection import AUTO
 from cortex.model_server.flags import Flags
 from cortex.model_server.grpc import GrpcOptions, parse_arguments
 from cortex.model_server.lifecycle import Retries
 from cortex.model_server.repository import RepositoryOptions
+from cortex.model_server.request_log import RequestLogOptions
 from cortex.model_server.servable import LoadOptions
 from cortex.model_server.status import invalid
 
@@ -92,6 +94,20 @@ def repository_options(flags: Flags) -> RepositoryOptions:
         load_threads=flags.num_load_threads if flags.num_load_threads > 0 else RepositoryOptions.load_threads,
         retries=Retries(max(0, flags.max_num_load_retries), flags.load_retry_interval_micros / 1e6),
         labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
+    )
+
+
+def crashes(flags: Flags) -> Crashes:
+    """Return what is known of versions that crashed the server; another engine or precision is another matter."""
+    directory = Path(flags.crash_records_path) if flags.crash_records_path else default_directory()
+    return Crashes(directory, flags.max_num_crashes, repr(load_options(flags)))
+
+
+def request_log(flags: Flags) -> RequestLogOptions:
+    """Return the limits of request logs."""
+    return RequestLogOptions(
+        max_file_bytes=max(1, flags.request_log_max_file_bytes),
+        max_total_bytes=max(1, flags.request_log_max_total_bytes),
     )
 
 

@@ -1,7 +1,8 @@
 """ProfilerService on the gRPC door: TensorFlow's own profiler server, reached through the port that clients know.
 
-TensorFlow's server opens a port of its own, on every interface and without TLS, so it is started only when somebody
-asks for a profile, and only in a process that runs TensorFlow.
+TensorFlow's server opens a port of its own without TLS, and can only do so on every interface. So it is started only
+when somebody asks for a profile, only in a process that runs TensorFlow, and its port is closed to other machines at
+once; where the system cannot do that, there is no profiler.
 """
 
 import socket
@@ -10,6 +11,8 @@ import threading
 from typing import Any
 
 import grpc
+
+from cortex.model_server import loopback
 
 PREFIX = "/tensorflow.ProfilerService/"
 _LONGEST = 24 * 3600.0  # seconds; a call without a deadline has more left than gRPC can count back in
@@ -36,6 +39,11 @@ class Profiler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio is untyp
                 grpc.StatusCode.UNAVAILABLE,
                 "The profiler is TensorFlow's, and no model of this server runs on the tensorflow engine",
             )
+        if not loopback.is_possible():
+            context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                "TensorFlow's profiler would listen on every interface, and this system cannot keep it to itself",
+            )
         try:
             answer: bytes = self._opened().unary_unary(method)(request, timeout=min(context.time_remaining(), _LONGEST))
             return answer
@@ -51,6 +59,7 @@ class Profiler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio is untyp
 
                 port = _free_port()
                 tf.profiler.experimental.server.start(port)
+                loopback.restrict(port)
                 self._channel = grpc.insecure_channel(
                     f"127.0.0.1:{port}",
                     options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cortex.model_server.base_paths import BasePaths
 from cortex.model_server.config import ModelConfig
+from cortex.model_server.crashes import Crashed
 from cortex.model_server.lifecycle import Lifecycle, Load, Retries, State, Version
 from cortex.model_server.servable import Servable
 from cortex.model_server.status import Code, StatusError, invalid
@@ -47,15 +48,18 @@ class Repository:
     def start(self, models: Sequence[ModelConfig], interrupted: Callable[[], bool]) -> None:
         """Load the models and wait, without limit, until each serves or failed for good, or until interrupted.
 
-        Raises StatusError (UNKNOWN) that names every version that failed, with its reason.
+        Raises StatusError (UNKNOWN) that names every version that failed, with its reason. A version that has crashed
+        the process before does not count: the server would only be started, and would end, again and again.
         """
         self._set_models(models)
         self._poller.start()
         failed = self._wait({model.name for model in models}, interrupted)
+        crashed = {version.name for version in failed if isinstance(version.error, Crashed)}
+        failed = [version for version in failed if version.name not in crashed]
         if failed:
             raise StatusError(Code.UNKNOWN, f"{len(failed)} servable(s) did not become available: {_listed(failed)}")
         if not interrupted():
-            self._set_labels(models)
+            self._set_labels([model for model in models if model.name not in crashed])
 
     def reload(self, models: Sequence[ModelConfig]) -> None:
         """Make this list the whole wanted state, and wait until the models that are new to it serve.

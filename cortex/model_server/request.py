@@ -5,10 +5,11 @@ signature between a door and an engine has to carry it. A thread that answers no
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
+from typing import Any
 
 from cortex.model_server.status import Code, StatusError
 
@@ -28,6 +29,8 @@ class Request:
         self.version = 0
         self.signature = ""
         self.examples = 0
+        self.warmed = 0
+        """Recorded requests that the warm-up of a load has read."""
         self.seconds = 0.0
         """How long it took; known when it has ended."""
         self.stages: dict[str, float] = {}
@@ -95,11 +98,18 @@ class Recorder:
     def left_out(self, model: str, reason: str) -> None:
         """Hear that no batch answered a request: ``full``, ``timeout``, ``cancelled``, or ``alone`` when it ran so."""
 
+    def ran(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any], seconds: float) -> None:
+        """Hear that an engine ran, for a client, for a batch or to warm up: the arrays, and the time it took."""
+
     def loaded(self, directory: str, request: Request, code: Code) -> None:
         """Hear that a version was loaded, or not; the request knows the times."""
 
     def logged(self, model: str, code: Code) -> None:
         """Hear that a request was written to its log, or why it was not."""
+
+    def count(self, name: str) -> int:
+        """Return what TF Serving's counter of this name (``/tensorflow/...``) stands at; 0 for what is not counted."""
+        return 0
 
 
 class Page(Recorder):
@@ -143,6 +153,11 @@ class Recorders(Recorder):
         for each in self._all:
             each.left_out(model, reason)
 
+    def ran(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any], seconds: float) -> None:
+        """Pass on that an engine ran."""
+        for each in self._all:
+            each.ran(inputs, outputs, seconds)
+
     def loaded(self, directory: str, request: Request, code: Code) -> None:
         """Pass on that a version was loaded, or not."""
         for each in self._all:
@@ -152,6 +167,10 @@ class Recorders(Recorder):
         """Pass on that a request was logged."""
         for each in self._all:
             each.logged(model, code)
+
+    def count(self, name: str) -> int:
+        """Return what the recorder that keeps the counter says."""
+        return max((each.count(name) for each in self._all), default=0)
 
 
 _current: ContextVar[Request] = ContextVar("request")

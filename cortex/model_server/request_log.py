@@ -3,12 +3,14 @@
 A model's ``logging_config`` asks for it. Requests never wait for the disk: they are put into a bounded queue, and a
 thread of its own writes them; what does not fit is dropped and counted. A file ends at `MAX_RECORDS` records, which is
 as many as a warm-up file may hold: any of them can be put into ``assets.extra/tf_serving_warmup_requests``, where the
-logged answers become answers that the model must give.
+logged answers become answers that the model must give. All files of a log together have a limit too: the oldest, of
+earlier runs as well, are removed before a new one is begun.
 """
 
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections import deque
@@ -34,11 +36,16 @@ _KINDS = {
 }
 
 
+_NAME = re.compile(r"-\d{8}T\d{6}-\d+-\d{5,}\.tfrecord")
+"""What follows the prefix in the name of a file: the time, the process, and the number of the file in it."""
+
+
 @dataclass(frozen=True)
 class RequestLogOptions:
-    """Limits: bytes of a file, and of requests in memory that wait to be written; records that wait."""
+    """Limits: bytes of a file, of all files of a log, and of requests in memory that wait; records that wait."""
 
     max_file_bytes: int = 64 * 2**20
+    max_total_bytes: int = 2**30
     max_queue_bytes: int = 64 * 2**20
     max_queue_records: int = 1000
 
@@ -125,7 +132,7 @@ class RequestLog:
 
     def _write(self, entry: _Entry) -> Code:
         prefix = entry.config.filename_prefix
-        files = self._files.setdefault(prefix, _Files(prefix, self._options.max_file_bytes))
+        files = self._files.setdefault(prefix, _Files(prefix, self._options))
         try:
             files.write(encode(_message(entry).SerializeToString()))
         except OSError as error:
@@ -140,9 +147,10 @@ class RequestLog:
 class _Files:
     """The files of one prefix, one after the other; each holds whole records only."""
 
-    def __init__(self, prefix: str, limit: int) -> None:
+    def __init__(self, prefix: str, options: RequestLogOptions) -> None:
         self._prefix = prefix
-        self._limit = limit
+        self._limit = min(options.max_file_bytes, options.max_total_bytes)
+        self._total = options.max_total_bytes
         self._file: Any = None
         self._size = self._records = self._number = 0
         self._warned = ""
@@ -152,6 +160,7 @@ class _Files:
         if self._file is not None and (self._records >= MAX_RECORDS or self._size + len(record) > self._limit):
             self.close()
         if self._file is None:
+            self._make_room(max(self._limit, len(record)))
             self._open()
         try:
             if self._file.write(record) < len(record):
@@ -165,9 +174,11 @@ class _Files:
         self._warned = ""
 
     def close(self) -> None:
-        """Close the current file, if there is one."""
+        """Close the current file, if there is one; an empty one is removed."""
         if self._file is not None:
             self._file.close()
+            if not self._size:
+                Path(self._file.name).unlink(missing_ok=True)
             self._file = None
 
     def warn(self, message: str) -> None:
@@ -175,6 +186,20 @@ class _Files:
         if message != self._warned:
             _log.error("%s", message)
             self._warned = message
+
+    def _make_room(self, size: int) -> None:
+        """Remove the oldest files until a file of this size is within the limit of all."""
+        prefix = Path(self._prefix)
+        names = [path for path in prefix.parent.iterdir() if path.name.startswith(prefix.name)]
+        files = sorted(path for path in names if _NAME.fullmatch(path.name, len(prefix.name)))
+        sizes = {path: path.stat().st_size for path in files}
+        held = sum(sizes.values())
+        for path in files:
+            if held + size <= self._total:
+                return
+            path.unlink(missing_ok=True)
+            held -= sizes[path]
+            _log.info("Removed %s: the files of a request log may hold %d bytes", path, self._total)
 
     def _open(self) -> None:
         self._number += 1

@@ -19,6 +19,7 @@ import uvicorn
 
 from cortex.model_server import http_body, json_writer, routes
 from cortex.model_server.api_key import ApiKeys
+from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.engines.base import timed_out
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.http_body import Receive
@@ -165,7 +166,14 @@ class RestApp:
         body = await http_body.read(receive, gzipped=gzipped, limit=self._options.max_body)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         request = Request(method, path, body, kind, self._options.max_body)
-        return await self._in_pool(lambda deadline: routes.dispatch(self._handlers, request, deadline, self._recorder))
+        client = Disconnect()
+        leaving = asyncio.create_task(client.wait(receive))
+        try:
+            return await self._in_pool(
+                lambda deadline: routes.dispatch(self._handlers, request, deadline, self._recorder, client)
+            )
+        finally:
+            leaving.cancel()
 
     def _health(self, path: str) -> Answer:
         if path == "/healthz":

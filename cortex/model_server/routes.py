@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from google.protobuf.message import DecodeError, Message
 
 from cortex.model_server import codec, json_document, json_examples, json_writer
+from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.json_document import Document
 from cortex.model_server.request import DECODE, ENCODE, Recorder, current, watch
@@ -60,10 +61,12 @@ class Answer:
     status: int = 200
 
 
-def dispatch(handlers: Handlers, request: Request, deadline: float, recorder: Recorder) -> Answer:
-    """Answer one request. Raises StatusError."""
+def dispatch(handlers: Handlers, request: Request, deadline: float, recorder: Recorder, client: Disconnect) -> Answer:
+    """Answer one request; a client that goes away meanwhile takes it out of the queues. Raises StatusError."""
     if request.method == "POST" and (match := _INFERENCE.fullmatch(request.path)):
-        with watch(recorder, "REST", match["method"].lower()):
+        with watch(recorder, "REST", match["method"].lower()) as watched:
+            if not client.add_callback(watched.cancel):
+                raise StatusError(Code.CANCELLED, "the client went away")
             return _infer(handlers, match, request, deadline)
     if request.method == "GET" and (match := _MODEL.fullmatch(request.path)):
         return text(_describe(handlers, match))
@@ -71,8 +74,8 @@ def dispatch(handlers: Handlers, request: Request, deadline: float, recorder: Re
 
 
 def text(body: str, content_type: str = JSON, status: int = 200) -> Answer:
-    """Return an answer of text; what UTF-8 cannot hold is replaced."""
-    return Answer(body.encode("utf-8", "replace"), content_type, status)
+    """Return an answer of text; bytes that are not UTF-8, which strings of a model may hold, stay what they are."""
+    return Answer(body.encode("utf-8", "surrogateescape"), content_type, status)
 
 
 def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline: float) -> Answer:

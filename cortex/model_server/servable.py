@@ -1,6 +1,7 @@
 """One version of one model, ready to answer: an engine that has proved itself on the recorded requests."""
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from cortex.model_server import call as calls
 from cortex.model_server import model_card, model_file, warmup, warmup_records
 from cortex.model_server.batching import Batcher, Lane
 from cortex.model_server.call import Call
+from cortex.model_server.crashes import Crashes, Trial
 from cortex.model_server.engines.base import (
     Array,
     Arrays,
@@ -21,7 +23,7 @@ from cortex.model_server.engines.base import (
 )
 from cortex.model_server.engines.selection import AUTO, Attempt, attempts, formats
 from cortex.model_server.model_card import ModelCard
-from cortex.model_server.request import EXECUTE, WARM_UP, current
+from cortex.model_server.request import EXECUTE, WARM_UP, Recorder, current
 from cortex.model_server.saved_model import runnable
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import predict_pb2, prediction_log_pb2
@@ -45,7 +47,9 @@ class LoadOptions:
 class Servable:
     """A loaded version. `run` is called from many threads; `close` once, when nobody holds it any more."""
 
-    def __init__(self, name: str, version: int, engine: Engine, lane: Lane | None) -> None:
+    def __init__(
+        self, name: str, version: int, engine: Engine, lane: Lane | None, recorder: Recorder, trial: Trial
+    ) -> None:
         self.name = name
         self.version = version
         self.signatures = engine.signatures
@@ -53,6 +57,8 @@ class Servable:
         self._runnable = runnable(engine.signatures)
         self._engine = engine
         self._lane = lane
+        self._recorder = recorder
+        self._trial = trial
 
     @property
     def description(self) -> Description:
@@ -72,11 +78,18 @@ class Servable:
 
     def close(self) -> None:
         """Give the engine's memory back."""
+        self._trial.end()
         self._engine.close()
 
     def _execute(self, call: Call, deadline: float | None) -> Arrays:
+        if self._trial.is_over:
+            return self._answer(call, deadline)
+        with self._trial.watched(last=True):
+            return self._answer(call, deadline)
+
+    def _answer(self, call: Call, deadline: float | None) -> Arrays:
         try:
-            return self._engine.run(call.signature, call.inputs, call.outputs, deadline)
+            return _run(self._engine, call, deadline, self._recorder)
         except StatusError:
             raise
         except Exception as error:
@@ -84,14 +97,35 @@ class Servable:
             raise StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
 
 
-def load(name: str, version: int, directory: Path, options: LoadOptions, batcher: Batcher | None = None) -> Servable:
+@dataclass(frozen=True)
+class Surroundings:
+    """What the versions of a process share: batching, if there is any, who counts, and what crashed before."""
+
+    batcher: Batcher | None = None
+    recorder: Recorder = field(default_factory=Recorder)
+    crashes: Crashes | None = None
+
+
+def load(
+    name: str, version: int, directory: Path, options: LoadOptions, surroundings: Surroundings | None = None
+) -> Servable:
     """Load a version directory with the first engine that can run it and gives the recorded answers.
 
-    Raises StatusError with the reasons when none does.
+    Raises StatusError with the reasons when none does, and Crashed for a version that ended the process too often.
     """
+    around = surroundings or Surroundings()
+    trial = around.crashes.trial(directory) if around.crashes is not None else Trial()
+    with trial.watched(last=False):
+        return _load(name, version, directory, options, around, trial)
+
+
+def _load(
+    name: str, version: int, directory: Path, options: LoadOptions, around: Surroundings, trial: Trial
+) -> Servable:
     card = model_card.read(directory)
-    lane = batcher.lane(name, directory) if batcher is not None else None
-    loaded = Servable(name, version, _proven(directory, card, options), lane)
+    lane = around.batcher.lane(name, directory) if around.batcher is not None else None
+    engine = _proven(directory, card, options, around.recorder)
+    loaded = Servable(name, version, engine, lane, around.recorder, trial)
     _log.info("{name: %s version: %d} runs with %s", name, version, loaded.description)
     if card is not None:
         _log.info("{name: %s version: %d} model card: %s", name, version, card)
@@ -100,7 +134,14 @@ def load(name: str, version: int, directory: Path, options: LoadOptions, batcher
     return loaded
 
 
-def _proven(directory: Path, card: ModelCard | None, options: LoadOptions) -> Engine:
+def _run(engine: Engine, call: Call, deadline: float | None, recorder: Recorder) -> Arrays:
+    started = time.monotonic()
+    outputs = engine.run(call.signature, call.inputs, call.outputs, deadline)
+    recorder.ran(call.inputs, outputs, time.monotonic() - started)
+    return outputs
+
+
+def _proven(directory: Path, card: ModelCard | None, options: LoadOptions, recorder: Recorder) -> Engine:
     kinds = formats(options.engine)
     models = model_file.find(directory, options.tags, kinds, prefer_tflite=options.prefer_tflite)
     failures: list[tuple[Attempt, Error]] = []
@@ -108,7 +149,7 @@ def _proven(directory: Path, card: ModelCard | None, options: LoadOptions) -> En
         if any(_is_final(error) and _is_alike(failed, attempt) for failed, error in failures):
             continue
         try:
-            return _attempt(attempt, card, options)
+            return _attempt(attempt, card, options, recorder)
         except (Unsupported, warmup.Mismatch) as error:
             _log.info("%s does not run the %s of %s: %s", attempt, attempt.model.format, directory, error)
             failures.append((attempt, error))
@@ -128,7 +169,7 @@ def _is_final(error: Error) -> bool:
     return isinstance(error, Unsupported) and not isinstance(error, UnsupportedPrecision)
 
 
-def _attempt(attempt: Attempt, card: ModelCard | None, options: LoadOptions) -> Engine:
+def _attempt(attempt: Attempt, card: ModelCard | None, options: LoadOptions, recorder: Recorder) -> Engine:
     engine, directory = attempt.open(), attempt.model.directory
     if not options.warm_up:
         return engine
@@ -136,7 +177,7 @@ def _attempt(attempt: Attempt, card: ModelCard | None, options: LoadOptions) -> 
     signatures = runnable(engine.signatures)
 
     def run(call: Call) -> Arrays:
-        return engine.run(call.signature, call.inputs, call.outputs)
+        return _run(engine, call, None, recorder)
 
     def answer(log: prediction_log_pb2.PredictionLog) -> Mapping[str, Array]:
         return warmup_records.answer(log, signatures, run)

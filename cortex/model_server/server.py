@@ -1,5 +1,6 @@
 """The process: flags to options, models loaded, then ports opened, until a signal; then drained."""
 
+import faulthandler
 import functools
 import logging
 import os
@@ -18,8 +19,8 @@ from cortex.model_server.lifecycle import Load
 from cortex.model_server.reloading import Reloading
 from cortex.model_server.repository import Repository
 from cortex.model_server.request import Page, Recorder, Recorders, Request, watch
-from cortex.model_server.request_log import RequestLog, RequestLogOptions
-from cortex.model_server.servable import Servable
+from cortex.model_server.request_log import RequestLog
+from cortex.model_server.servable import Servable, Surroundings
 from cortex.model_server.signals import Signals
 from cortex.model_server.status import Code, StatusError
 from cortex.notify import notify
@@ -40,14 +41,17 @@ class ModelServer:
         self._recorder = Recorders(tuple(self._pages.values()))
         source = options.batching(flags)
         self._batcher = Batcher(source.common(), source, self._recorder) if source else None
-        load = functools.partial(servable.load, options=options.load_options(flags), batcher=self._batcher)
+        self._crashes = options.crashes(flags)
+        around = Surroundings(self._batcher, self._recorder, self._crashes)
+        load = functools.partial(servable.load, options=options.load_options(flags), surroundings=around)
         self._repository = Repository(functools.partial(_load, load, self._recorder), options.repository_options(flags))
-        self._log = RequestLog(self._recorder, RequestLogOptions(max(1, flags.request_log_max_file_bytes)))
+        self._log = RequestLog(self._recorder, options.request_log(flags))
         self._handlers = Handlers(
             self._repository,
             as_content=flags.enable_serialization_as_tensor_content,
             check_methods=flags.enable_signature_method_name_check,
             log=self._log,
+            recorder=self._recorder,
         )
         self._grpc = GrpcServer(self._handlers, options.grpc_options(flags), self._recorder)
         self._reloading = Reloading(
@@ -68,6 +72,10 @@ class ModelServer:
         self._grpc.start()
         self._start_rest()
         self._reloading.start()
+
+    def forget(self) -> None:
+        """Say that the process ends in an orderly way, even in the middle of a load."""
+        self._crashes.close()
 
     def reload(self) -> None:
         """Read the configuration again, on a thread of its own."""
@@ -149,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Cortex ModelServer: {__version__}")
         return 0
     _report_unknown(line)
+    faulthandler.enable()  # a crash in native code shows where every thread was
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", level=logging.INFO, stream=sys.stderr)
     _report_idle(line)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -189,11 +198,18 @@ def _serve(flags: Flags) -> int:
     signals.listen()
     try:
         server = ModelServer(flags)
-        server.start(lambda: signals.stopped)
+        try:
+            return _run(server, signals)
+        finally:
+            server.forget()
     except StatusError as error:
         print(f"Failed to start server. Error: {error}")
         notify(status=f"error: {error}")
         return _FAILED
+
+
+def _run(server: ModelServer, signals: Signals) -> int:
+    server.start(lambda: signals.stopped)
     if signals.stopped:
         return 0
     notify(ready=True, status="serving")

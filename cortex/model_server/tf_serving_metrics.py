@@ -5,20 +5,22 @@ util.cc``, ``batching/batching_session.cc`` and ``util/prometheus_exporter.cc`` 
 microseconds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from cortex.model_server import text_proto
+from cortex.model_server.engines.base import Array
 from cortex.model_server.request import EXECUTE, WARM_UP, Page, Request
 from cortex.model_server.status import Code, invalid
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
-_SERVING, _SAVED_MODEL = ":tensorflow:serving:", ":tensorflow:cc:saved_model:"
+_SERVING, _SAVED_MODEL, _CORE = ":tensorflow:serving:", ":tensorflow:cc:saved_model:", ":tensorflow:core:"
 _INFERENCE = frozenset({"predict", "classify", "regress", "multiinference"})
 _WITH_EXAMPLES = _INFERENCE - {"predict"}
 
@@ -44,6 +46,8 @@ _LATENCY = _exponential(10, 1.8, 33)
 _QUEUING = _exponential(100, 1.2, 52)
 _EXAMPLES = _exponential(1, 2, 15)
 _ROWS = _exponential(1, 2, 15)
+_GRAPH_RUN = _exponential(1000, 2, 20)
+_TENSOR_BYTES = _exponential(1, 4, 14)
 
 
 class TFServingMetrics(Page):
@@ -64,11 +68,23 @@ class TFServingMetrics(Page):
         self._loads = self._counter("load_attempt_count", "model_path", "status", prefix=_SAVED_MODEL)
         self._load_time = self._counter("load_latency", "model_path", prefix=_SAVED_MODEL)
         self._warm_ups = self._histogram("model_warmup_latency", _LATENCY, "model_path", "status")
+        self._warmed = self._counter("model_warmup_records_read", "model_path")
         self._processed = self._histogram("batching_session:processed_batch_size", _ROWS)
+        self._graph_runs = self._counter("graph_runs", prefix=_CORE)
+        self._graph_time = self._counter("graph_run_time_usecs", prefix=_CORE)
+        self._graph_times = self._histogram("graph_run_time_usecs_histogram", _GRAPH_RUN, prefix=_CORE)
+        self._inputs = self._histogram("graph_run_input_tensor_bytes", _TENSOR_BYTES, prefix=_CORE)
+        self._outputs = self._histogram("graph_run_output_tensor_bytes", _TENSOR_BYTES, prefix=_CORE)
 
     def page(self) -> str:
         """Return every metric as text, as TF Serving prints it: no HELP, and the counters' names as declared."""
         return "".join(line for metric in self._registry.collect() for line in _lines(metric))
+
+    def count(self, name: str) -> int:
+        """Return the value of the first cell of a counter, which is the one that TF Serving reports too."""
+        wanted = name.replace("/", ":").removesuffix("_total")
+        found = [metric for metric in self._registry.collect() if metric.type == "counter" and metric.name == wanted]
+        return int(next((sample.value for metric in found for sample in metric.samples), 0))
 
     def ended(self, request: Request, code: Code) -> None:
         """Count an inference request; its latency only when it succeeded."""
@@ -102,18 +118,35 @@ class TFServingMetrics(Page):
         """Count a record of a request log."""
         self._logged.labels(model, code.name).inc()
 
+    def ran(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], seconds: float) -> None:
+        """Count a run of an engine, which is what runs the graph here, and the bytes of each tensor of it."""
+        micros = int(seconds * 1e6)
+        self._graph_runs.inc()
+        self._graph_time.inc(micros)
+        self._graph_times.observe(micros)
+        for array in inputs.values():
+            self._inputs.observe(_bytes(array))
+        for array in outputs.values():
+            self._outputs.observe(_bytes(array))
+
     def loaded(self, directory: str, request: Request, code: Code) -> None:
         """Count the load of a version, and its warm-up."""
         self._loads.labels(directory, "success" if code is Code.OK else "fail").inc()
         self._load_time.labels(directory).inc(int(request.seconds * 1e6))
         if WARM_UP in request.stages:
             self._warm_ups.labels(directory, code.name).observe(request.stages[WARM_UP] * 1e6)
+            self._warmed.labels(directory).inc(request.warmed)
 
     def _counter(self, name: str, *labels: str, prefix: str = _SERVING) -> Counter:
         return Counter(prefix + name, name, labels, registry=self._registry)
 
-    def _histogram(self, name: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(_SERVING + name, name, labels, buckets=buckets, registry=self._registry)
+    def _histogram(self, name: str, buckets: tuple[float, ...], *labels: str, prefix: str = _SERVING) -> Histogram:
+        return Histogram(prefix + name, name, labels, buckets=buckets, registry=self._registry)
+
+
+def _bytes(array: Array) -> int:
+    """Return the bytes of a tensor's values; of strings those of their text."""
+    return sum(map(len, array.flat)) if array.dtype == np.object_ else int(array.nbytes)
 
 
 def _lines(metric: Metric) -> Iterator[str]:

@@ -29,6 +29,7 @@ from google.protobuf.message import DecodeError
 from cortex.model_server import warmup_records
 from cortex.model_server.engines.base import BF16, Array
 from cortex.model_server.model_card import ModelCard
+from cortex.model_server.request import current
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import prediction_log_pb2
 from cortex.tfrecord import CorruptedRecord, read_records
@@ -89,7 +90,7 @@ def replay(directory: Path, answer: Answer, allowed: tuple[Tolerance, ...], iter
     read = compared = 0
     for number, log in enumerate(_logs(path), start=1):
         compared += _replay_one(f"warmup record {number} of {path}", log, answer, allowed, max(1, iterations))
-        read = number
+        read = current().warmed = number
     _log.info(
         "Finished reading warmup data for model at %s. Number of warmup records read: %d. "
         "Elapsed time (microseconds): %d.",

@@ -125,13 +125,16 @@ Start = Callable[..., Server]
 
 
 def starter(directory: Path, started: list[Server]) -> Start:
-    def start(*flags: str, ready: bool = True, env: Mapping[str, str] | None = None) -> Server:
+    def start(
+        *flags: str, ready: bool = True, env: Mapping[str, str] | None = None, module: str = "cortex.model_server"
+    ) -> Server:
         number = len(started)
         rest, path = free_port(), directory / f"{number}.sock"
         log = directory / f"{number}.log"
         command = [
-            *(sys.executable, "-m", "cortex.model_server", "--port=0"),
-            *(f"--rest_api_port={rest}", f"--grpc_socket_path={path}", "--max_num_load_retries=0", *flags),
+            *(sys.executable, "-m", module, "--port=0"),
+            *(f"--rest_api_port={rest}", f"--grpc_socket_path={path}", "--max_num_load_retries=0"),
+            *(f"--crash_records_path={directory / 'crashes'}", *flags),
         ]
         with log.open("w") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=env)

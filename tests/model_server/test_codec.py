@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cortex import tensors
-from cortex.model_server import json_document
+from cortex.model_server import json_document, json_examples
 from cortex.model_server.codec import Format, decode
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import meta_graph_pb2, model_pb2, types_pb2
@@ -38,6 +38,7 @@ def _decode(body: str | bytes, inputs: dict[str, str]) -> tuple[dict[str, Any], 
         ("DT_STRING", '[{"b64": "aGVsbG8"}]', np.array([b"hello"], np.object_)),
         ("DT_STRING", '["Inf"]', np.array([b"Inf"], np.object_)),
         ("DT_INT32", "[[], []]", np.empty((2, 0), np.int32)),
+        ("DT_FLOAT", "[100000000000000000000]", np.array([1e20], np.float32)),
     ],
 )
 @pytest.mark.parametrize("key", ["instances", "inputs"])
@@ -120,6 +121,13 @@ ERRORS = [
     ('{"instances": [{"ints": 1, "words": "a"}, 2]}', TWO, "Expecting object but got list at item 1 of input list"),
     ('{"instances": [1, {"x": 2}]}', ONE_INT, "Expecting value/list but got object at item 1 of input list"),
     ('{"instances": [{"ints": 1, "wards": "a"}]}', TWO, "JSON object: does not have named input: wards"),
+    (
+        '{"instances": [{"b64": "YQ=="}]}',
+        TWO,
+        "Failed to process element: 0 of 'instances' list. "
+        'Error: INVALID_ARGUMENT: JSON Value: {\n    "b64": "YQ=="\n} '
+        "Type: Object is not of expected type: int32",
+    ),
     ('{"instances": [{"ints": 1}]}', TWO, "must only have keys: ints,words"),
     (
         '{"instances": [{"ints": 1, "words": 2}]}',
@@ -154,6 +162,7 @@ def test_types_that_json_lacks_are_unimplemented(kind: str, name: str) -> None:
         b'{"instances": ' + b"[" * 100 + b"1" + b"]" * 100 + b"}",
         b'{"instances": [' + b"9" * 10_000 + b"]}",
         b'\xff\xfe{"instances": [1]}',
+        b'{"instances": [Infin]}',
         b'{"instances": [1,]}',
         b'{"instances": [1e]}',
         b"{'instances': [1]}",
@@ -190,3 +199,73 @@ def test_lists_as_deep_as_the_parser_goes_are_refused() -> None:
     with pytest.raises(StatusError) as caught:
         _decode(b'{"instances": [' + b"[" * depth + b"]" * depth + b", 1]}", ONE_INT)
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+SYNTAX = [
+    (b" ", "The document is empty. at offset: 1"),
+    (b"{", "Missing a name for object member. at offset: 1"),
+    (b'{"a": 1,}', "Missing a name for object member. at offset: 8"),
+    (b'{"a"}', "Missing a colon after a name of object member. at offset: 4"),
+    (b'{"]": ["}" 1', "Missing a comma or ] after an array element. at offset: 11"),
+    (b'{"]": "}" 1', "Missing a comma or } after an object member. at offset: 10"),
+    (b"[1,]", "Invalid value. at offset: 3"),
+    (b"[nul]", "Invalid value. at offset: 4"),
+    (b"[-]", "Invalid value. at offset: 2"),
+    (b"[1.]", "Miss fraction part in number. at offset: 3"),
+    (b"[1e+]", "Miss exponent in number. at offset: 4"),
+    (b"[01]", "Missing a comma or ] after an array element. at offset: 2"),
+    (b'{"a', "Missing a closing quotation mark in string. at offset: 3"),
+    (b'["\\x"]', "Invalid escape character in string. at offset: 2"),
+    (b'["\\u12x4"]', "Incorrect hex digit after \\u escape in string. at offset: 2"),
+    (b'["\\ud800"]', "The surrogate pair in string is invalid. at offset: 2"),
+    (b'["\\ud800\\ud800"]', "The surrogate pair in string is invalid. at offset: 2"),
+    (b'["\\udc00"]', "The surrogate pair in string is invalid. at offset: 2"),
+    (b'["\x01"]', "Invalid encoding in string. at offset: 2"),
+    ("\N{ZERO WIDTH NO-BREAK SPACE}[é]".encode(), "Invalid value. at offset: 4"),
+]
+
+
+@pytest.mark.parametrize(("body", "text"), SYNTAX)
+def test_broken_syntax_is_told_as_rapidjson_tells_it(body: bytes, text: str) -> None:
+    """The reason, and the byte of the body where the parser gave up."""
+    with pytest.raises(StatusError) as caught:
+        json_document.parse(body)
+    assert caught.value.message == f"JSON Parse error: {text}"
+
+
+def test_a_name_that_stands_twice() -> None:
+    """The first of several counts, as RapidJSON finds it; a base64 object has one member only."""
+    body = '{"instances": [1], "signature_name": "a", "instances": "x", "signature_name": 5}'
+    assert _decode(body, ONE_INT)[0]["x"].tolist() == [1]
+    assert json_document.signature_name(json_document.parse(body.encode())) == "a"
+    assert _decode('{"inputs": {"x": [1, 2], "x": "a"}}', ONE_INT)[0]["x"].tolist() == [1, 2]
+    assert _decode('{"instances": [{"x": 1, "x": 2}]}', ONE_INT)[0]["x"].tolist() == [1]
+    with pytest.raises(StatusError, match="not formatted correctly for base64 data"):
+        _decode('{"inputs": [{"b64": "YQ==", "b64": "YQ=="}]}', {"x": "DT_STRING"})
+
+
+def test_the_last_feature_of_a_name_counts() -> None:
+    """An Example's features are set one after the other, so the last one stays; all of them are checked."""
+    decoded = json_examples.decode(json_document.parse(b'{"examples": [{"a": ["x", "y"], "b": 3e38, "a": 1}]}'))
+    (example,) = decoded.example_list.examples
+    assert example.features.feature["a"].int64_list.value == [1]
+    for broken in (b'{"examples": [{"a": null, "a": 1}]}', b'{"examples": [{"a": {"b64": "", "b64": ""}}]}'):
+        with pytest.raises(StatusError, match="Feature: a has element with unexpected JSON type"):
+            json_examples.decode(json_document.parse(broken))
+
+
+def test_an_integer_beyond_64_bits_is_a_decimal() -> None:
+    """RapidJSON makes a double of it: a Feature is a float list, and a float tensor takes it."""
+    decoded = json_examples.decode(json_document.parse(b'{"examples": [{"a": 100000000000000000000}]}'))
+    assert decoded.example_list.examples[0].features.feature["a"].float_list.value == [np.float32(1e20)]
+    with pytest.raises(StatusError, match="has uint64 element"):
+        json_examples.decode(json_document.parse(b'{"examples": [{"a": 18446744073709551615}]}'))
+    with pytest.raises(StatusError, match="to float without loss of precision"):
+        _decode('{"inputs": [16777217, 100000000000000000000]}', {"x": "DT_FLOAT"})
+
+
+def test_strings_are_bytes() -> None:
+    """TF Serving does not validate encodings: a string tensor holds the bytes that were sent."""
+    body = b'{"inputs": ["\xff\x80", "\\ud83d\\ude00", "\xc3\xa9"]}'
+    got = _decode(body, {"x": "DT_STRING"})[0]["x"].tolist()
+    assert got == [b"\xff\x80", "\N{GRINNING FACE}".encode(), "é".encode()]

@@ -129,6 +129,15 @@ def test_errors(server: Server) -> None:
     assert (status, headers["content-type"]) == (400, "application/json")
 
 
+def test_bytes_of_a_string_pass_through(reference: Server) -> None:
+    """What is no UTF-8 goes in and comes out as it is; of a name that stands twice the first value counts."""
+    body = b'{"instances": [{"word": "\xff\xc3\xa9", "number": 1, "number": 5}]}'
+    status, answer, _ = reference.raw("POST", "/v1/models/mixed:predict", body)
+    assert status == 200
+    assert b'"text": "\xff\xc3\xa9!"' in answer
+    assert b'"next": 2,' in answer
+
+
 def test_not_found_is_a_page(server: Server) -> None:
     """Outside /v1 the answer is the HTTP library's page, whatever the method."""
     page = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"

@@ -1,5 +1,7 @@
 """What a running server is told: by signals, by files that change, and by clients that go away."""
 
+import contextlib
+import http.client
 import json
 import signal
 from collections.abc import Callable
@@ -68,6 +70,24 @@ def test_a_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tm
     assert _metric(server, 'cortex_batch_left_out_total{model_name="half_plus",reason="cancelled"}') == 1
 
 
+def test_a_rest_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tmp_path: Path) -> None:
+    """A connection that is closed frees the thread and the place of its request, as a cancelled call does."""
+    batching = _batching_file(tmp_path / "batching.config", AN_HOUR)
+    server = start(
+        "--model_name=half_plus",
+        f"--model_base_path={models / 'half_plus'}",
+        "--enable_batching",
+        f"--batching_parameters_file={batching}",
+        "--rest_api_timeout_in_ms=600000",
+    )
+    flying = 'cortex_model_requests_in_flight{door="REST"}'
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)) as connection:
+        connection.request("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')
+        poll(lambda: _metric(server, flying) == 1)
+    poll(lambda: _metric(server, flying) == 0)
+    assert _metric(server, 'cortex_batch_left_out_total{model_name="half_plus",reason="cancelled"}') == 1
+
+
 def test_automatic_batching_needs_no_file(start: Start, models: Path) -> None:
     """--batching=auto answers a lone request and a crowd alike, and refuses none."""
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", "--batching=auto")
@@ -113,8 +133,10 @@ def test_deadlines_count_in_the_queue(start: Start, models: Path, tmp_path: Path
         f"--batching_parameters_file={batching}",
         "--rest_api_timeout_in_ms=300",
     )
-    status = server.http("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')[0]
+    status, text, _ = server.http("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')
     assert status == 504
+    words = ("Run() timeout exceeded while waiting in batching queue", "Timed out waiting for notification")
+    assert json.loads(text)["error"] in words  # the queue and the door watch the same moment: either may be first
     with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
         server.prediction.Predict(predict_request("half_plus", X), timeout=0.3)
     label = 'cortex_batch_left_out_total{model_name="half_plus",reason="timeout"}'

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from cortex.model_server.metrics import Metrics
 from cortex.model_server.request import ENCODE, EXECUTE, QUEUE, Recorders, current, watch
 from cortex.model_server.status import Code, StatusError
 from cortex.model_server.tf_serving_metrics import TFServingMetrics
-from tests.model_server.harness import Server, Start, poll, predict_request, starter
+from cortex.protos import model_management_pb2
+from tests.model_server.harness import Server, Start, poll, predict_request, recorded, starter, write_records
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 X = {"x": np.ones((3, 1), np.float32)}
@@ -103,9 +104,44 @@ def test_tf_servings_page(watched: Server) -> None:
     assert values[f'{serving}batching_session:padding_size_sum{{execution_batch_size="4"}}'] == 5
     assert values[f"{serving}batching_session:input_batch_size_sum{{}}"] == 7
     assert values[f"{serving}batching_session:processed_batch_size_sum{{}}"] == 12
+    core = ":tensorflow:core:"
+    assert values[f"{core}graph_runs{{}}"] == values[f"{core}graph_run_time_usecs_histogram_count{{}}"] == 3
+    assert values[f"{core}graph_run_time_usecs{{}}"] == values[f"{core}graph_run_time_usecs_histogram_sum{{}}"] > 0
+    assert values[f"{core}graph_run_input_tensor_bytes_sum{{}}"] == 3 * 4 * 4  # runs, rows with padding, float32
+    assert values[f"{core}graph_run_output_tensor_bytes_sum{{}}"] == 3 * 4 * 4
     loads = [name for name in values if name.startswith(":tensorflow:cc:saved_model:load_attempt_count")]
     assert len(loads) == 1
     assert loads[0].endswith('half_plus/2",status="success"}')
+
+
+def test_warm_up_is_counted(start: Start, copied: Callable[[str], Path], tmp_path: Path) -> None:
+    """Records read, by the path of the model, and their runs; strings count by their bytes."""
+    base = copied("half_plus")
+    write_records(base / "2", [recorded(predict_request("half_plus", X))] * 2)
+    monitoring = tmp_path / "monitoring.config"
+    monitoring.write_text("prometheus_config { enable: true }")
+    server = start("--model_name=half_plus", f"--model_base_path={base}", f"--monitoring_config_file={monitoring}")
+    values = _values(server.http("GET", tf_serving_metrics.DEFAULT_PATH)[1])
+    assert values[f':tensorflow:serving:model_warmup_records_read{{model_path="{base / "2"}"}}'] == 2
+    assert values[f':tensorflow:serving:model_warmup_latency_count{{model_path="{base / "2"}",status="OK"}}'] == 1
+    assert values[":tensorflow:core:graph_runs{}"] == 2
+    metrics = TFServingMetrics()
+    metrics.ran({"x": np.array([[b"abc", b""]], np.object_)}, {}, 0.5)
+    assert _values(metrics.page())[":tensorflow:core:graph_run_input_tensor_bytes_sum{}"] == 3
+
+
+def test_a_reload_tells_what_it_counted(start: Start, copied: Callable[[str], Path], tmp_path: Path) -> None:
+    """HandleReloadConfigRequest answers by how much each counter asked for has grown; what is not counted has not."""
+    base, runs, unknown = copied("half_plus"), "/tensorflow/core/graph_runs", "/tensorflow/unknown"
+    write_records(base / "2", [recorded(predict_request("half_plus", X))] * 2)
+    monitoring = tmp_path / "monitoring.config"
+    monitoring.write_text("prometheus_config { enable: true }")
+    server = start("--model_name=half_plus", f"--model_base_path={base}", f"--monitoring_config_file={monitoring}")
+    request = model_management_pb2.ReloadConfigRequest(metric_names=[runs, unknown])
+    for name in ("half_plus", "again"):
+        request.config.model_config_list.config.add(name=name, base_path=str(base))
+    response = server.model.HandleReloadConfigRequest(request)
+    assert {each.name: each.int64_value_increase for each in response.metric} == {runs: 2, unknown: 0}
 
 
 def test_buckets_are_tf_servings() -> None:

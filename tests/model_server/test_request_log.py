@@ -1,5 +1,6 @@
 """Logs of requests: from the model config to files that warm a model up."""
 
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -82,6 +83,26 @@ def test_a_file_that_is_full_is_followed_by_another(tmp_path: Path) -> None:
     assert [len(file) for file in _records(tmp_path / "many")] == [1000, 1]
 
 
+def test_the_oldest_files_give_way(tmp_path: Path) -> None:
+    """All files of a log stay within their limit, those of an earlier run included; no other file is touched."""
+    limits = RequestLogOptions(max_file_bytes=300, max_total_bytes=900)
+    others = ["m-b-20200101T000000-1-00001.tfrecord", "m-20200101T000000-1-00001.tfrecord.keep", "m"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"x" * 500)
+    earlier = tmp_path / "m-20200101T000000-1-00001.tfrecord"
+    earlier.write_bytes(b"x" * 500)
+    log = RequestLog(options=limits)
+    log.configure(_models(tmp_path / "m"))
+    for _ in range(10):
+        _add(log)
+    log.close()
+    assert not earlier.exists()
+    ours = [path for path in tmp_path.iterdir() if path.name not in others]
+    assert len(ours) > 1
+    assert sum(path.stat().st_size for path in ours) <= 900
+    assert all((tmp_path / name).stat().st_size == 500 for name in others)
+
+
 @pytest.mark.parametrize("limits", [{"max_queue_records": 2}, {"max_queue_bytes": 60}])
 def test_a_full_queue_drops_and_counts(tmp_path: Path, limits: dict[str, int]) -> None:
     """A writer that is stuck keeps no request waiting: what does not fit is dropped, and counted."""
@@ -138,6 +159,37 @@ def test_a_directory_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StatusError, match=r"Model m: logging_config: .*file/logs cannot be made"):
         RequestLog().check(_models(tmp_path / "file" / "logs" / "m"))
+
+
+def test_a_full_disk_costs_records_and_no_request(start: Start, models: Path, tmp_path: Path) -> None:
+    """Requests are answered while nothing can be written; no half records and no empty files are left behind."""
+    config, logs = tmp_path / "models.config", tmp_path / "logs"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "half_plus" base_path: "{models / "half_plus"}" logging_config {{\n'
+        f'log_collector_config {{ type: "tfrecord" filename_prefix: "{logs / "m"}" }}\n'
+        "sampling_config { sampling_rate: 1 } } } }"
+    )
+    server = start(f"--model_config_file={config}")
+    full = 100_000  # no file of the process may be larger: the system refuses what is beyond, as on a full disk
+    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (full, hard))
+    large = predict_request("half_plus", {"x": np.ones((full // 4, 1), np.float32)})
+
+    def logged(code: str) -> float:
+        sample = f'cortex_request_log_records_total{{code="{code}",model_name="half_plus"}}'
+        lines = [line for line in server.http("GET", "/metrics")[1].splitlines() if line.startswith(sample)]
+        return float(lines[0].split()[-1]) if lines else 0.0
+
+    for _ in range(3):
+        assert len(server.prediction.Predict(large).outputs["y"].float_val) == full // 4
+    poll(lambda: logged("UNAVAILABLE") == 3)
+    assert list(logs.iterdir()) == []
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    server.prediction.Predict(large)
+    poll(lambda: logged("OK") == 1)
+    assert server.stop() == 0
+    ((record,),) = _records(logs)
+    assert record.predict_log.request == large
 
 
 def test_a_log_warms_a_model_up(start: Start, models: Path, tmp_path: Path) -> None:

@@ -416,6 +416,16 @@ def test_flags_that_contradict_each_other(flags: list[str], text: str) -> None:
     assert text in _refusal(*flags)
 
 
+def test_a_bad_config_file_is_told_on_stderr_too(tmp_path: Path) -> None:
+    """Where protobuf's own line stands: TF Serving's users look for it there."""
+    config = tmp_path / "models.config"
+    config.write_text("improper model config")
+    done = _main("--port=0", f"--model_config_file={config}")
+    assert done.returncode == 255
+    assert f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{config}'" in done.stdout
+    assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in done.stderr
+
+
 def test_flags_that_cannot_be_read() -> None:
     """A value that cannot be read is told, with the usage, and exits with 255."""
     done = _main("--port=many")

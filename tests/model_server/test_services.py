@@ -1,6 +1,7 @@
 """What the gRPC door offers beside the model services: health and the profiler; and how it treats calls that wait."""
 
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from cortex.model_server import loopback
 from cortex.model_server.grpc import GrpcOptions, GrpcServer
 from cortex.model_server.handlers import Handlers
 from cortex.protos import predict_pb2, prediction_service_pb2_grpc
@@ -39,6 +42,38 @@ def test_the_profiler_is_tensorflows(server: Server) -> None:
             grpc.StatusCode.UNAVAILABLE,
             True,
         )
+
+
+def test_the_profilers_own_port_is_closed_to_others(reference: Server) -> None:
+    """TensorFlow's server listens on every interface; what comes through another than the loopback is refused."""
+    terminate = reference.channel().unary_unary("/tensorflow.ProfilerService/Terminate")
+    assert terminate(b"", timeout=30) == b""
+    ports = {
+        each.laddr.port
+        for each in psutil.Process(reference.process.pid).net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN and each.laddr.port != reference.rest_port
+    }
+    addresses = [
+        each.address
+        for interface in psutil.net_if_addrs().values()
+        for each in interface
+        if each.family == socket.AF_INET and not each.address.startswith("127.")
+    ]
+    assert len(ports) == 1
+    if not addresses:
+        pytest.skip("this machine has the loopback interface only")
+    for address in addresses:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, *ports), timeout=5)
+
+
+def test_loopback_needs_a_listener() -> None:
+    """A port that nothing listens on is an error, not a success; a probe of what is possible leaves no socket open."""
+    before = psutil.Process().num_fds()
+    assert loopback.is_possible()
+    with pytest.raises(OSError, match="nothing in this process listens on port 1"):
+        loopback.restrict(1)
+    assert psutil.Process().num_fds() == before
 
 
 def test_health_is_off_unless_asked_for(server: Server) -> None:

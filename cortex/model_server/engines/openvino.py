@@ -96,16 +96,11 @@ class OpenVINO:
     def _compile(self, signature: str) -> Forms:
         graph = convert(self._core, self._model, self.signatures, signature)
         alone = self._form(graph, signature, {"PERFORMANCE_HINT": "LATENCY"})
-        return Forms(graph, alone, self._together(signature) if alone.threads > 1 else None)
+        return Forms(graph, alone, self._together(graph, signature) if alone.threads > 1 else None)
 
-    def _together(self, signature: str) -> Callable[[], Form]:
-        """Return what compiles the form for several requests; it reads the graph anew rather than keep it for that."""
-
-        def compile_together() -> Form:
-            graph = convert(self._core, self._model, self.signatures, signature)
-            return self._form(graph, signature, {"NUM_STREAMS": self._options.cores})
-
-        return compile_together
+    def _together(self, graph: Graph, signature: str) -> Callable[[], Form]:
+        """Return what compiles the form for several requests; the graph it keeps shares its weights with the first."""
+        return lambda: self._form(graph, signature, {"NUM_STREAMS": self._options.cores})
 
     def _form(self, graph: Graph, signature: str, choice: Mapping[str, str | int]) -> Form:
         config = {

