@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark.compare import compare as run_comparison
+from benchmark.launch import launch
 from benchmark.machine import this_machine
 from benchmark.model_server import model_server as run_model_server
 from benchmark.model_server import subjects
 from benchmark.startup import startup as run_startup
 from benchmark.systems import Deployment, FlaskAPI
+from benchmark.tfrecords import tfrecords
 from cortex.errors import Error
 from cortex.loadtest import image_form, picture
 
@@ -38,6 +40,10 @@ _json = click.option("--json", "json_path", type=click.Path(path_type=Path), hel
 def main() -> None:
     """Measure the whole stack on this machine."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended then, too
+
+
+main.add_command(launch)
+main.add_command(tfrecords)
 
 
 @main.command()

@@ -1,0 +1,170 @@
+"""What ``--in-graph`` names, opened in the engine that ``--framework`` names: one classifier of pictures."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+
+from benchmark import frozen_graph
+from cortex.errors import UserError
+from cortex.model_server import model_file, saved_model
+from cortex.model_server.engines.base import BF16, FP32, Array, Description, Engine, EngineOptions, Unsupported
+from cortex.model_server.engines.selection import Attempt, formats
+from cortex.model_server.model_file import IR, ONNX, Model, ModelFile
+from cortex.model_server.saved_model import DEFAULT_SIGNATURE
+from cortex.model_server.status import StatusError
+from cortex.tensors import dtype_of
+
+_TAGS = frozenset({"serve"})
+_FILES = {".onnx": ONNX, ".xml": IR}
+INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to open, and how many threads it gets. The nodes are names or aliases, None where there is one to find."""
+
+    in_graph: Path
+    framework: str
+    precision: str
+    intra_threads: int
+    inter_threads: int
+    input_node: str | None = None
+    output_node: str | None = None
+
+
+class Classifier:
+    """One signature with one input and one output. Use it as a context manager: it holds the engine."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._held = ExitStack()
+        self._engine: Engine
+        self._signature = DEFAULT_SIGNATURE
+        self._input = ""
+        self._output = ""
+
+    def __enter__(self) -> Self:
+        """Load the model. Raises UserError that says why it cannot be, or what is missing."""
+        with self._held as held:
+            self._load(held)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of the input, -1 for what is free; None where the model does not say."""
+        shape = self._info.tensor_shape
+        return None if shape.unknown_rank else tuple(int(dim.size) for dim in shape.dim)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return dtype_of(self._info.dtype)
+
+    def describe(self) -> Description:
+        """Return what the engine says it runs."""
+        return self._engine.describe()
+
+    def scores(self, batch: Array) -> Array:
+        """Return what the model answers to a batch: one row for each picture. Raises UserError with its refusal."""
+        try:
+            return self._engine.run(self._signature, {self._input: batch}, (self._output,))[self._output]
+        except StatusError as error:
+            raise UserError(f"--in-graph {self._order.in_graph}: {error.message}") from error
+
+    @property
+    def _info(self) -> Any:
+        return self._engine.signatures[self._signature].inputs[self._input]
+
+    def _load(self, held: ExitStack) -> None:
+        order = self._order
+        try:
+            model = _model(order, held)
+            _check_quantised(order, model)
+            self._engine = Attempt(order.framework, model, _options(order)).open()
+        except Unsupported as error:
+            raise UserError(f"--framework {order.framework}: {error}") from error
+        except StatusError as error:
+            raise UserError(f"--in-graph {order.in_graph}: {error.message}") from error
+        held.callback(self._engine.close)
+        names = sorted(saved_model.runnable(self._engine.signatures))
+        self._signature = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]
+        signature = self._engine.signatures[self._signature]
+        is_frozen = _is_frozen(order.in_graph)  # then there is one of each already, under names of ours
+        self._input = _chosen(signature.inputs, None if is_frozen else order.input_node, "input", order)
+        self._output = _chosen(signature.outputs, None if is_frozen else order.output_node, "output", order)
+
+
+def _options(order: Order) -> EngineOptions:
+    precision = FP32 if order.precision == INT8 else order.precision  # what is not quantised in it stays float32
+    return EngineOptions(precision, threads=order.intra_threads, inter_op_threads=order.inter_threads)
+
+
+def _model(order: Order, held: ExitStack) -> Model:
+    """Return the model at the path: a directory, a directory of version directories, or a file."""
+    path, reads = order.in_graph, formats(order.framework)
+    if path.is_dir():
+        return model_file.find(_version(path), _TAGS, reads)[0]
+    if path.name in ("saved_model.pb", "saved_model.pbtxt"):
+        return model_file.find(path.parent, _TAGS, reads)[0]
+    if path.suffix in _FILES:
+        return ModelFile(path.parent, _FILES[path.suffix], path)
+    if not _is_frozen(path):
+        raise UserError(f"--in-graph {path}: expected a SavedModel directory, or a .pb, .onnx or .xml file")
+    if saved_model.SAVED_MODEL not in reads:
+        raise UserError(f"--framework {order.framework}: does not read a frozen graph; {path} has to be an .onnx file")
+    directory = Path(held.enter_context(TemporaryDirectory(prefix="benchmark-graph-")))
+    frozen_graph.convert(path, order.input_node, order.output_node, directory)
+    return saved_model.read(directory, _TAGS)
+
+
+def _is_frozen(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".pb" and path.name != "saved_model.pb"
+
+
+def _version(path: Path) -> Path:
+    """Return the newest of a model's version directories, or the path where it has none."""
+    versions = [each for each in path.iterdir() if each.is_dir() and each.name.isdecimal()]
+    return max(versions, key=lambda each: int(each.name), default=path)
+
+
+def _chosen(tensors: Mapping[str, Any], name: str | None, kind: str, order: Order) -> str:
+    """Return the alias of the input or output: the one that was named, by alias or tensor, or the only one."""
+    if name is not None:
+        for alias, info in tensors.items():
+            if name in (alias, info.name, info.name.removesuffix(":0")):
+                return alias
+    elif len(tensors) == 1:
+        return next(iter(tensors))
+    names = ", ".join(sorted(tensors))
+    problem = f"the model has no {kind} {name!r}" if name else f"the model has several {kind}s"
+    raise UserError(f"--{kind}-node: {problem}; {order.in_graph} has {names}")
+
+
+def _check_quantised(order: Order, model: Model) -> None:
+    """Hold the precision against the graph: int8 is a property of a model, not of a run."""
+    is_int8 = _is_quantised(model)
+    if is_int8 and order.precision in (FP32, BF16):
+        raise UserError(f"--precision {order.precision}: {order.in_graph} is quantised; say --precision int8")
+    if not is_int8 and order.precision == INT8:
+        raise UserError(
+            f"--precision int8: {order.in_graph} is not quantised; "
+            "python -m export cpu --precision int8 makes one that is"
+        )
+
+
+def _is_quantised(model: Model) -> bool:
+    if isinstance(model, ModelFile):
+        data = model.path.read_bytes()
+        return b"FakeQuantize" in data or b"QuantizeLinear" in data
+    graphs = [meta.graph_def for meta in saved_model.parse(model.directory).meta_graphs]
+    functions = [each.node_def for graph in graphs for each in graph.library.function]
+    nodes = [node for part in (*(graph.node for graph in graphs), *functions) for node in part]
+    return any(node.op.startswith(("Quantize", "FakeQuant", "_Quantize")) for node in nodes)

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Launch the last configuration again. Every flag of `python -m benchmark launch` overrules what it says.
+#   BATCH_SIZE     another batch size
+#   NOINSTALL      True: install nothing first
+#   OUTPUT_DIR     where the last configuration and the logs are (default: build/benchmark in the repository)
+#   DOCKER_IMAGE   another image; empty: none
+#   PYTHON         the interpreter (default: that of .venv in the repository, else python3)
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+output=${OUTPUT_DIR:-$root/build/benchmark}
+python=${PYTHON:-$root/.venv/bin/python}
+command -v "$python" >/dev/null || python=python3
+
+case ${NOINSTALL:-False} in
+  [Tt]rue | 1) ;;
+  *)
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps tensorflow-serving-api >&2 # its messages alone
+    ;;
+esac
+
+exec "$python" "$here/launch_benchmark.py" --configuration "$output/last.json" \
+  ${BATCH_SIZE:+--batch-size "$BATCH_SIZE"} ${DOCKER_IMAGE+--docker-image "$DOCKER_IMAGE"} "$@"

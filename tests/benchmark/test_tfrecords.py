@@ -1,0 +1,167 @@
+"""The converter: what is in the records, which label each picture gets, and that it goes on where it stopped."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark import imagenet_records, tfrecords
+from cortex.errors import UserError
+from cortex.protos import example_pb2
+from cortex.tfrecord import read_records
+
+ROOT = Path(__file__).parents[2]
+
+Convert = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _argv(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "benchmark", "tfrecords", *map(str, arguments)]
+
+
+@pytest.fixture
+def convert() -> Convert:
+    """Run ``python -m benchmark tfrecords ARGUMENTS`` to its end."""
+    return lambda *arguments: subprocess.run(_argv(*arguments), capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+
+def _examples(directory: Path) -> list[dict[str, list[bytes] | list[int]]]:
+    found = []
+    for path in imagenet_records.files(directory):
+        for data in read_records(path):
+            features = example_pb2.Example.FromString(data).features.feature.items()
+            found.append({name: list(each.bytes_list.value or each.int64_list.value) for name, each in features})
+    return found
+
+
+def test_layout(records: Path, colors: Path) -> None:
+    """Every feature of ImageNet's layout is there; a JPEG is kept byte for byte, a PNG becomes one."""
+    examples = _examples(records)
+    assert len(examples) == 32
+    assert sorted(path.name for path in records.iterdir()) == [
+        *("validation-00000-of-00003", "validation-00001-of-00003", "validation-00002-of-00003"),
+        *("validation-labels.txt", "validation.json"),
+    ]
+    assert (records / "validation-labels.txt").read_text().splitlines()[7] == "8\tcolor7\tcolor7"
+    for example in examples:
+        synset, name = example["image/class/synset"][0].decode(), example["image/filename"][0].decode()
+        assert example["image/class/label"] == [int(synset.removeprefix("color")) + 1]
+        assert example["image/class/text"] == [synset.encode()]
+        assert (example["image/colorspace"], example["image/format"]) == ([b"RGB"], [b"JPEG"])
+        assert example["image/channels"] == [3]
+        source, (encoded,) = colors / synset / name, example["image/encoded"]
+        with Image.open(io.BytesIO(encoded)) as image, Image.open(source) as original:
+            assert image.format == "JPEG"
+            assert (example["image/width"], example["image/height"]) == ([original.width], [original.height])
+            assert image.size == original.size
+            assert np.abs(np.asarray(image, int) - np.asarray(original, int)).max() < 3
+        assert (encoded == source.read_bytes()) is (source.suffix == ".jpg")
+
+
+def test_they_are_read(records: Path) -> None:
+    """What is read of a record is its label, its picture, and where it stands, for messages."""
+    found = list(imagenet_records.read(records))
+    assert sorted(record.label for record in found) == sorted(list(range(1, 9)) * 4)
+    assert found[0].where.startswith(f"{records}/validation-00000-of-00003, record 0 (")
+
+
+def _pictures(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (["cat/a.jpg", "dog/deep/b.jpg"], None, {"a.jpg": 1, "b.jpg": 2}),
+        (["n01443537/a.jpg", "n01440764/b.jpg"], None, {"a.jpg": 2, "b.jpg": 1}),
+        (["n02123045/a.jpg"], None, {"a.jpg": 282}),
+        (["a.jpg", "b.jpg"], "a.jpg 281\nb.jpg 0\n", {"a.jpg": 282, "b.jpg": 1}),
+        (["x/a.jpg", "my b.jpg"], "x/a.jpg,dog\n\nmy b.jpg,cat\n", {"a.jpg": 2, "my b.jpg": 1}),
+        (["b.jpg", "a.jpg"], "n01440764\nn02123045\n", {"a.jpg": 1, "b.jpg": 282}),
+    ],
+)
+def test_labels(tmp_path: Path, names: list[str], labels: str | None, expected: dict[str, int]) -> None:
+    """Labels count from 1: by folder or by file, in ImageNet's order where the classes are ImageNet's, else by name."""
+    pictures = _pictures(tmp_path / "pictures", *names)
+    (tmp_path / "labels.txt").write_text(labels or "")
+    labelled = tmp_path / "labels.txt" if labels else None
+    tfrecords.convert(tfrecords.Order(pictures, tmp_path / "out", "validation", labelled), print)
+    examples = _examples(tmp_path / "out")
+    assert {each["image/filename"][0].decode(): each["image/class/label"][0] for each in examples} == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        ([], None, "pictures: no pictures in it"),
+        (["a.jpg", "x/b.jpg"], None, "pictures/a.jpg: lies in no folder of a class"),
+        (["a.jpg", "b.jpg"], "a.jpg 1\n", "pictures/b.jpg: "),
+        (["a.jpg"], "a.jpg 1\nb.jpg 2\n", "labels.txt, line 2: expected the name of a picture"),
+        (["a.jpg"], "cat\ndog\n", "labels.txt: 2 classes, but"),
+        (["n01440764/a.jpg", "dog/b.jpg"], None, "n01440764 is a class of ImageNet's, dog is not"),
+    ],
+)
+def test_refusals(tmp_path: Path, names: list[str], labels: str | None, message: str) -> None:
+    """Pictures without a class, and classes without a picture, are named in the message; nothing is written."""
+    (tmp_path / "pictures").mkdir()
+    pictures = _pictures(tmp_path / "pictures", *names)
+    (tmp_path / "labels.txt").write_text(labels or "")
+    labelled = tmp_path / "labels.txt" if labels else None
+    with pytest.raises(UserError) as refused:
+        tfrecords.convert(tfrecords.Order(pictures, tmp_path / "out", "validation", labelled), print)
+    assert message in str(refused.value)
+    assert not list(tmp_path.glob("out/*-of-*"))
+
+
+def test_a_broken_picture(convert: Convert, tmp_path: Path) -> None:
+    """A picture that cannot be read stops the conversion by name, or is left out when that is asked for."""
+    pictures = _pictures(tmp_path / "pictures", "x/a.jpg", "x/b.jpg")
+    (pictures / "x" / "c.jpg").write_bytes((pictures / "x" / "a.jpg").read_bytes()[:200])
+    refused = convert(pictures, tmp_path / "out")
+    assert refused.returncode == 1
+    assert "pictures/x/c.jpg: not a picture that can be read" in refused.stderr
+    done = convert(pictures, tmp_path / "out", "--skip-broken")
+    assert done.returncode == 0, done.stderr
+    assert "2 pictures written, 0 already there, 1 skipped" in done.stdout
+    assert "skipped " in done.stderr
+    assert len(_examples(tmp_path / "out")) == 2
+
+
+def test_it_goes_on_after_a_kill(convert: Convert, tmp_path: Path) -> None:
+    """Killed in the middle, it goes on with the files that are missing, and all are as if it had never been killed."""
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    (tmp_path / "pictures" / "x").mkdir(parents=True)
+    for number in range(24):
+        Image.fromarray(np.roll(noise, number)).save(tmp_path / "pictures" / "x" / f"{number}.bmp")
+    arguments = (tmp_path / "pictures", tmp_path / "out", "--files", "12")
+    first = tmp_path / "out" / "validation-00000-of-00012"
+    with subprocess.Popen(_argv(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        while not first.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    there = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("validation-*-of-*")}
+    assert first in there
+    assert len(there) < 12
+    again = convert(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert f"{24 - 2 * len(there)} pictures written, {2 * len(there)} already there" in again.stdout
+    assert again.stderr.count("of 24 pictures") == 12 - len(there)
+    assert all(path.stat().st_mtime_ns == when for path, when in there.items())
+    assert convert(tmp_path / "pictures", tmp_path / "whole", "--files", "12").returncode == 0
+    for path in imagenet_records.files(tmp_path / "whole"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    (tmp_path / "pictures" / "x" / "0.bmp").unlink()
+    other = convert(*arguments)
+    assert other.returncode == 1
+    assert "validation.json: the files here were begun from other pictures" in other.stderr
