@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -50,6 +51,7 @@ class Worker:
     client: ModelClient | None = None
     notices: tuple[str, ...] = ()
     draining: Callable[[], bool] = lambda: False
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def max_body(self) -> int:
@@ -63,10 +65,11 @@ class Worker:
 
     async def predict(self, request: Request) -> Response:
         """Answer one prediction request."""
-        arguments = await read_arguments(request, self.predictor.predict, self.max_body)
-        loop = asyncio.get_running_loop()
+        with self.metrics.timed("decode"):
+            arguments = await read_arguments(request, self.predictor.predict, self.max_body)
+        loop, asked = asyncio.get_running_loop(), time.perf_counter()
         try:
-            arguments["response"], response = await loop.run_in_executor(self.pool, self._predict, arguments)
+            arguments["response"], response = await loop.run_in_executor(self.pool, self._predict, arguments, asked)
         except _PredictionFailed as error:
             _log.error("prediction failed [%s]", request.state.request_id, exc_info=error.__cause__)
             close(arguments["payload"])
@@ -93,10 +96,13 @@ class Worker:
             return "the model server does not answer"
         return None
 
-    def _predict(self, arguments: dict[str, Any]) -> tuple[Any, Response]:
+    def _predict(self, arguments: dict[str, Any], asked: float) -> tuple[Any, Response]:
+        self.metrics.stage("queue", time.perf_counter() - asked)
         try:
-            prediction = self.predictor.predict(arguments)
-            return prediction, to_response(prediction)
+            with self.metrics.predicting():
+                prediction = self.predictor.predict(arguments)
+            with self.metrics.timed("encode"):
+                return prediction, to_response(prediction)
         except (HTTPException, RequestValidationError):
             raise
         except BaseException as error:
@@ -121,7 +127,6 @@ class Worker:
 
 def create_app(worker: Worker) -> FastAPI:
     """Return the app that serves one worker."""
-    metrics = Metrics()
     app = FastAPI(
         title=worker.spec.name,
         description="\n\n".join((worker.predictor.description, *worker.notices)),
@@ -129,7 +134,7 @@ def create_app(worker: Worker) -> FastAPI:
         redirect_slashes=False,
         exception_handlers=EXCEPTION_HANDLERS,  # type: ignore[arg-type]  # starlette's type is invariant in its keys
         middleware=[
-            Middleware(Trace, metrics=metrics),
+            Middleware(Trace, metrics=worker.metrics),
             Middleware(
                 CORSMiddleware,
                 allow_origins=["*"],
@@ -142,7 +147,7 @@ def create_app(worker: Worker) -> FastAPI:
         ],
     )
     _add_predict_routes(app, worker)
-    _add_probe_routes(app, worker, metrics)
+    _add_probe_routes(app, worker)
     return app
 
 
@@ -166,7 +171,7 @@ def _add_predict_routes(app: FastAPI, worker: Worker) -> None:
         app.add_api_route(path, summary, methods=["GET"], operation_id=f"summary{suffix}", response_model=None)
 
 
-def _add_probe_routes(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
+def _add_probe_routes(app: FastAPI, worker: Worker) -> None:
     @app.get(HEALTH, response_class=PlainTextResponse)
     async def healthz() -> str:
         """Say that the process lives."""
@@ -182,4 +187,4 @@ def _add_probe_routes(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
     @app.get(METRICS, response_class=PlainTextResponse)
     async def expose() -> Response:
         """Return the metrics of all workers, for Prometheus."""
-        return Response(await run_in_threadpool(metrics.exposition), media_type=CONTENT_TYPE)
+        return Response(await run_in_threadpool(worker.metrics.exposition), media_type=CONTENT_TYPE)

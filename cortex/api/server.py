@@ -23,6 +23,7 @@ from cortex import client as clients  # its classes are imported when they are n
 from cortex.api import log
 from cortex.api.app import Worker, create_app
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
+from cortex.api.metrics import Metrics
 from cortex.api.predictor import construct, load_class, told
 from cortex.client.base import ModelClient
 from cortex.errors import NotStarted, UserError
@@ -76,25 +77,26 @@ def _start(options: Options, state: DrainState) -> Worker:
     spec = APISpec.model_validate_json(options.spec.read_bytes())
     project = Path.cwd()
     load_dotenv(project / ".env", override=True)  # as sourcing it in a shell would
-    client = _client(spec, options.model_server)
+    metrics = Metrics()
+    client = _client(spec, options.model_server, metrics)
     _progress(f"loading the predictor from {spec.predictor.path}")
     predictor = load_class(spec.predictor, project)
     pool = ThreadPoolExecutor(spec.predictor.threads_per_process, thread_name_prefix="predict")
     # in the pool, because some libraries want to be called by the thread that initialized them
     loaded = pool.submit(construct, predictor, spec.predictor, client).result()
     notices = tuple(json.loads(os.environ.get("CORTEX_NOTICES", "[]")))
-    return Worker(spec, loaded, pool, client, notices, draining=lambda: state.draining)
+    return Worker(spec, loaded, pool, client, notices, draining=lambda: state.draining, metrics=metrics)
 
 
-def _client(spec: APISpec, address: str | None) -> ModelClient | None:
+def _client(spec: APISpec, address: str | None, metrics: Metrics) -> ModelClient | None:
     models = spec.predictor.models
     match spec.predictor.type:
         case "tensorflow":
             if address is None:
                 raise UserError("a tensorflow predictor needs --model-server unix:/path.sock or host:port")
-            return clients.TensorFlowClient.connect(address, models, _progress)
+            return clients.TensorFlowClient.connect(address, models, _progress, metrics.model_call)
         case "onnx":
-            return clients.ONNXClient.load(models, _progress)
+            return clients.ONNXClient.load(models, _progress, metrics.model_call)
         case "python":
             return clients.PythonClient(models, spec.predictor.cache_size) if models else None
 

@@ -1,10 +1,14 @@
 """What the API worker asks of a client, whichever predictor it is for."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 Progress = Callable[[str], None]
 """Called with one line for a person each time what is awaited changes."""
+
+Timed = Callable[[], AbstractContextManager[object]]
+"""Makes a context around each prediction of a client, in the thread that asked for it: for whoever measures them."""
 
 
 class ModelClient(Protocol):

@@ -1,13 +1,14 @@
 """ONNXClient: predictions from ONNX models inside this process, by ONNX Runtime."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cortex.client.base import Progress
+from cortex.client.base import Progress, Timed
 from cortex.client.models import LATEST, choose_name, choose_version, versions_on_disk
 from cortex.errors import NotStarted, UserError
 from cortex.spec import Model
@@ -34,12 +35,18 @@ _NUMPY_TYPES = {
 class ONNXClient:
     """Run the models of one API in this process. Safe to use from several threads."""
 
-    def __init__(self, sessions: Mapping[str, Mapping[int, Any]], paths: Mapping[str, Mapping[int, Path]]) -> None:
+    def __init__(
+        self,
+        sessions: Mapping[str, Mapping[int, Any]],
+        paths: Mapping[str, Mapping[int, Path]],
+        timed: Timed = nullcontext,
+    ) -> None:
         self._sessions = sessions
         self._paths = paths
+        self._timed = timed
 
     @classmethod
-    def load(cls, models: tuple[Model, ...], progress: Progress) -> "ONNXClient":
+    def load(cls, models: tuple[Model, ...], progress: Progress, timed: Timed = nullcontext) -> "ONNXClient":
         """Load every version of every model.
 
         Raises UserError for a missing wheel or file, NotStarted for a model that does not load.
@@ -47,7 +54,7 @@ class ONNXClient:
         paths = {model.name: _files(Path(model.path)) for model in models}
         progress("loading the models")
         sessions = {name: {number: _session(path) for number, path in rows.items()} for name, rows in paths.items()}
-        return cls(sessions, paths)
+        return cls(sessions, paths, timed)
 
     def predict(self, model_input: Any, model_name: str | None = None, model_version: str = LATEST) -> list[Any]:
         """Return the outputs in the model's order, as ONNX Runtime's ``session.run([], ...)`` does.
@@ -57,7 +64,8 @@ class ONNXClient:
         """
         name = choose_name(list(self._sessions), model_name)
         session = self._sessions[name][choose_version(self._sessions[name], model_version, name)]
-        outputs: list[Any] = session.run([], _inputs(session, model_input, name))
+        with self._timed():
+            outputs: list[Any] = session.run([], _inputs(session, model_input, name))
         return outputs
 
     @property

@@ -1,13 +1,14 @@
 """TensorFlowClient: predictions from TF Serving, or from anything that speaks its protocol."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import json_format
 
-from cortex.client.base import Progress
+from cortex.client.base import Progress, Timed
 from cortex.client.inputs import to_tensor
 from cortex.client.models import LATEST, choose_name, choose_version
 from cortex.client.outputs import flat_list
@@ -29,20 +30,23 @@ class TensorFlowClient:
     server died fails with grpc.RpcError and is not repeated, because it may be what killed it.
     """
 
-    def __init__(self, channel: grpc.Channel, models: tuple[ServedModel, ...]) -> None:
+    def __init__(self, channel: grpc.Channel, models: tuple[ServedModel, ...], timed: Timed = nullcontext) -> None:
         self._channel = channel
+        self._timed = timed
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         self._models = {served.model.name: served for served in models}
 
     @classmethod
-    def connect(cls, address: str, models: tuple[Model, ...], progress: Progress) -> "TensorFlowClient":
+    def connect(
+        cls, address: str, models: tuple[Model, ...], progress: Progress, timed: Timed = nullcontext
+    ) -> "TensorFlowClient":
         """Return a client once the model server at ``address`` (``unix:/path`` or ``host:port``) has loaded ``models``.
 
         Raises NotStarted or UserError, see `cortex.client.served.await_models`.
         """
         channel = open_channel(address)
         try:
-            return cls(channel, await_models(channel, models, progress))
+            return cls(channel, await_models(channel, models, progress), timed)
         except BaseException:
             channel.close()
             raise
@@ -56,8 +60,9 @@ class TensorFlowClient:
         that is missing or does not convert, KeyError for an input or an output type that Cortex does not know, and
         grpc.RpcError when the model server fails.
         """
-        outputs = self._run(model_input, model_name, model_version)
-        return {name: flat_list(name, proto) for name, proto in outputs.items()}
+        with self._timed():
+            outputs = self._run(model_input, model_name, model_version)
+            return {name: flat_list(name, proto) for name, proto in outputs.items()}
 
     def predict_numpy(
         self, model_input: Mapping[str, Any], model_name: str | None = None, model_version: str = LATEST
@@ -66,8 +71,9 @@ class TensorFlowClient:
 
         Arrays may be read-only. Takes and raises what `predict` does, but knows every dtype and empty outputs.
         """
-        outputs = self._run(model_input, model_name, model_version)
-        return {name: to_array(proto) for name, proto in outputs.items()}
+        with self._timed():
+            outputs = self._run(model_input, model_name, model_version)
+            return {name: to_array(proto) for name, proto in outputs.items()}
 
     @property
     def input_signatures(self) -> dict[str, Any]:

@@ -13,11 +13,13 @@ comparison.py find things out by several results.
 
 from cortex.loadtest.crew import run
 from cortex.loadtest.doors import TLS, Connection, Door, Failed
+from cortex.loadtest.findings import Report
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.latency import Latency
 from cortex.loadtest.loads import ClosedLoop, Load, OpenLoop
 from cortex.loadtest.payloads import Payload, image_form, images_json, picture
-from cortex.loadtest.results import Progress, Report, Result
+from cortex.loadtest.progress import Progress
+from cortex.loadtest.results import Result
 from cortex.loadtest.statistics import Journal, Tally
 
 __all__ = [

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cortex.errors import UserError
-from cortex.loadtest.results import Check, Result
+from cortex.loadtest.findings import Check
+from cortex.loadtest.results import Result
 from cortex.loadtest.units import number
 
 _CONDITION = re.compile(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from cortex.errors import UserError
 from cortex.loadtest import machine, scenarios, schedules
@@ -14,10 +13,14 @@ from cortex.loadtest.comparison import compare
 from cortex.loadtest.cost import cost
 from cortex.loadtest.crew import Tell, run
 from cortex.loadtest.doors import Door
+from cortex.loadtest.findings import Comparison, Objective, Report
+from cortex.loadtest.http import HTTP
 from cortex.loadtest.loads import ClosedLoop, Load, OpenLoop
-from cortex.loadtest.options import GRPC, Options, door, payloads
+from cortex.loadtest.options import Options, door, payloads
 from cortex.loadtest.payloads import Payload
-from cortex.loadtest.results import Comparison, Objective, Progress, Report, Result
+from cortex.loadtest.progress import Progress
+from cortex.loadtest.redaction import redacted
+from cortex.loadtest.results import Result
 from cortex.loadtest.search import confirmed, objective, search
 from cortex.loadtest.server import ServerWatch
 from cortex.loadtest.sweep import CONNECTIONS, sweep, values
@@ -162,19 +165,17 @@ def _run(job: Job, load: Load, tell: Tell, warmup: float) -> Result:
 
 def _watch(job: Job) -> ServerWatch:
     """Look at the metrics pages named, or at the one beside an endpoint of HTTP."""
-    options = job.options
-    pages, origin = list(options.metrics), urlsplit(options.endpoint)
-    if not pages and options.protocol_used != GRPC:
-        pages = [f"{origin.scheme}://{origin.netloc}/metrics"]
-    return ServerWatch(pages, getattr(job.door, "address", None))
+    door = job.door if isinstance(job.door, HTTP) else None
+    pages = job.options.metrics or ((f"{door.origin}/metrics",) if door else ())
+    return ServerWatch(pages, getattr(job.door, "address", None), door)
 
 
 def _settings(job: Job, load: Load) -> dict[str, Any]:
     options, first = job.options, job.payloads[0]
     return {
-        "endpoint": options.endpoint,
+        "endpoint": redacted(options.endpoint),
         "protocol": options.protocol_used,
-        "payload": options.image,
+        "payload": redacted(options.image),
         "payloads": len(job.payloads),
         "request_bytes": len(first.body),
         "images_per_request": first.inferences,

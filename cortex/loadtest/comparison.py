@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cortex.errors import UserError
-from cortex.loadtest.results import Change, Comparison, Result, Window
+from cortex.loadtest.findings import Change, Comparison
+from cortex.loadtest.results import Result, Window
 
 _DRAWS = 2000
 _FEWEST = 3  # windows, below which resampling says nothing

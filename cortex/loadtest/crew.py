@@ -1,6 +1,5 @@
 """Start the processes of a load, gather what they count, and sum it up."""
 
-import math
 import multiprocessing
 import subprocess
 import sys
@@ -18,8 +17,9 @@ from cortex.loadtest.doors import Door
 from cortex.loadtest.latency import latency
 from cortex.loadtest.loads import Load
 from cortex.loadtest.payloads import Payload
-from cortex.loadtest.results import Progress, Result, Server
-from cortex.loadtest.statistics import WINDOW, Journal
+from cortex.loadtest.progress import Progress, progress
+from cortex.loadtest.results import Result, Server
+from cortex.loadtest.statistics import Journal
 from cortex.loadtest.steady import steady
 from cortex.loadtest.worker import GRACE, Note, Work
 
@@ -124,7 +124,8 @@ class _Crew:
             self._look(now)
             if now - told >= _PROGRESS_INTERVAL:
                 told = now
-                tell(self._progress(now))
+                in_flight = sum(note.in_flight for note in self._notes.values())
+                tell(progress(self._work.load, self._journal, self._begin, now, in_flight))
         return False
 
     def stop(self) -> None:
@@ -170,29 +171,6 @@ class _Crew:
         if self._watch and not self._watching:
             self._watching = True
             self._watch.begin()
-
-    def _progress(self, now: float) -> Progress:
-        load, journal = self._work.load, self._journal
-        warm = now < journal.start
-        begin, length = (self._begin, self._work.warmup) if warm else (journal.start, load.seconds)
-        second = math.floor((now - journal.start) / WINDOW)
-        recent = journal.tally((second - 1, second))
-        shown = latency(recent.latencies)
-        time_shown = min(now - journal.start - (second - 1) * WINDOW, now - begin) or 1.0
-        stage = journal.tally(each for each in journal.windows if (each < 0) == warm)
-        return Progress(
-            stage="warm-up" if warm else "measuring",
-            elapsed=now - begin,
-            left=None if length is None else max(begin + length - now, 0.0),
-            done=stage.requests + stage.failed,
-            total=None if warm else load.requests,
-            rate=recent.requests / time_shown,
-            inference_rate=recent.inferences / time_shown,
-            p50=shown.p50 if shown else None,
-            p99=shown.p99 if shown else None,
-            errors=stage.failed,
-            in_flight=sum(note.in_flight for note in self._notes.values()),
-        )
 
     def _receive(self, timeout: float) -> bool:
         """Take what has come in. Return False once every process is done."""

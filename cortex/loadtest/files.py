@@ -9,8 +9,9 @@ from typing import Any
 
 from cortex.errors import UserError
 from cortex.loadtest import html
+from cortex.loadtest.findings import Report
 from cortex.loadtest.latency import Latency
-from cortex.loadtest.results import Report, Result, Window
+from cortex.loadtest.results import Result, Window
 
 _PERCENTILES = ("mean", "min", "p50", "p75", "p90", "p95", "p99", "p999", "p9999", "max")
 CSV_COLUMNS = (

@@ -1,25 +1,22 @@
 """HTTP/1.1 with as little work as a request allows: the tester is not to be slower than the server.
 
-`http.client` spends more time on one answer than a fast server does. Here an answer is read as the message format of
-RFC 9112 says, and of its headers only those that tell where it ends.
+`http.client` spends more time on one answer than a fast server does.
 """
 
+import base64
 import select
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from cortex.errors import UserError
 from cortex.loadtest.doors import DEFAULT_TLS, TLS, Connection, Failed
+from cortex.loadtest.http_answer import Answer, Ended, Malformed, Silent, TooLong
 from cortex.loadtest.payloads import Payload
-
-_CHUNK = 262_144
-_LONGEST_HEAD = 65_536
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class HTTP:
     """POST to a URL, http or https. Proxies of the environment are not used.
 
     ``timeout`` bounds connecting and each request, in seconds. ``headers`` are sent with every request; they may
-    replace Host and the payload's Content-Type. Raises UserError for a URL or a header
-    that is none, and for files of ``tls`` that cannot be used.
+    replace Host, the payload's Content-Type, and the Authorization that a URL with user and password comes to. Raises
+    UserError for a URL or a header that is none, and for files of ``tls`` that cannot be used.
     """
 
     url: str
@@ -48,7 +45,23 @@ class HTTP:
     def origin(self) -> str:
         """The URL's scheme, host and port."""
         parts = self._parts()
-        return f"{parts.scheme}://{parts.netloc}"
+        return f"{parts.scheme}://{_host(parts)}"
+
+    @property
+    def target(self) -> str:
+        """The URL's path and query: what stands in a request line."""
+        parts = self._parts()
+        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The headers by name, in lower case, with those that the URL stands for."""
+        parts = self._parts()
+        own = {"host": _host(parts)}
+        if parts.username is not None:
+            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            own["authorization"] = f"Basic {base64.b64encode(known.encode()).decode()}"
+        return own | {name.lower(): value for name, value in self.headers}
 
     @property
     def address(self) -> tuple[str, int]:
@@ -75,8 +88,6 @@ class _Connection:
         self._door = door
         self._host = str(parts.hostname)
         self._tls = door.tls.context() if parts.scheme == "https" else None
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._default_host = parts.netloc.rpartition("@")[2]
         self._socket: socket.socket | None = None
         self._idle = select.poll()
         self._heads: dict[tuple[str, int], bytes] = {}
@@ -86,9 +97,9 @@ class _Connection:
         try:
             with suppress(ConnectionError):  # a server may answer, and hang up, before it has read everything
                 link.sendall(self._head(payload) + payload.body)
-            answer = _Answer(link, time.monotonic() + self._door.timeout)
+            answer = Answer(link, time.monotonic() + self._door.timeout)
             body = answer.read()
-        except (OSError, _Malformed) as error:
+        except (OSError, Malformed) as error:
             self.close()
             raise Failed(_kind(error)) from error
         if not (answer.keep_alive and self._door.keep_alive):
@@ -140,148 +151,31 @@ class _Connection:
         return head
 
     def _written(self, payload: Payload) -> bytes:
-        own = {"host": self._default_host, "content-type": payload.content_type}
-        own |= {name.lower(): value for name, value in self._door.headers}
+        own = {"content-type": payload.content_type} | self._door.fields
         own |= {
             "content-length": str(len(payload.body)),
             "connection": "keep-alive" if self._door.keep_alive else "close",
         }
-        lines = [f"POST {self._target} HTTP/1.1", *(f"{name}: {value}" for name, value in own.items())]
+        lines = [f"POST {self._door.target} HTTP/1.1", *(f"{name}: {value}" for name, value in own.items())]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
 
 
-class _Malformed(Exception):
-    """Say that what came is not an HTTP answer."""
-
-
-class _Ended(OSError):
-    """Say that the server closed the connection before its answer was whole."""
-
-
-class _Silent(OSError):
-    """Say that the server closed the connection before its answer began."""
-
-
-class _Answer:
-    """One answer, read from a socket. ``status``, ``keep_alive`` and ``waited`` are known once it was read."""
-
-    def __init__(self, link: socket.socket, deadline: float) -> None:
-        self._link = link
-        self._deadline = deadline
-        self._buffer = b""
-        self.status = 0
-        self.keep_alive = True
-        self.waited = False
-        """Whether the socket's timeout was changed."""
-
-    def read(self) -> bytes:
-        """Return the body. Raises OSError and _Malformed."""
-        self._buffer = self._link.recv(_CHUNK)
-        if not self._buffer:
-            raise _Silent
-        headers = self._head()
-        while 100 <= self.status < 200:
-            headers = self._head()
-        return self._body(headers)
-
-    def _head(self) -> dict[bytes, bytes]:
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > _LONGEST_HEAD or not b"HTTP/1.".startswith(self._buffer[:7]):
-                raise _Malformed
-            self._more()
-        first, *lines = self._buffer[:end].split(b"\r\n")
-        self._buffer = self._buffer[end + 4 :]
-        if not first.startswith(b"HTTP/1.") or not first[9:12].isdigit():
-            raise _Malformed
-        self.status = int(first[9:12])
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(b":")
-            headers[name.lower()] = value.strip()
-        connection = headers.get(b"connection", b"").lower()
-        self.keep_alive = connection != b"close" and (first[7:8] != b"0" or connection == b"keep-alive")
-        return headers
-
-    def _body(self, headers: dict[bytes, bytes]) -> bytes:
-        if self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-            return b""
-        if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
-            return b"".join(self._chunks())
-        length = headers.get(b"content-length")
-        if length is None:
-            return self._rest()
-        if not length.isdigit():
-            raise _Malformed
-        return self._exactly(int(length))
-
-    def _chunks(self) -> Iterator[bytes]:
-        while True:
-            try:
-                size = int(self._line().partition(b";")[0], 16)
-            except ValueError:
-                raise _Malformed from None
-            if size <= 0:
-                break
-            yield self._exactly(size)
-            if self._line():
-                raise _Malformed
-        while self._line():
-            pass  # trailers
-
-    def _line(self) -> bytes:
-        while (end := self._buffer.find(b"\r\n")) < 0:
-            if len(self._buffer) > _LONGEST_HEAD:
-                raise _Malformed
-            self._more()
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        return line
-
-    def _exactly(self, size: int) -> bytes:
-        parts, missing = [self._buffer], size - len(self._buffer)
-        while missing > 0:
-            self._buffer = b""
-            self._more()
-            parts.append(self._buffer)
-            missing -= len(self._buffer)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._buffer = body[size:]
-        return body[:size] if self._buffer else body
-
-    def _rest(self) -> bytes:
-        self.keep_alive = False
-        parts = [self._buffer]
-        try:
-            while True:
-                self._buffer = b""
-                self._more()
-                parts.append(self._buffer)
-        except _Ended:
-            return b"".join(parts)
-
-    def _more(self) -> None:
-        """Read on, in the time that the request has left."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._link.settimeout(left)
-        self.waited = True
-        data = self._link.recv(_CHUNK)
-        if not data:
-            raise _Ended
-        self._buffer += data
+def _host(parts: SplitResult) -> str:
+    return parts.netloc.rpartition("@")[2]
 
 
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timeout"),
     (ConnectionRefusedError, "connection refused"),
-    (_Silent, "connection closed without an answer"),
-    (_Ended, "connection closed within an answer"),
+    (Silent, "connection closed without an answer"),
+    (Ended, "connection closed within an answer"),
+    (TooLong, "answer too long"),
     (ConnectionError, "connection reset"),
     (socket.gaierror, "unknown host"),
     (UnicodeError, "unknown host"),
     (ssl.SSLCertVerificationError, "certificate not trusted"),
     (ssl.SSLError, "TLS failed"),
-    (_Malformed, "not an HTTP answer"),
+    (Malformed, "not an HTTP answer"),
 )
 
 

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cortex.loadtest import units
-from cortex.loadtest.results import Progress
+from cortex.loadtest.progress import Progress
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines where lines cannot be written over."""

@@ -1,14 +1,16 @@
 """What a person reads at the end: figures first, then what one must know before believing them."""
 
 from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from cortex.loadtest import units
+from cortex.loadtest.findings import Change, Comparison, Report, Search, Sweep
 from cortex.loadtest.latency import Latency
-from cortex.loadtest.results import Change, Comparison, Report, Result, Search, Sweep
+from cortex.loadtest.results import Result
 
 _Row = tuple[str, str]
 _PERCENTILES = {
@@ -60,8 +62,10 @@ def _latencies(latency: Latency, raw: Latency | None) -> Table:
 def _sides(result: Result) -> Iterator[_Row]:
     """Yield what the server and the tester spent."""
     if server := result.server:
+        several = len({stage.source for stage in server.stages}) > 1
         for stage in server.stages:
-            yield f"server {stage.name}", units.duration(stage.mean)
+            where = f" at {urlsplit(stage.source).netloc}" if several else ""
+            yield f"server {stage.name}{where}", units.duration(stage.mean)
         if server.cpu_cores is not None:
             yield "server processor", f"{units.number(round(server.cpu_cores, 2))} cores"
         if server.memory is not None:
@@ -92,7 +96,7 @@ def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
     """Yield sentences and their styles."""
     result = report.result
     if result.steady:
-        yield result.steady.words, "" if result.steady.reached else "yellow"
+        yield result.steady.words, "" if result.steady.reached and result.steady.lasted else "yellow"
     if result.client and result.client.warning:
         yield f"warning: {result.client.warning}", "yellow"
     for check in report.checks:

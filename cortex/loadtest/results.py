@@ -1,21 +1,13 @@
-"""What a load test found, as frozen values: what runs return, reports render, and JSON files keep.
+"""What one run found, as frozen values: what runs return, reports render, and JSON files keep.
 
-A `Report` is everything that one command found. It always has one `Result`: of the run, of the sweep's knee, or of the
-run that confirmed a latency bound. The rest of it is there when it was asked for. Times are in seconds and sizes in
-bytes throughout; renderers choose units.
-
-``Report.as_dict()`` is the JSON file: keys are the field names, ``schema`` is `SCHEMA`, and keys are only ever added to
-one version of it. ``Report.from_dict`` reads it back.
+Times are in seconds and sizes in bytes throughout; renderers choose units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cortex.errors import UserError
 from cortex.loadtest.latency import Latency
-
-SCHEMA = "cortex.loadtest/1"
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,9 @@ class Steady:
     after: float | None
     """Seconds since the measurement began at which the first such window starts."""
     words: str
-    """One sentence for people."""
+    """A sentence or two for people."""
+    lasted: bool = True
+    """Whether no later window had less than half of their rate, or more than double their median latency."""
 
 
 @dataclass(frozen=True)
@@ -176,164 +170,8 @@ class Result:
         }
 
 
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep. ``value`` is the number of connections, or the rate asked for in requests/s."""
-
-    value: float
-    result: Result
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Runs over one setting, ascending."""
-
-    over: str
-    """``connections`` or ``rate``."""
-    points: tuple[Point, ...]
-    knee: int | None
-    """Index of the point after which latency grows faster than throughput; None when the sweep does not reach it."""
-    words: str
-    """One sentence for people."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A bound on a latency percentile: ``p99`` at most ``bound`` seconds."""
-
-    percentile: float
-    bound: float
-
-    @property
-    def name(self) -> str:
-        return f"p{self.percentile:g}"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One rate of a search, in requests/s, and whether it held the objective."""
-
-    rate: float
-    held: bool
-    why: str
-    """What decided it, such as ``p99 41.2 ms``."""
-    result: Result
-
-
-@dataclass(frozen=True)
-class Search:
-    """The search for the highest rate that holds an objective. ``trials`` stand in the order in which they were run."""
-
-    objective: Objective
-    trials: tuple[Trial, ...]
-    rate: float | None
-    """The highest rate that held, in requests/s, confirmed by a longer run; None when none did."""
-    words: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """One figure of two runs. ``low`` and ``high`` bound ``after / before`` with 95 % confidence (bootstrap)."""
-
-    name: str
-    """``requests/s``, ``latency p50``, ``latency p99``, ..."""
-    before: float
-    after: float
-    ratio: float
-    low: float
-    high: float
-    verdict: str
-    """``better``, ``worse`` or ``no change``: the last whenever 1.0 lies between ``low`` and ``high``."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """This run against an earlier one."""
-
-    source: str
-    """The file that holds the earlier one."""
-    before: Result
-    changes: tuple[Change, ...]
-    words: str
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition of ``--assert``."""
-
-    text: str
-    """As it was written: ``p99<100ms``."""
-    actual: str
-    """What was measured, in the unit of the condition: ``41.2ms``."""
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that one command found."""
-
-    result: Result
-    sweep: Sweep | None = None
-    search: Search | None = None
-    comparison: Comparison | None = None
-    checks: tuple[Check, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values that ``json.dumps`` takes, under `SCHEMA`."""
-        whole = asdict(self)
-        whole["result"] = self.result.as_dict()
-        for runs, name in ((self.sweep, "points"), (self.search, "trials")):
-            for plain, value in zip(_runs(whole, name), getattr(runs, name, ()), strict=False):
-                plain["result"] = value.result.as_dict()
-        return {"schema": SCHEMA} | whole
-
-    @staticmethod
-    def from_dict(source: str, data: Any) -> "Report":
-        """Read back what `as_dict` wrote. Raises UserError, naming the source, for anything else.
-
-        Of a sweep, a search and a comparison only the result is read.
-        """
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise UserError(f"{source}: not a report of throughput_test.py --json (its schema must be {SCHEMA})")
-        try:
-            return Report(_result(data["result"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{source}: not a whole report; write it again with --json") from error
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a run goes, for a live line. Rate and latencies are of about the last second."""
-
-    stage: str
-    """``warm-up`` or ``measuring``; a sweep or a search puts its own words before it."""
-    elapsed: float
-    """Seconds of this stage."""
-    left: float | None
-    """Seconds that it still takes; None when the number of requests decides."""
-    done: int
-    """Requests that ended in this stage, well or not."""
-    total: int | None
-    """How many there will be; None when time decides."""
-    rate: float
-    """Answered requests per second."""
-    inference_rate: float
-    p50: float | None
-    p99: float | None
-    errors: int
-    in_flight: int
-
-
-def _runs(whole: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:
-    part = whole["sweep" if name == "points" else "search"]
-    return part[name] if part else ()
-
-
-def _result(data: dict[str, Any]) -> Result:
+def read_back(data: Mapping[str, Any]) -> Result:
+    """Return the result that ``as_dict`` was called on. Raises KeyError, TypeError or ValueError for anything else."""
     known = {key: data[key] for key in Result.__dataclass_fields__}
     known["windows"] = tuple(_window(each) for each in known["windows"])
     for key in ("latency", "uncorrected"):

@@ -27,6 +27,7 @@ from cortex.loadtest.results import Result
 from cortex.loadtest.worker import Worker
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
+_RATED = ("Server", "Offline")
 LATENCY_BOUND = 0.015
 """Seconds: the bound of MLPerf's Server scenario for ResNet-50, at its 99th percentile."""
 _SOONEST = 200_000  # nanoseconds: LoadGen makes as many queries beforehand as the time could hold
@@ -52,7 +53,7 @@ class Scenario:
 
     @property
     def open_loop(self) -> bool:
-        return self.name in ("Server", "Offline")
+        return self.name == "Server"
 
     def arrivals(self, worker: int, begin: float, start: float) -> Any:
         raise NotImplementedError("LoadGen says when")
@@ -85,7 +86,7 @@ def measure(
     Raises UserError when LoadGen is not installed, the folder cannot be made, or a rate is missing.
     """
     _loadgen()
-    if scenario.open_loop and not scenario.rate:
+    if scenario.name in _RATED and not scenario.rate:
         raise UserError(f"the scenario {scenario.name} needs --rate: the samples per second that are wanted")
     try:
         scenario.logs.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cortex.errors import UserError
-from cortex.loadtest.results import Objective, Result, Search, Trial
+from cortex.loadtest.findings import Objective, Search, Trial
+from cortex.loadtest.results import Result
 from cortex.loadtest.units import duration, number
 
 _BOUND = re.compile(r"p(?P<percentile>\d{1,2}(?:\.\d+)?)=(?P<value>\d+(?:\.\d+)?)(?P<unit>us|ms|s)")
@@ -70,14 +71,16 @@ class _Finder:
         self.trials: list[Trial] = []
 
     def find(self, capacity: float) -> float | None:
-        low, high = 0.0, math.inf
+        """Halve until the rate is known, and then try the lowest one that failed again: chance only makes slower."""
+        low, high, sure = 0.0, math.inf, False
         rate = capacity * 0.9
-        while (high == math.inf or high - low > _PRECISION * high) and rate >= capacity * _FEWEST:
+        while rate >= capacity * _FEWEST and not sure:
             if self._holds(rate, longer=False):
-                low = rate
+                low, high = rate, math.inf if rate >= high else high
             else:
-                high = rate
-            rate = low * _GROWTH if high == math.inf else (low + high) / 2
+                sure, high = rate == high, rate
+            settled = high < math.inf and high - low <= _PRECISION * high
+            rate = high if settled else low * _GROWTH if high == math.inf else (low + high) / 2
         return self._confirm(low) if low else None
 
     def _confirm(self, rate: float) -> float | None:

@@ -8,17 +8,22 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 from cortex.loadtest import server_metrics
+from cortex.loadtest.http import HTTP
 from cortex.loadtest.results import Server
 
 _LOOK_INTERVAL = 1.0  # seconds
 
 
 class ServerWatch:
-    """A `Watch` of metrics pages and of whoever listens at an address. Either may turn out to be nothing."""
+    """A `Watch` of metrics pages and of whoever listens at an address. Either may turn out to be nothing.
 
-    def __init__(self, metrics: Sequence[str], address: tuple[str, int] | None) -> None:
+    Pages of the server behind ``door`` are asked for with its headers and its trust.
+    """
+
+    def __init__(self, metrics: Sequence[str], address: tuple[str, int] | None, door: HTTP | None = None) -> None:
         self._metrics = metrics
         self._address = address
+        self._door = door
         self._before: dict[str, server_metrics.Reading] = {}
         self._processes: list[psutil.Process] = []
         self._cpu: dict[int, float] = {}
@@ -26,7 +31,7 @@ class ServerWatch:
         self._memory = 0
 
     def begin(self) -> None:
-        self._before = {url: server_metrics.read(url) for url in self._metrics}
+        self._before = {url: server_metrics.read(url, self._door) for url in self._metrics}
         self._processes = list(_serving(self._address)) if self._address else []
         self._cpu = {process.pid: _cpu(process) for process in self._processes}
         self._began = time.monotonic()
@@ -42,7 +47,7 @@ class ServerWatch:
         stages = [
             stage
             for url, before in self._before.items()
-            for stage in server_metrics.stages(before, server_metrics.read(url), url)
+            for stage in server_metrics.stages(before, server_metrics.read(url, self._door), url)
         ]
         if not self._processes:
             return Server(tuple(stages)) if stages else None

@@ -7,14 +7,15 @@ TensorFlow Serving's own metrics, two stages are known by their names.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from cortex.loadtest import pages
+from cortex.loadtest.http import HTTP
+from cortex.loadtest.redaction import redacted
 from cortex.loadtest.results import Stage
 
 _SECONDS = 2.0
-_LONGEST = 16_000_000  # bytes
-_ORDER = ("decode", "preprocess", "queue", "execute", "encode")
+_ORDER = ("decode", "preprocess", "queue", "predict", "model", "execute", "encode")
 _TF_SERVING = {
     ":tensorflow:serving:batching_session:queuing_latency": "queue",
     ":tensorflow:serving:runtime_latency": "execute",
@@ -32,15 +33,11 @@ Reading = Mapping[str, _Total]
 """What each stage came to so far."""
 
 
-def read(url: str) -> Reading:
-    """Return the stages that a metrics page tells of: none when there is no such page."""
+def read(url: str, door: HTTP | None = None) -> Reading:
+    """Return the stages that a metrics page tells of, as `pages.read` gets it: none when there is no such page."""
     try:
-        with requests.get(url, timeout=_SECONDS, stream=True) as response:
-            if response.status_code != requests.codes.ok:
-                return {}
-            text = response.raw.read(_LONGEST, decode_content=True).decode()
-        return _totals(text)
-    except (requests.RequestException, OSError, ValueError, KeyError, IndexError):
+        return _totals(pages.read(url, door, _SECONDS).decode())
+    except (OSError, ValueError, KeyError, IndexError):
         return {}  # the parser of prometheus_client raises these for what is no metrics page
 
 
@@ -51,7 +48,7 @@ def stages(before: Reading, after: Reading, url: str) -> list[Stage]:
         old, new = before.get(name, _Total()), after[name]
         count = new.count - old.count
         if count > 0:
-            found.append(Stage(name, max(new.seconds - old.seconds, 0.0) / count, round(count), url))
+            found.append(Stage(name, max(new.seconds - old.seconds, 0.0) / count, round(count), redacted(url)))
     return found
 
 

@@ -110,7 +110,7 @@ class Journal:
         self._window(due, ended).failure(kind)
 
     def departure(self, due: float, sent: float, waited: bool, size: int, answer_size: int) -> None:
-        """Note what an answered request took: ``waited`` tells that its connection was free when it was due."""
+        """Note what a request took that was sent: ``waited`` tells that its connection was free when it was due."""
         if due < self.start:
             return
         effort = self.effort
@@ -150,6 +150,11 @@ class Journal:
             if second in self.windows:
                 whole.add(self.windows[second])
         return whole
+
+    def ended(self, warm: bool) -> tuple[int, int]:
+        """Return how many requests of the warm-up, or of the measurement, were answered so far, and how many failed."""
+        tallies = [tally for second, tally in self.windows.items() if (second < 0) == warm]
+        return sum(each.requests for each in tallies), sum(each.failed for each in tallies)
 
     @property
     def seconds(self) -> float:

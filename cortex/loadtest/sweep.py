@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from cortex.errors import UserError
-from cortex.loadtest.results import Point, Result, Sweep
+from cortex.loadtest.findings import Point, Sweep
+from cortex.loadtest.results import Result
 from cortex.loadtest.units import duration, number
 
 CONNECTIONS, RATE = "connections", "rate"

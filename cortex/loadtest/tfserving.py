@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
-import requests
 from google.protobuf.message import DecodeError
 from PIL import Image
 
 from cortex.errors import UserError
+from cortex.loadtest import pages
 from cortex.loadtest.doors import DEFAULT_TLS, TLS, Connection, Failed
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.payloads import Form, Payload
@@ -140,8 +140,8 @@ class _Connection:
 
 def rest_url(endpoint: str, model: str | None) -> str:
     """Return where REST predicts. An endpoint without a path of its own gets that of the model."""
-    if urlsplit(endpoint).path.strip("/"):
-        return endpoint
+    if path := urlsplit(endpoint).path.strip("/"):
+        return endpoint if ":" in path else f"{endpoint.rstrip('/')}:predict"
     if not model:
         raise UserError(
             f"{endpoint}: name the model with --model, or give {endpoint.rstrip('/')}/v1/models/NAME:predict"
@@ -151,19 +151,12 @@ def rest_url(endpoint: str, model: str | None) -> str:
 
 def rest_signature(door: HTTP, name: str) -> Signature:
     """Ask a REST endpoint which input its signature has. Raises UserError when it does not tell."""
-    base = door.url.rpartition(":")[0]
-    trusted = str(door.tls.authorities) if door.tls.authorities else True
+    base = door.url.partition(":predict")[0]
     try:
-        response = requests.get(
-            f"{base}/metadata",
-            headers=dict(door.headers),
-            timeout=_ASK_SECONDS,
-            verify=trusted if door.tls.verify else False,
-            cert=_certificate(door.tls),
-        )
-        response.raise_for_status()
-        found = response.json()["metadata"]["signature_def"]["signature_def"]
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        found = json.loads(pages.read(f"{base}/metadata", door, _ASK_SECONDS))["metadata"]["signature_def"][
+            "signature_def"
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{base}/metadata: does not tell what the model takes ({error})") from error
     model = base.rpartition("/models/")[2].partition("/")[0]
     inputs = {
@@ -174,12 +167,6 @@ def rest_signature(door: HTTP, name: str) -> Signature:
         for alias, each in found.get(name, {}).get("inputs", {}).items()
     }
     return _signature(model, name, inputs, sorted(found))
-
-
-def _certificate(tls: TLS) -> str | tuple[str, str] | None:
-    if tls.certificate and tls.key:
-        return str(tls.certificate), str(tls.key)
-    return str(tls.certificate) if tls.certificate else None
 
 
 def grpc_signature(door: GRPC, model: str, name: str) -> Signature:

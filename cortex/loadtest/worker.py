@@ -130,8 +130,9 @@ class Worker:
         """Send one request, and count what comes of it."""
         sent = time.monotonic()
         if self._work.load.open_loop and not waited and sent > self._deadline:
-            return self._failure(NEVER_SENT, due)
-        me = threading.get_ident()
+            self._failure(NEVER_SENT, due)
+            return
+        me, answer = threading.get_ident(), b""
         self._in_flight.add(me)
         try:
             answer = connection.call(payload)
@@ -141,13 +142,14 @@ class Worker:
             self._failure(failed.kind, due)
             if failed.unreachable:
                 self._stopped.wait(_PAUSE)
+                return
         else:
             with self._lock:
                 self._journal.success(due, sent, ended, payload.inferences)
-                self._journal.departure(due, sent, waited, len(payload.body), len(answer))
         finally:
             self._in_flight.discard(me)
-        return None
+        with self._lock:
+            self._journal.departure(due, sent, waited, len(payload.body), len(answer))
 
     def _check(self, payload: Payload, answer: bytes) -> None:
         """Raise `Failed` for an answer that is not the expected one. The same bytes are looked at only once."""

@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
-from cortex.loadtest import HTTP, ClosedLoop, Payload, Progress, run
+from cortex.loadtest import HTTP, ClosedLoop, OpenLoop, Payload, Progress, run
 from cortex.loadtest.expect import Expected
+from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.server import ServerWatch
 
 PAYLOAD = Payload(b"{}", "application/json", inferences=4)
@@ -90,6 +91,17 @@ def test_warm_up_is_not_counted(endpoint: str, seen: Any) -> None:
     warm = [each for each in stages if each.stage == "warm-up"]
     assert warm
     assert warm[-1].rate > 0
+
+
+def test_rate_across_the_end_of_the_warm_up(endpoint: str) -> None:
+    """The rate that is shown while it runs is that of the last second, also just after the warm-up."""
+    stages: list[Progress] = []
+    load = OpenLoop(constant(100, 0.8), threads=4)
+    run(load, HTTP(endpoint), PAYLOAD, stages.append, warmup=0.6)
+    shown = [each for each in stages if each.stage == "measuring"]
+    assert shown
+    assert max(each.rate for each in shown) <= 140
+    assert all(each.inference_rate == 4 * each.rate for each in shown)
 
 
 def test_think_time(endpoint: str, seen: Any) -> None:

@@ -5,11 +5,12 @@ from itertools import groupby
 from math import isfinite
 
 from cortex.loadtest import units
+from cortex.loadtest.findings import Change, Comparison
 from cortex.loadtest.html import drawing
 from cortex.loadtest.html.drawing import Frame
 from cortex.loadtest.html.markup import Markup, element, joined
 from cortex.loadtest.html.scales import Scale
-from cortex.loadtest.results import Change, Comparison, Stage
+from cortex.loadtest.results import Stage
 
 STAGES = "Where the time goes"
 COMPARISON = "Change"

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Sequence
 
 from cortex.loadtest import units
+from cortex.loadtest.findings import Point, Search, Sweep, Trial
 from cortex.loadtest.html import drawing
 from cortex.loadtest.html.drawing import Frame
 from cortex.loadtest.html.markup import Markup
 from cortex.loadtest.html.scales import Scale, around, upward
-from cortex.loadtest.results import Point, Search, Sweep, Trial
 
 SWEEP = "Sweep"
 SEARCH = "Search"

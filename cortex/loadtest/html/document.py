@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from importlib import resources
 
 from cortex.loadtest import units
+from cortex.loadtest.findings import Report
 from cortex.loadtest.html import sections
 from cortex.loadtest.html.markup import Markup, element
-from cortex.loadtest.results import Report, Result
+from cortex.loadtest.results import Result
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """What a browser may do with the page: no script, and nothing that is fetched. Text that got past escaping is inert."""
@@ -103,6 +104,6 @@ def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
     if result.interrupted:
         yield "warn", "The run was interrupted: figures are of what was answered until then."
     if result.steady:
-        yield ("good" if result.steady.reached else "warn"), result.steady.words
+        yield ("good" if result.steady.reached and result.steady.lasted else "warn"), result.steady.words
     if result.client and result.client.warning:
         yield "warn", result.client.warning

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cortex.loadtest import units
+from cortex.loadtest.findings import Change, Report
 from cortex.loadtest.html import bars, curves, distribution, timeline
 from cortex.loadtest.html.markup import Child, Markup, element, joined
 from cortex.loadtest.latency import Latency
-from cortex.loadtest.results import Change, Client, Cost, Report, Result, Server
+from cortex.loadtest.results import Client, Cost, Result, Server
 
 _WIDE, _HALF, _NARROW = 1000, 484, 344  # of drawings
 _ROWS = 600  # of the table of seconds: longer runs have several seconds to a row

@@ -5,25 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from cortex.loadtest.findings import Change, Check, Comparison, Objective, Point, Report, Search, Sweep, Trial
 from cortex.loadtest.latency import Latency, histogram, latency, record
-from cortex.loadtest.results import (
-    Change,
-    Check,
-    Client,
-    Comparison,
-    Cost,
-    Objective,
-    Point,
-    Report,
-    Result,
-    Search,
-    Server,
-    Stage,
-    Steady,
-    Sweep,
-    Trial,
-    Window,
-)
+from cortex.loadtest.results import Client, Cost, Result, Server, Stage, Steady, Window
 
 SECONDS = 20
 HOSTILE = "<script>alert('1')</script>\"'&[bold]\x1b[31m"

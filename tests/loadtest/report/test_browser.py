@@ -16,7 +16,7 @@ from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 from cortex.loadtest import files
-from cortex.loadtest.results import Report
+from cortex.loadtest.findings import Report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DEADLINE = 60.0

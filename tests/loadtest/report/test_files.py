@@ -9,7 +9,7 @@ import pytest
 
 from cortex.errors import UserError
 from cortex.loadtest import files
-from cortex.loadtest.results import Report
+from cortex.loadtest.findings import Report
 
 
 def test_json_round_trips(whole: Report, tmp_path: Path) -> None:

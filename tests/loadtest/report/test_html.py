@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from cortex.loadtest.findings import Report
 from cortex.loadtest.html import page, timeline
 from cortex.loadtest.html.markup import Markup, element
 from cortex.loadtest.html.scales import Scale, around, upward
-from cortex.loadtest.results import Report, Window
+from cortex.loadtest.results import Window
 
 _EMPTY = {"meta", "link"}
 

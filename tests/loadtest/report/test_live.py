@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cortex.loadtest.live import PLAIN_INTERVAL, Line, line
-from cortex.loadtest.results import Progress
+from cortex.loadtest.progress import Progress
 
 PROGRESS = Progress("measuring", 7.0, 13.2, 1400, None, 201.4, 402.8, 0.0184, 0.0362, 1, 3)
 

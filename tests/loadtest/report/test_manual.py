@@ -8,7 +8,7 @@ import click
 import pytest
 
 import throughput_test
-from cortex.loadtest import results
+from cortex.loadtest import findings, results
 from cortex.loadtest.latency import Latency
 
 MANUAL = Path(throughput_test.__file__).with_name("docs") / "throughput_test.md"
@@ -27,21 +27,21 @@ def test_the_manual_has_every_option_and_no_other() -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        results.Change,
-        results.Check,
+        findings.Change,
+        findings.Check,
         results.Client,
-        results.Comparison,
+        findings.Comparison,
         results.Cost,
-        results.Objective,
-        results.Point,
-        results.Report,
+        findings.Objective,
+        findings.Point,
+        findings.Report,
         results.Result,
-        results.Search,
+        findings.Search,
         results.Server,
         results.Stage,
         results.Steady,
-        results.Sweep,
-        results.Trial,
+        findings.Sweep,
+        findings.Trial,
         results.Window,
         Latency,
     ],

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cortex.loadtest import report as reports
 from cortex.loadtest import units
-from cortex.loadtest.results import Report
+from cortex.loadtest.findings import Report
 
 
 def _printed(report: Report, width: int = 100, terminal: bool = False) -> str:

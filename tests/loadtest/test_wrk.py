@@ -1,0 +1,29 @@
+"""The tester beside wrk."""
+
+import shutil
+
+import pytest
+
+from cortex.errors import CortexError
+from cortex.loadtest import Payload
+from cortex.loadtest.wrk import Figures, by_tester, by_wrk, ratios
+
+PAYLOAD = Payload(b'{"imgs": []}', "application/json")
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: apt-get install wrk")
+def test_both_say_the_same(endpoint: str) -> None:
+    """Of a server that is the bottleneck both say its capacity, 200 requests/s; failures are in neither rate."""
+    for measured in (by_wrk, by_tester):
+        assert measured(endpoint + "/capacity", PAYLOAD, 8, 1).rate == pytest.approx(200, rel=0.1)
+    failing = by_wrk(endpoint + "/503", PAYLOAD, 2, 1)
+    assert (failing.rate, failing.failed > 0) == (0, True)
+    with pytest.raises(CortexError, match=r"nothing was answered.*HTTP 503"):
+        by_tester(endpoint + "/503", PAYLOAD, 2, 0.2)
+
+
+def test_ratios() -> None:
+    """A ratio is the tester's figure over wrk's, and the median of the turns is told."""
+    wrk = Figures(100, 0.01, 0.02, 0)
+    pairs = [(Figures(rate, 0.01, 0.03, 0), wrk) for rate in (90, 99, 104)]
+    assert ratios(pairs) == {"rate": 0.99, "p50": 1, "p99": pytest.approx(1.5)}
