@@ -1,9 +1,11 @@
 """The models of an API as its model server has them: waiting until they are there, and reading their signatures."""
 
+import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -25,6 +27,7 @@ _POLL_S = 0.1
 _STATUS_TIMEOUT_S = 2.0
 _METADATA_TIMEOUT_S = 10.0
 _METADATA_TRIES = 2
+_RUNTIME = "cortex-runtime"
 
 _State = get_model_status_pb2.ModelVersionStatus.State
 _NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.NOT_FOUND)
@@ -36,6 +39,8 @@ class Version:
 
     signatures: Mapping[str, meta_graph_pb2.SignatureDef]
     signature: Signature
+    runtime: Mapping[str, Any]
+    """What runs it (``engine``, ``precision``, ``threads`` ...); empty when the model server does not say."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +132,24 @@ def _loaded(rows: list[get_model_status_pb2.ModelVersionStatus], name: str) -> l
 
 
 def _version(channel: grpc.Channel, model: Model, version: int) -> Version:
-    signatures = _signatures(channel, model.name, version)
+    signatures, runtime = _metadata(channel, model.name, version)
     signature = choose_signature(signatures, model.signature_key, model.name)
     _log.info("TensorFlow model signature: %s", {model.name: signature.describe()})
-    return Version(signatures, signature)
+    if runtime:
+        _log.info("model %s version %s runs with %s", model.name, version, dict(runtime))
+    return Version(signatures, signature, runtime)
 
 
-def _signatures(channel: grpc.Channel, name: str, version: int) -> Mapping[str, meta_graph_pb2.SignatureDef]:
+def _metadata(
+    channel: grpc.Channel, name: str, version: int
+) -> tuple[Mapping[str, meta_graph_pb2.SignatureDef], Mapping[str, Any]]:
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = name
     request.model_spec.version.value = version
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     for left in reversed(range(_METADATA_TRIES)):
         try:
-            answer = stub.GetModelMetadata(request, timeout=_METADATA_TIMEOUT_S, wait_for_ready=True)
+            answer, call = stub.GetModelMetadata.with_call(request, timeout=_METADATA_TIMEOUT_S, wait_for_ready=True)
             break
         except grpc.RpcError as error:
             if not left:
@@ -150,4 +159,13 @@ def _signatures(channel: grpc.Channel, name: str, version: int) -> Mapping[str, 
             _log.warning("unable to read model metadata for model '%s' - retrying ...", name)
     unpacked = get_model_metadata_pb2.SignatureDefMap()
     answer.metadata["signature_def"].Unpack(unpacked)
-    return dict(unpacked.signature_def)
+    return dict(unpacked.signature_def), _runtime(call.trailing_metadata())
+
+
+def _runtime(trailing: Iterable[tuple[str, str | bytes]]) -> Mapping[str, Any]:
+    """Read what our own model server says of what it runs with; another one says nothing, or what we cannot read."""
+    try:
+        found = json.loads(dict(trailing).get(_RUNTIME, "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -145,5 +145,6 @@ def _describe(path: Path, version: Version) -> dict[str, Any]:
         "signature_def": {key: json_format.MessageToDict(value) for key, value in version.signatures.items()},
         "signature_key": version.signature.key,
         "input_signatures": version.signature.describe(),
+        "runtime": dict(version.runtime),
         "timestamp": int(path.stat().st_mtime) if path.exists() else None,
     }

@@ -5,11 +5,12 @@ it up. An event loop would hand it to a thread for the run and take it back, two
 """
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import grpc
@@ -27,6 +28,7 @@ from cortex.protos import (
 _log = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _UNLIMITED = -1
+_RUNTIME = "cortex-runtime"
 _HEALTH = "/grpc.health.v1.Health/"
 _FOREVER = 30 * 24 * 3600.0  # a call without a deadline has billions of seconds left, as gRPC tells it
 
@@ -123,7 +125,15 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # typ
         return self._watched("MultiInference", self._handlers.multi_inference, request, context)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return _answer(lambda: self._handlers.metadata(request), context)
+        """Answer as TF Serving does; what runs the version goes beside the answer, where TF Serving sends nothing."""
+
+        def answer() -> Any:
+            response = self._handlers.metadata(request)
+            runtime = self._handlers.description(response.model_spec)
+            context.set_trailing_metadata(((_RUNTIME, json.dumps(asdict(runtime))),))
+            return response
+
+        return _answer(answer, context)
 
     def _watched(
         self, method: str, handle: Callable[[Any, float | None], Any], request: Any, context: grpc.ServicerContext

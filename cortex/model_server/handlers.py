@@ -11,7 +11,7 @@ from typing import Any
 from cortex.model_server import call as calls
 from cortex.model_server import inference
 from cortex.model_server.config import ModelConfig, parse
-from cortex.model_server.engines.base import Arrays, remaining
+from cortex.model_server.engines.base import Arrays, Description, remaining
 from cortex.model_server.repository import Repository
 from cortex.model_server.request import DECODE, ENCODE, Recorder, current
 from cortex.model_server.request_log import RequestLog
@@ -149,6 +149,11 @@ class Handlers:
             response.model_spec.version.value = servable.version
         response.metadata[_SIGNATURE_DEF].Pack(signatures)
         return response
+
+    def description(self, spec: model_pb2.ModelSpec) -> Description:
+        """Say what runs a version: its engine, precision, threads."""
+        with self._lease(spec) as servable:
+            return servable.description
 
     def status(
         self, request: get_model_status_pb2.GetModelStatusRequest

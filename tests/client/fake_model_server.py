@@ -2,7 +2,8 @@
 
 ``fake_model_server.py SOCKET CONFIG.json [typed|content]``. CONFIG maps a model to ``versions`` (a number to
 ``AVAILABLE``, ``LOADING:0.5`` for half a second, or ``END:why``) and to ``signatures``, each with its inputs as
-``{name: [dtype number, shape]}``, where null is the shape of unknown rank.
+``{name: [dtype number, shape]}``, where null is the shape of unknown rank, and perhaps ``runtime``, the text that it
+sends beside the signatures.
 Three input names do something: ``sleep`` (seconds), ``crash`` (ends the process), ``fail`` (an error).
 """
 
@@ -68,6 +69,8 @@ class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
             found.signature_def[key].CopyFrom(definition)
         answer = get_model_metadata_pb2.GetModelMetadataResponse()
         answer.metadata["signature_def"].Pack(found)
+        if runtime := self.config[request.model_spec.name].get("runtime"):
+            context.set_trailing_metadata((("cortex-runtime", runtime),))
         return answer
 
     def Predict(self, request, context):  # noqa: N802  # the protocol's name

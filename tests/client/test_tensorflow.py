@@ -164,6 +164,23 @@ def test_descriptions(many, single):
     assert set(metadata["mixed-3"]["signature_def"]) == {"predict", "other"}
 
 
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ('{"engine": "openvino", "threads": 2}', {"engine": "openvino", "threads": 2}),
+        (None, {}),
+        ("not JSON", {}),
+        ("[1]", {}),
+    ],
+)
+def test_what_runs_a_model_is_told_when_the_model_server_tells_it(start_model_server, sent, told):
+    """Our own model server says what runs a version; another one says nothing, and that is no error."""
+    config = {"m": {**MANY["large"], "versions": {"1": "AVAILABLE"}, "runtime": sent}}
+    client = connect(start_model_server(config), "m")
+    assert client.metadata["m-1"]["runtime"] == told
+    client.close()
+
+
 def test_stub(single):
     """The stub of the PredictionService is there for what the client does not do."""
     request = predict_pb2.PredictRequest()
