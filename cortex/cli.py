@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +13,20 @@ import click
 from cortex import __version__, endpoint
 from cortex.console import document, text
 from cortex.console.env import env_commands
+from cortex.console.get import repaint, show_api, show_apis
 from cortex.console.menu import Menu
 from cortex.console.options import api_argument, complete_apis, environment_option, output_option
+from cortex.console.render import render, rendered
 from cortex.console.steps import Steps
 from cortex.console.text import message
 from cortex.environments.registry import Configured, Registry, cortex_home
 from cortex.errors import Error, UserError
 
 if TYPE_CHECKING:
-    from cortex.environments.base import API, Environment
+    from cortex.environments.base import Environment
 
 _SECTIONS = {
-    "api commands": ("deploy", "get", "logs", "predict", "refresh", "delete"),
+    "api commands": ("deploy", "render", "get", "logs", "predict", "refresh", "delete"),
     "environment commands": ("env",),
     "other commands": ("version", "completion"),
 }
@@ -90,9 +92,12 @@ def cli() -> None:
 @environment_option
 @click.option("-f", "--force", is_flag=True, help="Replace an update that is in progress.")
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing (accepted for scripts; no question is asked here).")
+@click.option("--dry-run", is_flag=True, help="Print what would be carried out, and do nothing.")
 @output_option
 @click.pass_obj
-def deploy(registry: Registry, config_file: Path | None, env: str | None, force: bool, yes: bool, output: str) -> None:
+def deploy(
+    registry: Registry, config_file: Path | None, env: str | None, force: bool, yes: bool, dry_run: bool, output: str
+) -> None:
     """Create or update APIs.
 
     CONFIG_FILE is the yaml that describes them: ./cortex.yaml when none is named.
@@ -103,6 +108,9 @@ def deploy(registry: Registry, config_file: Path | None, env: str | None, force:
     entry = _choose(registry, env)
     environment = registry.open(entry)
     config = spec.read(path)
+    if dry_run:
+        click.echo(rendered(environment.render(config), output))
+        return
     with Steps() as steps:
         results = tuple(environment.deploy(config, force=force, progress=steps))
     if output == "json":
@@ -125,13 +133,13 @@ def get(registry: Registry, name: str | None, env: str | None, watch: bool, outp
     if watch and output == "json":
         raise click.UsageError("--watch is for people: it does not go together with --output json")
     if name:
-        show = partial(_show_api, _open(registry, env), name, verbose, output)
+        show = partial(show_api, _open(registry, env), name, verbose, output)
     else:
-        show = partial(_show_apis, registry, env, output)
+        show = partial(show_apis, registry, env, output)
     show(click.echo)
     while watch:
         time.sleep(_WATCH_INTERVAL)
-        show(_repaint)
+        show(repaint)
 
 
 @cli.command()
@@ -186,6 +194,7 @@ def delete(registry: Registry, name: str, env: str | None, force: bool, keep_cac
 
 
 cli.add_command(env_commands)
+cli.add_command(render)
 
 
 @cli.command()
@@ -238,51 +247,6 @@ def _choose(registry: Registry, env: str | None) -> Configured:
 
 def _open(registry: Registry, env: str | None) -> "Environment":
     return registry.open(_choose(registry, env))
-
-
-def _show_api(environment: "Environment", name: str, verbose: bool, output: str, show: Callable[[str], None]) -> None:
-    from cortex.console.configuration import configuration
-
-    api = environment.api(name)
-    if output == "json":
-        show(document.line([document.api(api)]))
-    else:
-        show(text.single(api, _schema(api), configuration(api, verbose=verbose), time.time()))
-
-
-def _schema(api: "API") -> str:
-    if api.spec.predictor.type == "python":
-        return ""
-    if api.status != "live":
-        return text.NO_SCHEMA_YET
-    try:
-        return text.schema(endpoint.model_inputs(api))
-    except UserError as error:
-        return f"the model's input schema is not available: {error}"
-
-
-def _show_apis(registry: Registry, env: str | None, output: str, show: Callable[[str], None]) -> None:
-    """Show the APIs of one environment, or of all; those that cannot say are reported after the others were shown."""
-    found: list[tuple[str, tuple[API, ...], str]] = []
-    for entry in [registry.named(env)] if env else registry.runnable():
-        try:
-            found.append((entry.name, registry.open(entry).apis(), ""))
-        except Error as error:
-            found.append((entry.name, (), str(error)))
-    if output == "json":
-        show(document.line([document.listing(*each) for each in found]))
-    elif any(apis or not error for _, apis, error in found):
-        show(text.listing([(name, api) for name, apis, _ in found for api in apis], time.time()))
-    _raise_any("\n".join(text.about(name, error) for name, _, error in found if error))
-
-
-def _repaint(frame: str) -> None:
-    """Show a frame in place of the last one, or below it where nothing can be erased."""
-    if sys.stdout.isatty():
-        click.clear()
-    else:
-        click.echo()
-    click.echo(frame)
 
 
 def _echo_any(shown: str, *, err: bool = False) -> None:

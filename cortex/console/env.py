@@ -1,5 +1,7 @@
 """The `cortex env` commands."""
 
+import dataclasses
+
 import click
 
 from cortex.console import document, text
@@ -9,7 +11,7 @@ from cortex.console.text import message
 from cortex.environments.registry import Registry
 
 
-@click.group("env", cls=Menu, sections={"commands": ("list", "configure", "default", "delete")})
+@click.group("env", cls=Menu, sections={"commands": ("list", "info", "configure", "default", "delete")})
 def env_commands() -> None:
     """Choose where APIs run."""
 
@@ -26,14 +28,47 @@ def list_environments(registry: Registry, output: str) -> None:
         click.echo(text.environments(entries))
 
 
+@env_commands.command("info")
+@output_option
+def inform(output: str) -> None:
+    """Show what this machine computes with, and which engines can run on it."""
+    from cortex.console.machine import described
+    from cortex.environments.machine import inspect
+
+    machine = inspect()
+    click.echo(document.line(dataclasses.asdict(machine)) if output == "json" else described(machine))
+
+
 @env_commands.command("configure")
 @environment_argument
 @click.option("-p", "--provider", help="What runs its APIs; when not given, the provider called NAME.")
+@click.option("--context", help="Kubernetes: the context of kubectl's configuration.")
+@click.option("--namespace", help="Kubernetes: the namespace of its APIs.")
+@click.option("--registry", "images", help="Docker and Kubernetes: what the names of images begin with.")
+@click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any other setting of the provider.")
 @output_option
 @click.pass_obj
-def configure_environment(registry: Registry, name: str, provider: str | None, output: str) -> None:
-    """Add an environment, or change its provider."""
-    click.echo(message(registry.configure(name, provider), output))
+def configure_environment(
+    registry: Registry,
+    name: str,
+    provider: str | None,
+    context: str | None,
+    namespace: str | None,
+    images: str | None,
+    pairs: tuple[str, ...],
+    output: str,
+) -> None:
+    """Add an environment, or replace it."""
+    given = {"context": context, "namespace": namespace, "registry": images}
+    settings = {key: value for key, value in given.items() if value is not None} | _settings(pairs)
+    click.echo(message(registry.configure(name, provider, settings), output))
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if not pair.partition("=")[0] or "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--set")
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 @env_commands.command("default")

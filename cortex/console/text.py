@@ -98,7 +98,14 @@ def warnings(results: Sequence["Deployed"]) -> str:
 
 def environments(entries: Sequence["Configured"]) -> str:
     return _blocks(
-        f"name: {entry.name}{' (default)' if entry.default else ''}\nprovider: {entry.provider}" for entry in entries
+        "\n".join(
+            [
+                f"name: {entry.name}{' (default)' if entry.default else ''}",
+                f"provider: {entry.provider}",
+                *(f"{key}: {value}" for key, value in entry.settings.items()),
+            ]
+        )
+        for entry in entries
     )
 
 

@@ -4,9 +4,9 @@ An environment is where a plan runs: ``local`` (processes on this machine), ``do
 only this module.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cortex.spec import APISpec, Config
 
@@ -70,13 +70,24 @@ class Deployed:
 
 
 class Environment(Protocol):
-    """Run APIs somewhere. Every method raises `UserError` for what the user can mend."""
+    """Run APIs somewhere. Every method raises `UserError` for what the user can mend.
+
+    Its class is called with the home directory and the environment's settings (`cortex.environments.registry`): that
+    stores, touches nothing, and raises `UserError` for a setting that it does not know.
+    """
 
     name: str
     provider: str
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """Bring every API of a yaml to its new revision; yield what came of each once it is live or has failed."""
+
+    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+        """Return the documents that `deploy` would carry out: local: one plan for each API; docker: the compose
+        project; kubernetes: the manifests.
+
+        Nothing is done, and nothing has to be there: no device, no daemon, no model.
+        """
 
     def apis(self) -> tuple[API, ...]:
         """Return every deployed API, sorted by name."""

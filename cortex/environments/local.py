@@ -5,13 +5,15 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from cortex.environments import devices, logs, ports, supervision
+from cortex.environments import devices, logs, model_format, ports, supervision
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress
 from cortex.environments.fields import FieldError
 from cortex.environments.local_plan import Place, plan
+from cortex.environments.local_preview import model_server_command, previews
 from cortex.environments.metrics import network_stats
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.preparation import Prepared, prepare, recall
@@ -28,7 +30,9 @@ class LocalEnvironment:
     name = "local"
     provider = "local"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: Mapping[str, str]) -> None:
+        if settings:
+            raise UserError(f"the local environment has no setting {next(iter(settings))!r}: it takes none")
         self._home = Home(root)
         self._cache = ModelCache(self._home.model_cache)
         self._host = os.environ.get("CORTEX_HOST", HOST)
@@ -43,6 +47,10 @@ class LocalEnvironment:
                 yield Deployed(spec.name, "", error=told, api=self._find(spec.name))
             except Error as error:
                 yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
+
+    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+        """See `Environment.render`: a plan for each API, of a revision that is called ``dry-run``."""
+        return previews(config, self._home, self._host)
 
     def apis(self) -> tuple[API, ...]:
         """See `Environment.apis`."""
@@ -107,6 +115,7 @@ class LocalEnvironment:
     def _run(self, prepared: Prepared, *, force: bool, progress: Progress) -> None:
         """Bring a revision live, or raise what kept it from it."""
         directory = self._home.api(prepared.resolved.name)
+        gpus = devices.nvidia().ids if prepared.resolved.compute.gpu else ()
         place = Place(
             revision=prepared.id,
             directory=directory.revision(prepared.id),
@@ -114,9 +123,11 @@ class LocalEnvironment:
             host=self._host,
             port=directory.port(),
             python=sys.executable,
-            model_server=_model_server(prepared.resolved),
+            model_server=_found_model_server(prepared.resolved),
             cores=devices.cores(),
-            gpus=devices.gpus(),
+            gpus=len(gpus),
+            gpu_ids=gpus,
+            gpu_engine=model_format.gpu_engine(Path(model.path) for model in prepared.resolved.predictor.models),
             notices=prepared.notices,
         )
         for line in supervision.run(directory, plan(prepared.resolved, place), force=force):
@@ -139,18 +150,16 @@ def _tidy(directory: APIDirectory) -> Iterator[None]:
             directory.remove()
 
 
-def _model_server(spec: APISpec) -> tuple[str, ...]:
-    """Return the command that serves an API's models."""
-    if spec.predictor.model_server == "cortex" and not spec.compute.inf:
-        return (sys.executable, "-P", "-m", "cortex.model_server")
-    name = "tensorflow_model_server_neuron" if spec.compute.inf else "tensorflow_model_server"
-    found = shutil.which(os.environ.get("CORTEX_TENSORFLOW_MODEL_SERVER", name))
+def _found_model_server(spec: APISpec) -> tuple[str, ...]:
+    """Return the command that serves an API's models. FieldError when there is no such program."""
+    name, *arguments = model_server_command(spec)
+    found = shutil.which(name)
     if found is None:
         raise FieldError(
-            "predictor.model_server",
-            f"{name} is not on the PATH; install it, or give its path in CORTEX_TENSORFLOW_MODEL_SERVER",
+            "compute.inf" if spec.compute.inf else "predictor.model_server",
+            f"the program {name} was not found; install it, or give its path in CORTEX_TENSORFLOW_MODEL_SERVER",
         )
-    return (found,)
+    return (found, *arguments)
 
 
 def _reachable(host: str) -> str:

@@ -1,13 +1,16 @@
 """Turn one resolved spec into the processes that serve it on this machine. Pure: nothing is started, made or asked.
 
-cpu, gpu      one model server for all workers of the API
+cpu, gpu      one model server for all workers of the API; on a GPU requests are batched
 accelerator   one model server for each worker, on a group of NeuronCores of its own
 python, onnx  no model server: the workers run the model themselves
+
+Workers reach a model server over a Unix socket, which TF Serving can open as well (--grpc_socket_path): it is reached
+from this machine only, and needs no free port.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +39,10 @@ class Place:
     cores: int
     gpus: int
     notices: tuple[str, ...] = ()
+    gpu_ids: tuple[str, ...] = ()
+    """What CUDA calls the GPUs; their numbers from 0 when not given."""
+    gpu_engine: str = "tensorflow"
+    """What runs these models on a GPU when the yaml leaves that open."""
 
 
 def plan(spec: APISpec, place: Place) -> Plan:
@@ -50,7 +57,7 @@ def plan(spec: APISpec, place: Place) -> Plan:
         back=servers,
         front=tuple(_worker(spec, place, index, servers) for index in range(processes)),
         files=_files(spec),
-        stop_first=spec.update_strategy.max_surge in (0, "0%"),
+        stop_first=spec.update_strategy.max_surge in (0, "0%") or _holds_device_alone(spec),
         notices=place.notices,
     )
 
@@ -75,10 +82,19 @@ def _model_servers(spec: APISpec, place: Place) -> tuple[ProcessPlan, ...]:
     if spec.predictor.type != "tensorflow":
         return ()
     if not spec.compute.inf:
-        return (_model_server(spec, place, 0, _device_env(spec, place)),)
+        return (_model_server(spec, place, 0, _gpu_env(_gpus(spec, place))),)
     count = spec.predictor.processes_per_replica
     group = NEURON_CORES_PER_INF * spec.compute.inf // count
     return tuple(_model_server(spec, place, index, _neuron_env(index, group)) for index in range(count))
+
+
+def _holds_device_alone(spec: APISpec) -> bool:
+    """Tell whether no second revision could start beside this one.
+
+    A NeuronCore belongs to one process until that ends (AWS: Neuron Runtime configuration, NeuronCore allocation). The
+    memory of a GPU can be shared, since no model server takes more of it than it needs (`_gpu_env`).
+    """
+    return bool(spec.compute.inf)
 
 
 def _model_server(spec: APISpec, place: Place, index: int, env: Mapping[str, str]) -> ProcessPlan:
@@ -89,18 +105,25 @@ def _model_server(spec: APISpec, place: Place, index: int, env: Mapping[str, str
         f"--grpc_socket_path={socket}",
         f"--model_config_file={place.run_dir / 'models.config'}",
         "--max_num_load_retries=0",  # a model that does not load now is a failed deployment, at once
-        *_thread_flags(spec, place),
+        *_engine_flags(spec, place),
+        *_batching_flags(spec, place),
     ]
-    if spec.predictor.server_side_batching:
-        flags += ["--enable_batching", f"--batching_parameters_file={place.run_dir / 'batching.config'}"]
     argv = (*place.model_server, *flags)
+    # a key that the user's shell has for another model server would lock the workers out of this one
+    env = {**env, "CORTEX_MODEL_SERVER_API_KEY": ""}
     return ProcessPlan(f"model-server-{index}", argv, cwd=str(place.directory), ready=str(socket), env=env)
 
 
-def _thread_flags(spec: APISpec, place: Place) -> list[str]:
+def _is_ours(spec: APISpec) -> bool:
+    """Tell whether the model server is this project's own, which has flags that TF Serving does not know."""
+    return spec.predictor.model_server == "cortex" and not spec.compute.inf
+
+
+def _engine_flags(spec: APISpec, place: Place) -> list[str]:
     cpu = parse_quantity(spec.compute.cpu) if spec.compute.cpu is not None else place.cores
-    threads = max(1, min(place.cores, math.ceil(cpu)))
-    if spec.predictor.model_server == "tensorflow_model_server" or spec.compute.inf:
+    servers = spec.predictor.processes_per_replica if spec.compute.inf else 1
+    threads = max(1, min(place.cores, math.ceil(cpu)) // servers)
+    if not _is_ours(spec):
         return [f"--tensorflow_intra_op_parallelism={threads}"]
     return [
         f"--engine={_engine(spec, place)}",
@@ -110,18 +133,36 @@ def _thread_flags(spec: APISpec, place: Place) -> list[str]:
 
 
 def _engine(spec: APISpec, place: Place) -> str:
-    """Return the engine to ask for; of those that choose by themselves, only TensorFlow computes on a GPU."""
-    on_gpu = spec.predictor.engine == "auto" and min(spec.compute.gpu, place.gpus)
-    return "tensorflow" if on_gpu else spec.predictor.engine
+    """Return the engine to ask for: the model server's own first choice, OpenVINO, cannot use an NVIDIA GPU."""
+    if spec.predictor.engine == "auto" and _gpus(spec, place):
+        return place.gpu_engine
+    return spec.predictor.engine
 
 
-def _device_env(spec: APISpec, place: Place) -> dict[str, str]:
-    visible = min(spec.compute.gpu, place.gpus)
-    # a key that the user's shell has for another model server would lock the workers out of this one
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(visible))), "CORTEX_MODEL_SERVER_API_KEY": ""}
+def _batching_flags(spec: APISpec, place: Place) -> list[str]:
+    """Return how requests are joined: as the yaml says; else, on a GPU, as our model server sees fit.
+
+    TF Serving cannot tell which models may be batched, so that it only does when the yaml says so.
+    """
+    if spec.predictor.server_side_batching:
+        return ["--enable_batching", f"--batching_parameters_file={place.run_dir / 'batching.config'}"]
+    return ["--batching=auto"] if _is_ours(spec) and _gpus(spec, place) else []
+
+
+def _gpus(spec: APISpec, place: Place) -> tuple[str, ...]:
+    """Return the GPUs to use: as many as are asked for and there."""
+    names = place.gpu_ids or tuple(map(str, range(place.gpus)))
+    return names[: spec.compute.gpu]
+
+
+def _gpu_env(gpus: Sequence[str]) -> dict[str, str]:
+    """Show these GPUs to a process, and let TensorFlow take memory as it needs it, not all there is."""
+    growth = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if gpus else {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **growth}
 
 
 def _neuron_env(index: int, group: int) -> dict[str, str]:
+    """Give a process its group of NeuronCores, by the name of Neuron's runtime 2, and by that of runtime 1."""
     first = index * group
     cores = str(first) if group == 1 else f"{first}-{first + group - 1}"
     return {"NEURON_RT_VISIBLE_CORES": cores, "NEURONCORE_GROUP_SIZES": str(group)}

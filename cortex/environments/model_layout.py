@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from cortex.environments import model_format
+from cortex.environments.model_format import SAVED_MODEL
 from cortex.environments.saved_model import GRAPH, check, missing_variables, refuse_pointer
 from cortex.environments.tree import Tree, plainly
 from cortex.errors import UserError
@@ -23,7 +25,8 @@ _TENSORFLOW = """\
     variables/
       variables.index
       variables.data-00000-of-00001
-      ..."""
+      ...
+  or, in place of saved_model.pb and variables/: model.xml and model.bin (OpenVINO IR), model.onnx, or model.tflite"""
 _EXPECTED: Mapping[Kind, tuple[str, str]] = {
     "tensorflow": ("TensorFlow", _TENSORFLOW),
     "neuron": (
@@ -53,34 +56,51 @@ def version_of(name: str) -> int | None:
 
 
 def _tensorflow(path: Path) -> Tree:
-    return _saved_models(path, "tensorflow")
+    """Take what our model server reads: versions of a SavedModel, or of a graph in one file."""
+    return _checked(path, "tensorflow", model_format.formats)
 
 
 def _neuron(path: Path) -> Tree:
-    return _saved_models(path, "neuron")
+    return _checked(path, "neuron", _saved_model_only)
 
 
-def _saved_models(path: Path, kind: Kind) -> Tree:
+def _saved_model_only(directory: Path) -> tuple[str, ...]:
+    return (SAVED_MODEL,) if (directory / GRAPH).is_file() else ()
+
+
+def _checked(path: Path, kind: Kind, formats: Callable[[Path], tuple[str, ...]]) -> Tree:
     _need_directory(path, "a directory, or a zip file ending in .zip")
-    versions = _exports(path, kind)
+    versions = _exports(path, kind, formats)
     for directory in versions.values():
         within = "" if directory == path else f"{directory.relative_to(path).as_posix()}/"
-        if not (directory / GRAPH).is_file():
+        found = formats(directory)
+        if not found:
             raise _invalid(path, kind, f"there is no {within}{GRAPH}")
-        if check(directory, within + GRAPH) and kind == "tensorflow":
-            missing = missing_variables(directory / "variables")
-            if missing:
-                raise _invalid(path, kind, f"there is no {within}{missing}, and the graph has variables")
+        for each in found:
+            if each == SAVED_MODEL:
+                _check_saved_model(path, directory, kind, within)
+            else:
+                model_format.check(directory, each, within)
     return _merged(versions)
 
 
-def _exports(path: Path, kind: Kind) -> dict[int, Path]:
+def _check_saved_model(path: Path, directory: Path, kind: Kind, within: str) -> None:
+    if check(directory, within + GRAPH) and kind == "tensorflow":
+        missing = missing_variables(directory / "variables")
+        if missing:
+            raise _invalid(path, kind, f"there is no {within}{missing}, and the graph has variables")
+
+
+def _exports(path: Path, kind: Kind, formats: Callable[[Path], tuple[str, ...]]) -> dict[int, Path]:
     """Find the versions: the path itself, directories in it, or those in the one directory below that has some."""
+    whole = {version_of(path.name) or 1: path}
     if (path / GRAPH).is_file():
-        return {version_of(path.name) or 1: path}
+        return whole
     versions = _versions(path)
     if versions:
         return versions
+    if formats(path):
+        return whole
     exports = [path / name for name in Tree.of(path).files if name.endswith(f"/{GRAPH}")]
     bases = sorted({export.parent.parent for export in exports})
     if not bases:

@@ -1,6 +1,7 @@
 """Which port an API has. Commands agree on it through the ``port`` files under CORTEX_HOME."""
 
 import socket
+from collections.abc import Collection
 
 from cortex.environments.fields import FieldError
 from cortex.environments.state import Home
@@ -26,6 +27,16 @@ def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -
             port += 1
         home.api(name).assign_port(port)
         return port
+
+
+def expected(home: Home, name: str, taken: Collection[int]) -> int:
+    """Return the port that `assign` would choose when ``taken`` were assigned too; no port is tried or recorded."""
+    assigned = home.ports()
+    others = {*taken, *(port for api, port in assigned.items() if api != name)}
+    port = assigned.get(name, FIRST)
+    while port in others and port < LAST:
+        port += 1
+    return port
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -10,7 +10,9 @@ import cortex
 from cortex.environments import devices, requirements
 from cortex.environments.base import Progress
 from cortex.environments.fields import FieldError
+from cortex.environments.local_plan import NEURON_CORES_PER_INF
 from cortex.environments.model_cache import ModelCache
+from cortex.environments.model_format import unreadable
 from cortex.environments.models import ResolvedModel, resolve
 from cortex.environments.project import Project
 from cortex.environments.state import Home
@@ -30,9 +32,10 @@ class Prepared:
 def prepare(config: Config, spec: APISpec, home: Home, cache: ModelCache, progress: Progress) -> Prepared:
     """Bring everything that a revision needs under ``home``. UserError, or FieldError, for what the user can mend."""
     root = config.path.absolute().parent
-    notices = [*_device_notices(spec), *_unused_fields(spec), *requirements.check(root)]
+    notices = [*_device_notices(spec), *unused_fields(spec), *requirements.check(root)]
     with cache.hold():
         models = resolve(spec, root, cache, progress)
+        _check_engine(spec, models)
         project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
         notices += [*project.notices, *(notice for model in models for notice in model.notices)]
         resolved = _with_models(spec, models)
@@ -71,18 +74,46 @@ def _with_models(spec: APISpec, models: tuple[ResolvedModel, ...]) -> APISpec:
     return spec.model_copy(update={"predictor": predictor})
 
 
-def _device_notices(spec: APISpec) -> Iterator[str]:
-    if spec.compute.inf and not devices.neuron_devices():
+def _check_engine(spec: APISpec, models: tuple[ResolvedModel, ...]) -> None:
+    """Refuse a model that what the yaml asks for does not read; each is cached whole, whatever its format."""
+    predictor = spec.predictor
+    if predictor.type != "tensorflow" or spec.compute.inf:
+        return
+    key = "model_server" if predictor.model_server != "cortex" else "engine"
+    for index, model in enumerate(models):
+        for version in model.versions:
+            wrong = unreadable(model.path / str(version), getattr(predictor, key))
+            if wrong:
+                field = f"predictor.models[{index}].path" if predictor.models_dir is None else "predictor.models_dir"
+                raise FieldError(field, f"{model.source}: version {version}: {wrong}; change predictor.{key}")
+
+
+def _check_neuron(wanted: int) -> None:
+    """Refuse Inferentia where there is none, or less than the plan would share out: Inferentia2 has 2 cores a chip."""
+    chips = devices.neuron()
+    if not chips.devices:
         raise FieldError(
             "compute.inf",
-            "this machine has no AWS Inferentia device (/dev/neuron0): deploy this target on an inf1 or inf2 instance "
-            "with the Neuron driver, or deploy the CPU or GPU target here",
+            f"{chips.problem}: deploy this target on an inf1 or inf2 instance with the Neuron driver, or deploy the "
+            "CPU or GPU target here",
         )
-    if spec.compute.gpu and not devices.gpus():
-        yield f"{spec.name} will run without gpu access because this machine has no NVIDIA GPU (/dev/nvidia0)"
+    there = sum(device.cores for device in chips.devices)  # 0 when neuron-ls did not say
+    if 0 < there < wanted * NEURON_CORES_PER_INF:
+        asked = wanted * NEURON_CORES_PER_INF
+        raise FieldError("compute.inf", f"{wanted} means {asked} NeuronCores, and this machine has {there}")
 
 
-def _unused_fields(spec: APISpec) -> Iterator[str]:
+def _device_notices(spec: APISpec) -> Iterator[str]:
+    if spec.compute.inf:
+        _check_neuron(spec.compute.inf)
+    gpus = devices.nvidia() if spec.compute.gpu else None
+    if gpus and not gpus.devices:
+        yield f"{spec.name} will run without gpu access: {gpus.problem}"
+    elif gpus and len(gpus.devices) < spec.compute.gpu:
+        yield f"{spec.name} asks for {spec.compute.gpu} gpus, and this machine has {len(gpus.devices)}"
+
+
+def unused_fields(spec: APISpec) -> Iterator[str]:
     """Yield one notice that names what the yaml says and only a cluster could do."""
     images = [name for name in ("image", "tensorflow_serving_image") if getattr(spec.predictor, name) is not None]
     fields = [f"predictor.{name}" for name in images]

@@ -9,8 +9,8 @@ import fcntl
 import importlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from cortex.environments.base import Environment
 
 LOCAL = "local"
-PROVIDERS: Mapping[str, str] = {LOCAL: "cortex.environments.local:LocalEnvironment"}
-"""Provider to ``module:Class``; the class is called with the home directory."""
+PROVIDERS: Mapping[str, str] = {
+    LOCAL: "cortex.environments.local:LocalEnvironment",
+    "docker": "cortex.environments.docker:DockerEnvironment",
+    "kubernetes": "cortex.environments.kubernetes:KubernetesEnvironment",
+}
+"""Provider to ``module:Class``, which is called with the home directory and the settings, and refuses wrong ones."""
+_OURS = ("name", "provider")
+"""The keys of an environment that are no settings."""
 
 
 def cortex_home() -> Path:
@@ -34,11 +40,12 @@ def cortex_home() -> Path:
 
 @dataclass(frozen=True)
 class Configured:
-    """Name one environment and what provides it."""
+    """Name one environment, what provides it, and what that was told."""
 
     name: str
     provider: str
     default: bool
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class Registry:
@@ -51,7 +58,7 @@ class Registry:
 
     def configured(self) -> tuple[Configured, ...]:
         """Return every configured environment, sorted by name."""
-        return _environments(self._read())
+        return _environments(self._read(), self._providers)
 
     def runnable(self) -> tuple[Configured, ...]:
         """Return the environments whose provider is part of this project."""
@@ -65,25 +72,39 @@ class Registry:
         raise UserError(f'unable to find environment named "{name}"; `cortex env list` shows those that are configured')
 
     def open(self, entry: Configured) -> "Environment":
-        """Import the environment's class and return an instance. UserError when its provider is unknown."""
+        """Import the environment's class and return an instance. UserError for an unknown provider or setting."""
         self._check_runnable(entry)
         module, _, name = self._providers[entry.provider].partition(":")
         try:
-            create: Callable[[Path], Environment] = getattr(importlib.import_module(module), name)
+            create: Callable[[Path, Mapping[str, str]], Environment] = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
             raise CortexError(f"the {entry.provider} environment needs the package {error.name}: install it") from error
-        return create(self._home)
+        return create(self._home, entry.settings)
 
-    def configure(self, name: str, provider: str | None) -> str:
-        """Add an environment, or change its provider (when None: the provider of the same name)."""
+    def provided(self, name: str) -> Configured:
+        """Return the environment of that name, or else the provider of that name as it is without any setting."""
+        if name in self._providers and name not in {entry.name for entry in self.configured()}:
+            return Configured(name, name, default=False)
+        return self.named(name)
+
+    def configure(self, name: str, provider: str | None, settings: Mapping[str, str] | None = None) -> str:
+        """Add an environment, or replace it; ``provider`` None is the provider of the same name.
+
+        UserError for a provider that there is not, and for settings that it does not take.
+        """
+        settings = dict(settings or {})
         provider = provider or name
         if provider not in self._providers:
             raise UserError(self._unknown(provider))
         if (name == LOCAL) != (provider == LOCAL):
             raise UserError(f'"{name}": the environment that the {LOCAL} provider runs must be named {LOCAL}, no other')
+        reserved = [key for key in settings if key in _OURS]
+        if reserved:
+            raise UserError(f"{reserved[0]} is not a setting: it is given as an argument of its own")
+        self.open(Configured(name, provider, default=False, settings=settings))  # refuses what it does not take
         with self._change() as document:
             others = [raw for raw in document["environments"] if raw["name"] != name]
-            document["environments"] = [*others, {"name": name, "provider": provider}]
+            document["environments"] = [*others, {"name": name, "provider": provider, **settings}]
         return f"configured {name} environment"
 
     def set_default(self, name: str) -> str:
@@ -160,9 +181,10 @@ def _checked(document: object, file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: environments: must be a list")
     names: list[str] = []
     for index, entry in enumerate(entries):
-        for key in ("name", "provider"):
+        for key in _OURS:
             if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
                 raise UserError(f"{file}: environments[{index}]: {key}: must be a string")
+        _check_settings(entry, file, index)
         if entry["name"] in names:
             raise UserError(f'{file}: environments[{index}]: name: "{entry["name"]}" is there twice')
         names.append(entry["name"])
@@ -172,14 +194,30 @@ def _checked(document: object, file: Path) -> dict[str, Any]:
     return {**document, "default_environment": default, "environments": entries}
 
 
-def _environments(document: Mapping[str, Any]) -> tuple[Configured, ...]:
-    providers = {LOCAL: LOCAL} | {raw["name"]: raw["provider"] for raw in document["environments"]}
+def _check_settings(entry: Mapping[str, Any], file: Path, index: int) -> None:
+    for key, value in entry.items():
+        if entry["provider"] in PROVIDERS and entry["provider"] != LOCAL and not isinstance(value, str):
+            raise UserError(f"{file}: environments[{index}]: {key}: must be a string")
+
+
+def _environments(document: Mapping[str, Any], providers: Iterable[str]) -> tuple[Configured, ...]:
+    entries = {LOCAL: {"provider": LOCAL}} | {raw["name"]: raw for raw in document["environments"]}
     default = document["default_environment"]
-    return tuple(Configured(name, providers[name], name == default) for name in sorted(providers))
+    return tuple(
+        Configured(name, entry["provider"], name == default, _settings(entry, providers))
+        for name, entry in sorted(entries.items())
+    )
+
+
+def _settings(entry: Mapping[str, Any], providers: Iterable[str]) -> dict[str, str]:
+    """Return the further keys of an entry that we wrote; what Cortex kept there (keys of an account) is not ours."""
+    if entry["provider"] == LOCAL or entry["provider"] not in providers:
+        return {}
+    return {key: value for key, value in entry.items() if key not in _OURS}
 
 
 def _check_name(document: Mapping[str, Any], name: str) -> None:
-    if name not in {entry.name for entry in _environments(document)}:
+    if name not in {LOCAL, *(entry["name"] for entry in document["environments"])}:
         raise UserError(f"{name} environment is not configured; `cortex env list` shows those that are")
 
 

@@ -1,7 +1,7 @@
 """Environments that do nothing and say what a test wants: the other side of the CLI's seam."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,25 @@ class World:
 
 class FakeLocal:
     name = provider = "local"
+    known: tuple[str, ...] = ()
     world = World()
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: Mapping[str, str]) -> None:
+        for key in settings:
+            if key not in self.known:
+                raise UserError(f"the {self.provider} environment has no setting {key!r}")
         self.home = home
+        self.settings = settings
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         self._called("deploy", config=config.path, names=[spec.name for spec in config.apis], force=force)
         for step in self.world.steps:
             progress(step)
         yield from self.world.results
+
+    def render(self, config: Config) -> tuple[dict[str, Any], ...]:
+        self._called("render", config=config.path)
+        return tuple({"provider": self.provider, "api": spec.name, **self.settings} for spec in config.apis)
 
     def apis(self) -> tuple[API, ...]:
         self._called("apis")
@@ -92,6 +101,7 @@ class FakeLocal:
 
 class FakeDocker(FakeLocal):
     name = provider = "docker"
+    known = ("registry", "front")
     world = World(apis=[])
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from cortex.environments.registry import Registry, cortex_home
+from cortex.errors import CortexError
 
 
 def test_local_is_always_there(cortex: Callable[..., Any], home: Path) -> None:
@@ -25,8 +26,8 @@ def test_life_of_an_environment(cortex: Callable[..., Any], home: Path) -> None:
     assert cortex("env", "default", "prod").out == "set prod as the default environment\n"
     assert cortex("env", "default", "prod").out == "prod is already the default environment\n"
     assert json.loads(cortex("env", "list", "-o", "json").out) == [
-        {"name": "local", "provider": "local", "default": False},
-        {"name": "prod", "provider": "docker", "default": True},
+        {"name": "local", "provider": "local", "default": False, "settings": {}},
+        {"name": "prod", "provider": "docker", "default": True, "settings": {}},
     ]
     ran = cortex("delete", "iris")
     assert (ran.code, ran.err) == (1, "using prod environment\nerror: iris is not deployed\n")
@@ -39,7 +40,10 @@ def test_life_of_an_environment(cortex: Callable[..., Any], home: Path) -> None:
 
 def test_local_is_cleared_but_stays(cortex: Callable[..., Any]) -> None:
     assert cortex("env", "delete", "local").out == "cleared the local environment configuration\n"
-    assert cortex("env", "list", "-o", "json").out == '[{"name":"local","provider":"local","default":true}]\n'
+    assert (
+        cortex("env", "list", "-o", "json").out
+        == '[{"name":"local","provider":"local","default":true,"settings":{}}]\n'
+    )
 
 
 def test_messages_as_json(cortex: Callable[..., Any]) -> None:
@@ -144,6 +148,52 @@ def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_provider_whose_package_is_missing(home: Path) -> None:
     """An environment is imported only when it is chosen."""
     registry = Registry(home, {"local": "json:loads", "docker": "no_such_package:Environment"})
-    registry.configure("docker", None)
-    with pytest.raises(Exception, match="the docker environment needs the package no_such_package: install it"):
-        registry.open(registry.named("docker"))
+    with pytest.raises(CortexError, match="the docker environment needs the package no_such_package: install it"):
+        registry.open(registry.provided("docker"))
+
+
+def test_settings_of_an_environment(cortex: Callable[..., Any], home: Path) -> None:
+    """They are kept beside the provider, listed, and replaced as a whole."""
+    cortex("env", "configure", "prod", "-p", "docker", "--registry", "example.com/x", "--set", "front=a=b")
+    assert yaml.safe_load((home / "cli.yaml").read_text())["environments"] == [
+        {"name": "prod", "provider": "docker", "registry": "example.com/x", "front": "a=b"}
+    ]
+    assert cortex("env", "list").out.endswith("name: prod\nprovider: docker\nregistry: example.com/x\nfront: a=b\n")
+    cortex("env", "configure", "prod", "-p", "docker")
+    assert cortex("env", "list").out.endswith("name: prod\nprovider: docker\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["prod", "-p", "docker", "--namespace", "x"], 1, "the docker environment has no setting 'namespace'"),
+        (["local", "--context", "x"], 1, "the local environment has no setting 'context'"),
+        (["prod", "-p", "docker", "-s", "provider=x"], 1, "provider is not a setting: it is given as an argument"),
+        (["prod", "-p", "docker", "-s", "front"], 2, "Invalid value for --set: 'front' is not KEY=VALUE"),
+        (["prod", "-p", "docker", "-s", "=x"], 2, "Invalid value for --set: '=x' is not KEY=VALUE"),
+    ],
+)
+def test_settings_that_are_refused(
+    arguments: list[str], code: int, message: str, cortex: Callable[..., Any], home: Path
+) -> None:
+    """A setting that the provider does not know is refused before anything is written."""
+    ran = cortex("env", "configure", *arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith(f"error: {message}")
+    assert not (home / "cli.yaml").exists()
+
+
+def test_settings_in_the_file_are_strings(cortex: Callable[..., Any], home: Path) -> None:
+    home.mkdir(parents=True)
+    (home / "cli.yaml").write_text("environments: [{name: prod, provider: docker, registry: 1}]")
+    assert "environments[0]: registry: must be a string" in cortex("get").err
+
+
+def test_what_cortex_kept_beside_local_is_not_a_setting(cortex: Callable[..., Any], home: Path) -> None:
+    """Cortex kept the keys of an account there: they are neither shown nor used, and stay in the file."""
+    home.mkdir(parents=True)
+    (home / "cli.yaml").write_text("environments: [{name: local, provider: local, aws_secret_access_key: shh}]")
+    assert "shh" not in cortex("env", "list").out
+    assert cortex("get").code == 0
+    cortex("env", "configure", "docker")
+    assert "shh" in (home / "cli.yaml").read_text()

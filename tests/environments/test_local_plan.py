@@ -79,17 +79,84 @@ def test_threads_follow_compute_cpu(cpu: str | None, threads: int) -> None:
 
 
 def test_gpu_shows_the_server_its_devices() -> None:
-    """One model server, that sees as many GPUs as were asked for and are there."""
-    made = plan(spec(compute={"gpu": 2}), replace(PLACE, gpus=4))
-    assert made.back[0].env["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert "--engine=tensorflow" in made.back[0].argv, "OpenVINO, the first choice of auto, has no NVIDIA GPUs"
+    """One model server, that sees as many GPUs as were asked for and are there, and shares their memory."""
+    made = plan(spec(compute={"gpu": 2}, predictor={"processes_per_replica": 4}), replace(PLACE, gpus=4))
+    [server] = made.back
+    assert server.env == {
+        "CUDA_VISIBLE_DEVICES": "0,1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "CORTEX_MODEL_SERVER_API_KEY": "",
+    }
+    assert "--engine=tensorflow" in server.argv, "OpenVINO, the first choice of auto, has no NVIDIA GPUs"
+    assert not made.stop_first, "a new revision can start beside the old one on the same GPU"
+
+
+def test_gpus_are_called_what_cuda_calls_them() -> None:
+    """The user's own choice of devices is kept, in its order."""
+    place = replace(PLACE, gpus=2, gpu_ids=("3", "GPU-5f"))
+    for asked, visible in ((1, "3"), (2, "3,GPU-5f"), (4, "3,GPU-5f"), (0, "")):
+        assert plan(spec(compute={"gpu": asked}), place).back[0].env["CUDA_VISIBLE_DEVICES"] == visible
 
 
 def test_a_gpu_that_is_missing_leaves_the_cpus_plan() -> None:
-    """The server sees no device, and chooses the engine for itself."""
-    server = plan(spec(compute={"gpu": 1}), PLACE).back[0]
-    assert server.env["CUDA_VISIBLE_DEVICES"] == ""
-    assert "--engine=auto" in server.argv
+    """The plan is that of the CPU, to the letter."""
+    assert plan(spec(compute={"gpu": 1}), PLACE) == plan(spec(), PLACE)
+
+
+@pytest.mark.parametrize(
+    ("engine", "made_for", "asked"),
+    [
+        ("auto", "tensorflow", "tensorflow"),
+        ("auto", "onnxruntime", "onnxruntime"),
+        ("openvino", "onnxruntime", "openvino"),
+        ("tensorflow", "onnxruntime", "tensorflow"),
+    ],
+)
+def test_the_engine_on_a_gpu(engine: str, made_for: str, asked: str) -> None:
+    """What reads the models there, unless the yaml says which one it must be."""
+    place = replace(PLACE, gpus=1, gpu_engine=made_for)
+    made = plan(spec(compute={"gpu": 1}, predictor={"engine": engine}), place)
+    assert f"--engine={asked}" in made.back[0].argv
+
+
+@pytest.mark.parametrize(
+    ("gpu", "server", "batching", "flags"),
+    [
+        (1, "cortex", False, ["--batching=auto"]),
+        (1, "cortex", True, ["--enable_batching", "--batching_parameters_file=/run/a/x/batching.config"]),
+        (
+            1,
+            "tensorflow_model_server",
+            True,
+            ["--enable_batching", "--batching_parameters_file=/run/a/x/batching.config"],
+        ),
+        (1, "tensorflow_model_server", False, []),
+        (0, "cortex", False, []),
+    ],
+)
+def test_batching_is_on_where_it_pays(gpu: int, server: str, batching: bool, flags: list[str]) -> None:
+    """On a GPU our model server batches by itself; TF Serving only when told, since not every model can be batched."""
+    predictor: dict[str, object] = {"model_server": server, "threads_per_process": 32}
+    if batching:
+        predictor["server_side_batching"] = {"max_batch_size": 32, "batch_interval": 0.1}
+    made = plan(spec(compute={"gpu": gpu}, predictor=predictor), replace(PLACE, gpus=1))
+    assert [flag for flag in made.back[0].argv if "batching" in flag] == flags
+
+
+def test_tensorflow_serving_is_told_its_own_flags_only() -> None:
+    """The real server knows none of ours, and a flag that it does not know keeps it from starting."""
+    place = replace(PLACE, model_server=("/opt/tensorflow_model_server",), gpus=1)
+    made = plan(spec(compute={"gpu": 1}, predictor={"model_server": "tensorflow_model_server"}), place)
+    assert made.back[0].argv == (
+        "/opt/tensorflow_model_server",
+        "--port=0",
+        "--rest_api_port=0",
+        "--grpc_socket_path=/run/a/x/model-server-0.sock",
+        "--model_config_file=/run/a/x/models.config",
+        "--max_num_load_retries=0",
+        "--tensorflow_intra_op_parallelism=8",
+    )
+    assert made.back[0].env["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +169,9 @@ def test_accelerator_is_one_model_server_per_worker(processes: int, cores: list[
     assert [server.env["NEURON_RT_VISIBLE_CORES"] for server in made.back] == cores
     assert {server.env["NEURONCORE_GROUP_SIZES"] for server in made.back} == {str(4 // processes)}
     assert [worker.argv[-1] for worker in made.front] == [f"unix:{server.ready}" for server in made.back]
-    assert "--tensorflow_intra_op_parallelism=8" in made.back[0].argv, "the real server knows none of our flags"
+    threads = f"--tensorflow_intra_op_parallelism={8 // processes}"
+    assert made.back[0].argv[-1] == threads, "the real server knows none of our flags, and its kin share the cores"
+    assert made.stop_first, "a NeuronCore belongs to one process until that ends"
 
 
 @pytest.mark.parametrize("kind", ["python", "onnx"])

@@ -1,0 +1,81 @@
+"""The processors and the memory of this machine, as `cortex env info` tells them."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cortex import threads
+
+_ROOT = Path("/")
+_FEATURES = {
+    "avx2": ("avx2",),
+    "avx512": ("avx512f",),
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
+    "amx": ("amx_tile",),
+    "neon": ("asimd",),
+    "sve": ("sve",),
+    "i8mm": ("i8mm",),
+}
+"""What matters to inference, and the kernel's names for it; any one of them will do."""
+_MODEL_KEYS = ("model name", "cpu model", "Model", "Hardware")
+
+
+@dataclass(frozen=True)
+class Processors:
+    """The processors that this process may use."""
+
+    model: str
+    cores: int
+    """Physical cores, within the affinity mask and the control group."""
+    logical: int
+    """Hardware threads of the whole machine."""
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. ``total`` is no more than the control group may have."""
+
+    total: int
+    available: int
+
+
+def processors(root: Path = _ROOT) -> Processors:
+    """Read ``proc/cpuinfo`` below ``root``; what it does not say is told by the platform, or left out."""
+    info = _cpuinfo(root / "proc/cpuinfo")
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    model = next((info[key] for key in _MODEL_KEYS if info.get(key)), platform.processor() or platform.machine())
+    features = tuple(name for name, names in _FEATURES.items() if flags & set(names))
+    return Processors(model, threads.available(), os.cpu_count() or 1, features)
+
+
+def memory(root: Path = _ROOT) -> Memory:
+    """Return what there is for processes, within the limit of a container."""
+    machine = psutil.virtual_memory()
+    limit = min([machine.total, *_limits(root / "sys/fs/cgroup")])
+    return Memory(limit, min(machine.available, limit))
+
+
+def _cpuinfo(file: Path) -> dict[str, str]:
+    """Return the keys of the first processor."""
+    try:
+        first = file.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _limits(cgroup: Path) -> list[int]:
+    """Return the limits of memory that control groups of version 2 and 1 set; ``max`` is none."""
+    found = []
+    for file in (cgroup / "memory.max", cgroup / "memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(file.read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return [limit for limit in found if limit > 0]

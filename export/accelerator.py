@@ -1,0 +1,130 @@
+"""An artifact for AWS Inferentia: the SavedModel compiled for NeuronCores by AWS's own tool chain.
+
+The tool chain wants a Python and a TensorFlow of its own time, so it runs in an environment of its own. It is handed
+the graph in a form that every TensorFlow since 1.15 reads: frozen, without functions, with version 1 signatures.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cortex.errors import CortexError, UserError
+from export import accelerator_compiler, accelerator_graph, answers, model_card, recorded_requests
+from export import source as sources
+from export.accelerator_compiler import Compiled, Job
+from export.answers import Recorded
+from export.model_card import Tolerance
+from export.progress import Step
+from export.source import Source
+from export.staging import new_version
+
+NEAR_ALL = 0.95
+"""The share of the graph below which the report warns: what is not compiled runs on the CPU, with a copy each way."""
+
+CORES = 4
+"""NeuronCores of an Inferentia chip; cortex_accelerator.yaml gives each of four processes one."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One export: ``version`` is the source's, the newest if None; ``output`` is SOURCE_neuron if None.
+
+    ``python`` is the interpreter with the tool chain; ``chip`` is inf1 or inf2; ``cast`` is bf16 or none.
+    """
+
+    source: Path
+    output: Path | None = None
+    version: int | None = None
+    force: bool = False
+    chip: str = "inf1"
+    python: str = sys.executable
+    cores: int = 1
+    batch_size: int = 1
+    static_weights: bool = True
+    cast: str = "bf16"
+
+    def job(self, graph: Path, target: Path) -> Job:
+        """Return what the compiler is to do."""
+        return Job(
+            self.chip, self.python, graph, target, self.cores, self.batch_size, self.static_weights, self.cast == "bf16"
+        )
+
+
+def export(order: Order, step: Step) -> tuple[Path, Compiled]:
+    """Write the artifact; return its version directory and what was compiled.
+
+    Raises UserError for a source, an output or a tool chain that cannot be used, CortexError when it compiles nothing.
+    """
+    _check(order)
+    source = sources.find(order.source, order.version)
+    recorded = answers.read(source.directory)
+    output = order.output or source.base.with_name(f"{source.base.name}_neuron")
+    accelerator_compiler.check(order.chip, order.python)
+    with new_version(output, source.version, force=order.force) as directory, tempfile.TemporaryDirectory() as room:
+        frozen = Path(room) / "frozen"
+        step("freezing the graph for the TensorFlow of the tool chain")
+        accelerator_graph.freeze(source.directory, frozen)
+        step(f"compiling for {order.chip}, which takes minutes")
+        compiled = accelerator_compiler.compile(order.job(frozen, Path(room) / "compiled"))
+        if not compiled.share:
+            raise CortexError("nothing of the graph was compiled for the device: see what the compiler says above")
+        step(_placement(compiled))
+        shutil.copytree(compiled.directory, directory, dirs_exist_ok=True)
+        _add_proof(source, order, recorded, compiled, directory)
+        step(f"moving it to {output / str(source.version)}")
+    return output / str(source.version), compiled
+
+
+def _check(order: Order) -> None:
+    if shutil.which(order.python) is None and not os.access(order.python, os.X_OK):
+        raise UserError(f"--python {order.python}: there is no such program")
+    if order.chip == "inf2" and order.cores != 1:
+        raise UserError("--num-neuroncores is for inf1: on inf2 a graph runs on one NeuronCore")
+    if order.cores not in (1, 2, CORES):
+        raise UserError(f"--num-neuroncores must be 1, 2 or 4, so that groups share a chip evenly, not {order.cores}")
+
+
+def _placement(compiled: Compiled) -> str:
+    said = f"{compiled.share:.1%} of the graph's operations run on the device"
+    return said if compiled.share >= NEAR_ALL else f"{said}: the rest runs on the CPU, and will set the pace"
+
+
+def _add_proof(source: Source, order: Order, recorded: Recorded, compiled: Compiled, directory: Path) -> None:
+    """Put the recorded requests and the card into the artifact; its answers only the device itself can check."""
+    extra = directory / recorded_requests.FILE
+    extra.parent.mkdir(exist_ok=True)
+    extra.write_bytes((source.directory / recorded_requests.FILE).read_bytes())
+    model_card.write(directory, _card(source, order, recorded, compiled))
+
+
+def _tolerance(cast: str, recorded: Recorded) -> Tolerance:
+    """Return how far an answer may be off: bf16 has 8 significant bits, over some fifty layers."""
+    if cast == "bf16":
+        return Tolerance(0.05, 0.03 * recorded.largest)
+    return Tolerance(0.01, 0.001 * recorded.largest)
+
+
+def _card(source: Source, order: Order, recorded: Recorded, compiled: Compiled) -> dict[str, Any]:
+    kept = {key: value for key, value in source.card.items() if key != "agreement"}
+    return kept | {
+        "target": "accelerator",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_from": {"version": source.version, "sha256": sources.digest(source.directory)},
+        "precision": "bf16" if order.cast == "bf16" else "fp32",
+        "tolerance": asdict(_tolerance(order.cast, recorded)),
+        "agreement": "not measured: it takes the device; a model server compares the recorded answers when it loads",
+        "placement": {"chip": order.chip, "share_on_device": compiled.share},
+        "compiler": {
+            "arguments": list(compiled.arguments),
+            "batch_size": order.batch_size,
+            "neuroncores": order.cores,
+        },
+        "tools": dict(source.card.get("tools", {})) | dict(compiled.tools),
+    }

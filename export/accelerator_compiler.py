@@ -1,0 +1,108 @@
+"""AWS's compilers for Inferentia, in the Python environment that has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cortex.errors import CortexError, UserError
+
+INDEX = "https://pip.repos.neuron.amazonaws.com"
+"""AWS's package index, as its documentation names it."""
+
+_SCRIPTS = {"inf1": "accelerator_inf1.py", "inf2": "accelerator_inf2.py"}
+_INSTALL = {
+    "inf1": "pip install -r requirements-neuron.txt (Python 3.6 or 3.7)",
+    "inf2": f'pip install --extra-index-url {INDEX} "neuronx-cc==2.*" tensorflow-neuronx (Python 3.8 to 3.10)',
+}
+_MISSING = 3  # the scripts' exit code when a part of the tool chain is not there
+
+
+@dataclass(frozen=True)
+class Job:
+    """One compilation: a frozen SavedModel into ``target``, which must not exist, by the tools of ``python``."""
+
+    chip: str
+    python: str
+    graph: Path
+    target: Path
+    cores: int
+    batch_size: int
+    static_weights: bool
+    bf16: bool
+
+    @property
+    def arguments(self) -> list[str]:
+        """The compiler's own arguments, in the spelling of the chip's compiler."""
+        if self.chip == "inf2":
+            return ["--auto-cast", "matmult" if self.bf16 else "none", "--auto-cast-type", "bf16"]
+        arguments = ["--fp32-cast", "all" if self.bf16 else "matmult-fp16", "--num-neuroncores", str(self.cores)]
+        return [*arguments, "--static-weights"] if self.static_weights else arguments
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What came out: the SavedModel's directory, the share of operations on the device, 0 to 1, and the tools."""
+
+    directory: Path
+    share: float
+    arguments: tuple[str, ...]
+    tools: Mapping[str, str]
+
+
+def check(chip: str, python: str) -> None:
+    """Raise UserError, with the line that installs it, when ``python`` does not have the chip's tool chain."""
+    done = _run(python, chip, "--check")
+    if done.returncode == _MISSING:
+        missing = done.stderr.strip().splitlines()[-1]
+        raise UserError(
+            f"{python} cannot compile for {chip} ({missing}): {_INSTALL[chip]} in an environment of its own, and name "
+            "its interpreter with --python"
+        )
+    if done.returncode:
+        raise UserError(f"{python} cannot run the tool chain of {chip}: {_last_line(done.stderr)}")
+
+
+def compile(job: Job) -> Compiled:
+    """Compile, and return what came out. The compiler's own words go to the standard error stream.
+
+    Raises CortexError when it fails or leaves no SavedModel.
+    """
+    told = {
+        "model": str(job.graph),
+        "target": str(job.target),
+        "batch_size": job.batch_size,
+        "compiler_args": job.arguments,
+    }
+    done = _run(job.python, job.chip, json.dumps(told), shown=True)
+    if done.returncode or not (job.target / "saved_model.pb").is_file():
+        raise CortexError(f"the compiler of {job.chip} ended with {done.returncode}, and left no SavedModel")
+    try:
+        report = json.loads(done.stdout.splitlines()[-1])
+        return Compiled(job.target, float(report["share"]), tuple(job.arguments), dict(report["tools"]))
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise CortexError(f"the compiler's report cannot be read: {done.stdout[-200:]!r}") from error
+
+
+def _run(python: str, chip: str, argument: str, *, shown: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the chip's script, with the programs beside its interpreter (neuron-cc is one) on the path."""
+    script = Path(__file__).with_name(_SCRIPTS[chip])
+    path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
+    kept = {name: value for name, value in os.environ.items() if name not in ("CUDA_VISIBLE_DEVICES", "PYTHONPATH")}
+    return subprocess.run(
+        [python, str(script), argument],
+        stdout=subprocess.PIPE,
+        stderr=None if shown else subprocess.PIPE,
+        text=True,
+        env=kept | {"PATH": path},
+        check=False,
+    )
+
+
+def _last_line(text: str | None) -> str:
+    lines = (text or "").strip().splitlines()
+    return lines[-1][:300] if lines else "it ended without a word"

@@ -1,0 +1,79 @@
+"""An ONNX graph in int8: each convolution and matrix product between a Quantize and a Dequantize, with fixed scales.
+
+The scales are in the graph, so TensorRT needs no calibration of its own, and every other provider computes the same.
+It takes symmetric scales alone (zero points of 0), and biases in float32.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cortex.errors import UserError
+from export.calibration import Sample
+
+_OPERATIONS = ["Conv", "MatMul", "Add"]
+_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "AddQDQPairToWeight": True,  # TensorRT folds weights itself, from float32
+    "DedicatedQDQPair": True,  # one pair for each consumer, which it fuses
+}
+
+
+def quantize(path: Path, samples: Sequence[Sample]) -> None:
+    """Replace the graph in float32 at ``path``. Raises UserError with ONNX Runtime's words when it cannot be done."""
+    from onnxruntime import quantization
+
+    target = path.with_suffix(".int8.onnx")
+    try:
+        with _quiet():
+            quantization.quantize_static(
+                str(path),
+                str(target),
+                _reader(samples),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=_OPERATIONS,
+                extra_options=_OPTIONS,
+            )
+        target.replace(path)
+    except Exception as error:  # ONNX Runtime and onnx each raise their own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"ONNX Runtime cannot quantize this model ({reason[:300]}): --precision fp16 may do") from error
+
+
+def _reader(samples: Sequence[Sample]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Hand the samples out one by one, as ONNX Runtime asks for them, as often as it starts anew."""
+
+        def __init__(self) -> None:
+            self._rest = iter(samples)
+
+        def get_next(self) -> dict[str, Any] | None:
+            sample = next(self._rest, None)
+            return None if sample is None else dict(sample)
+
+        def rewind(self) -> None:
+            self._rest = iter(samples)
+
+    return Reader()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep its advice from the log: it is about graphs that were not optimized, and tf2onnx has optimized this one."""
+    before = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(before)

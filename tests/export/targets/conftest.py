@@ -1,0 +1,51 @@
+"""A small model with the contract of the ResNet-50 artifacts, and ``python -m export`` as a command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def export_run() -> Run:
+    """Run ``python -m export ARGUMENTS`` to its end, in an environment without a GPU unless a test adds one."""
+
+    def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        argv = [sys.executable, "-m", "export", *map(str, arguments)]
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=240, env=kept | {"PYTHONPATH": str(ROOT)} | environment
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a small model, whose only version is 3."""
+    directory = tmp_path_factory.mktemp("targets") / "tiny"
+    argv = [sys.executable, str(Path(__file__).with_name("build_tiny.py")), str(directory / "3")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Make an executable of this name in a directory of its own, and return it."""
+
+    def make(name: str, text: str) -> Path:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    return make

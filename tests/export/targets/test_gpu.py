@@ -1,0 +1,223 @@
+"""``python -m export gpu``: the ONNX artifact, its proof, and what it says on a machine without a GPU."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from cortex.model_server import servable
+from cortex.model_server.engines import onnxruntime_recipe
+from cortex.model_server.servable import LoadOptions
+from cortex.model_server.status import StatusError
+from export import answers, gpu_device, gpu_order
+from export.model_card import Tolerance
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Program = Callable[[str, str], Path]
+
+WITHIN = Tolerance(0.0, 1e-4)
+
+
+@pytest.fixture(scope="module")
+def done(export_run: Run, tiny: Path) -> "subprocess.CompletedProcess[str]":
+    done = export_run("gpu", tiny, PATH=_path_without_driver())
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def artifact(done: "subprocess.CompletedProcess[str]", tiny: Path) -> Path:
+    return tiny.with_name("tiny_gpu") / "3"
+
+
+@pytest.fixture(scope="module")
+def card(artifact: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((artifact / "assets.extra/model_card.json").read_text())
+    return document
+
+
+def _path_without_driver() -> str:
+    found = os.environ.get("PATH", "").split(os.pathsep)
+    return os.pathsep.join(each for each in found if not (Path(each) / "nvidia-smi").exists())
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", _path_without_driver())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_the_graph_answers_as_the_savedmodel_does(artifact: Path, tmp_path: Path) -> None:
+    """Every recorded answer is met within 1e-4 by ONNX Runtime on the CPU, the batch of two included."""
+    shutil.copy(artifact / "model.onnx", tmp_path / "model.onnx")
+    recorded = answers.read(artifact)
+    with gpu_device.on_cpu(tmp_path / "model.onnx") as answer:
+        measured = answers.measure(recorded, answer, WITHIN, "the SavedModel")
+        swapped = answers.measure(recorded, lambda images: answer(images[..., ::-1]), WITHIN, "the SavedModel")
+    assert not measured.outside
+    assert (measured.agreement.images, measured.agreement.same_first_class) == (4, 4)
+    assert re.fullmatch(r"the answer to recorded request \d is off by .+", swapped.outside)
+
+
+@pytest.mark.skipif("CORTEX_TEST_RESNET" not in os.environ, reason="a minute: set CORTEX_TEST_RESNET=1 to run it")
+def test_resnet_answers_as_its_savedmodel_does(export_run: Run, exported: Any, tmp_path: Path) -> None:
+    """The real network agrees within 1e-4, which the export itself insists on."""
+    done = export_run("gpu", exported[0].parent, "--output", tmp_path / "gpu", PATH=_path_without_driver())
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "gpu/1/assets.extra/model_card.json").read_text())
+    assert card["conversion"]["max_difference"] < 1e-4
+    assert card["conversion"]["same_first_class"] == card["conversion"]["images"] == 4
+
+
+def test_it_takes_the_place_of_the_savedmodel(artifact: Path, tiny: Path) -> None:
+    """Everything of the source is there, so what only reads SavedModels serves the artifact too."""
+    for path in (path.relative_to(tiny / "3") for path in (tiny / "3").rglob("*") if path.is_file()):
+        assert (artifact / path).is_file()
+    assert (artifact / "saved_model.pb").read_bytes() == (tiny / "3/saved_model.pb").read_bytes()
+
+
+def test_the_graph_has_names_and_a_free_batch(artifact: Path) -> None:
+    """Inputs and outputs have the signature's names, and uint8 is cast first: TensorRT takes it nowhere else."""
+    graph = onnx.load(artifact / "model.onnx").graph
+    (given,), (taken,) = graph.input, graph.output
+    assert (given.name, taken.name) == ("input", "output")
+    assert [dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim] == ["batch", 224, 224, 3]
+    assert [node.op_type for node in graph.node if "input" in node.input] == ["Cast"]
+
+
+def test_what_is_printed(done: "subprocess.CompletedProcess[str]", artifact: Path) -> None:
+    """The result is on standard output; the steps say that it ran on the CPU, and why engines were not built."""
+    made, following = done.stdout.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(artifact))}  \d+ MB", made)
+    assert following.startswith(f"next: set model_path to {artifact.parent} in cortex_gpu.yaml")
+    assert "engines were not built: there is no nvidia-smi" in done.stderr
+    assert all(re.match(r" *\d+\.\d s  \S", line) for line in done.stderr.splitlines())
+
+
+def test_the_card_says_what_was_and_was_not_done(card: dict[str, Any]) -> None:
+    """Engines that were not built, the agreement and where it was measured; what the source's card says stays."""
+    assert card["engines"] == {"built": False, "reason": _Matching(r"engines were not built: there is no nvidia-smi.*")}
+    assert (card["target"], card["precision"], card["weights"]) == ("gpu", "fp16", {"kind": "random"})
+    assert card["agreement"]["device"].startswith("cpu (fell back: there is no nvidia-smi")
+    assert card["conversion"]["max_difference"] <= 1e-4
+    assert card["tools"].keys() >= {"tf2onnx", "onnx", "keras"}
+    assert card["made_from"]["version"] == 3
+
+
+def test_the_recipe_is_complete(artifact: Path) -> None:
+    """The artifact states its providers, its precision and the batches that engines are built for."""
+    recipe = onnxruntime_recipe.read(artifact)
+    assert recipe is not None
+    assert (recipe.providers, recipe.precision) == (("tensorrt", "cuda"), "fp16")
+    profile = recipe.profiles["input"]
+    assert [profile.least[0], profile.best[0], profile.most[0]] == [1, 32, 128]
+    assert profile.least[1:] == (224, 224, 3)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("graph_alone", [True, False])
+def test_model_servers_load_it(
+    artifact: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str, graph_alone: bool
+) -> None:
+    """ONNX Runtime and OpenVINO serve it after it has proved itself, from the graph alone too."""
+    caplog.set_level("INFO")
+    directory = artifact
+    if graph_alone:
+        directory = tmp_path / "3"
+        shutil.copytree(artifact / "assets.extra", directory / "assets.extra")
+        shutil.copy(artifact / "model.onnx", directory)
+    loaded = servable.load("m", 3, directory, LoadOptions(engine=engine, precision="fp32"))
+    loaded.close()
+    assert "gives the 3 recorded answers" in caplog.text
+    if engine == "onnxruntime":
+        assert "was made for a GPU, and runs on cpu: there is no nvidia-smi" in caplog.text
+        assert "device=cpu (fell back: there is no nvidia-smi" in str(loaded.description)
+
+
+def test_a_changed_graph_is_not_served(artifact: Path, tmp_path: Path) -> None:
+    """Weights that are off keep the artifact from going live, whatever its precision allows for."""
+    directory = tmp_path / "3"
+    shutil.copytree(artifact, directory)
+    model = onnx.load(directory / "model.onnx")
+    largest = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    values = np.frombuffer(largest.raw_data, np.float32)
+    largest.raw_data = np.roll(values, 1000).tobytes()
+    onnx.save(model, directory / "model.onnx")
+    with pytest.raises(StatusError, match="warmup record 1"):
+        servable.load("m", 3, directory, LoadOptions(engine="onnxruntime"))
+
+
+def test_int8_has_its_scales_in_the_graph(export_run: Run, tiny: Path, tmp_path: Path) -> None:
+    """Convolutions and matrix products are quantized symmetrically, and the answers stay in tolerance."""
+    done = export_run(
+        *("gpu", tiny, "--precision", "int8", "--calibration", "random", "--subset-size", "8"),
+        *("--provider", "cpu", "--output", tmp_path / "int8"),
+    )
+    assert done.returncode == 0, done.stderr
+    artifact = tmp_path / "int8" / "3"
+    model = onnx.load(artifact / "model.onnx")
+    points = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    zeros = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer if each.name in points]
+    assert zeros
+    assert not any(each.any() for each in zeros)
+    card = json.loads((artifact / "assets.extra/model_card.json").read_text())
+    assert (card["precision"], card["engines"]["reason"]) == (
+        "int8",
+        "engines were not built: TensorRT was not asked for",
+    )
+    loaded = servable.load("m", 3, artifact, LoadOptions(engine="onnxruntime"))
+    assert (loaded.description.precision, "fell back" in str(loaded.description)) == ("int8", False)
+    loaded.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "int8"], r"--precision int8 needs --calibration: its scales come from what"),
+        (["--best-batch", "64", "--max-batch", "32"], r"--best-batch 64 is larger than --max-batch 32"),
+        (["--engine", "tensorflow"], r"TensorFlow 2\.\d+\S* has no TensorRT: 2\.17 was the last that had\. Leave"),
+        (["--version", "9"], r"\S+tiny: has no version 9"),
+    ],
+)
+def test_refusals_are_one_line_at_once(export_run: Run, tiny: Path, arguments: list[str], message: str) -> None:
+    """What cannot be done is said in one line, before anything is converted, and nothing is left behind."""
+    done = export_run("gpu", tiny, "--output", tiny.with_name("refused"), *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"error: {message}", line)
+    assert not tiny.with_name("refused").exists()
+
+
+def test_a_source_without_recorded_requests_is_refused(export_run: Run, tiny: Path, tmp_path: Path) -> None:
+    """What cannot be checked is not made."""
+    shutil.copytree(tiny, tmp_path / "bare", ignore=shutil.ignore_patterns("assets.extra"))
+    done = export_run("gpu", tmp_path / "bare")
+    assert done.returncode == 1
+    assert "has no recorded requests (assets.extra/tf_serving_warmup_requests) to check with" in done.stderr
+
+
+def test_tolerances_follow_the_precision(artifact: Path) -> None:
+    """fp32 is held to the fp32 tolerance; fp16 and int8 are allowed more, in this order."""
+    recorded = answers.read(artifact)
+    fp32, fp16, int8 = (gpu_order.tolerance(precision, recorded) for precision in ("fp32", "fp16", "int8"))
+    assert fp32.rtol < fp16.rtol < int8.rtol
+    assert fp32.atol < fp16.atol < int8.atol < recorded.largest
+
+
+class _Matching(str):
+    """Equal to every text that the pattern matches."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and re.fullmatch(str(self), other) is not None
+
+    __hash__ = str.__hash__

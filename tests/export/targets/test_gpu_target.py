@@ -1,0 +1,48 @@
+"""``scripts/test-gpu``: it says where there is no GPU, and its own logic runs on the CPU provider."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def _run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    argv = [str(ROOT / "scripts/test-gpu"), *map(str, arguments)]
+    kept = os.environ | {"PYTHON": sys.executable} | environment
+    return subprocess.run(argv, capture_output=True, text=True, timeout=240, env=kept, cwd=ROOT)
+
+
+def test_without_a_gpu_it_says_so(tiny: Path) -> None:
+    """One line says why nothing was measured, with exit code 3: a run that did not happen is not a run that passed."""
+    done = _run(tiny, CUDA_VISIBLE_DEVICES="-1")
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        "error: the GPU target cannot run here: CUDA_VISIBLE_DEVICES=-1 hides every GPU. Nothing was measured"
+    )
+
+
+def test_its_rows_are_measured(tiny: Path, tmp_path: Path) -> None:
+    """Every batch over gRPC and one over HTTP, with the agreement; on the CPU the first line says it is a trial."""
+    done = _run(
+        *(tiny, "--provider", "cpu", "--precision", "fp32", "--batch", "1", "--batch", "3", "--clients", "2"),
+        *("--seconds", "0.3", "--json", tmp_path / "rows.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    first, _, header, _, *rows = done.stdout.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\d, no GPU \(--provider cpu: these rows try the script", first)
+    assert header.startswith("| precision | door | batch |")
+    assert [row.split(" | ")[:4] for row in rows] == [
+        ["| fp32", "gRPC", "1", "2"],
+        ["| fp32", "gRPC", "3", "2"],
+        ["| fp32", "HTTP", "1", "2"],
+    ]
+    written = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert all(row["rate"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in written)
+    assert {(row["same_first_class"], row["max_difference"], row["device"]) for row in written} == {
+        ("24 of 24", 0.0, "cpu")
+    }
