@@ -2,7 +2,8 @@
 
 ROOT/DIGEST/VERSION/...   one model, complete; never changed
 ROOT/.remote/KEY          the digest of what a remote place held when it was last downloaded
-ROOT/.tmp-*               being downloaded, unpacked or copied
+ROOT/.partial/KEY/        a download that broke off, for a week: the next one goes on with it
+ROOT/.tmp-*               being unpacked or copied
 ROOT/.lock                shared by those who add, exclusive to those who remove
 """
 
@@ -12,12 +13,14 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from cortex.environments.tree import TEMPORARY, Tree, plainly, unfinished
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PARTIAL_SECONDS = 7 * 24 * 3600
 
 
 class ModelCache:
@@ -52,6 +55,22 @@ class ModelCache:
                 directory = stack.enter_context(unfinished(self.root))
             yield directory
 
+    @contextlib.contextmanager
+    def partial(self, fingerprint: str) -> Iterator[Path]:
+        """Lend a directory for the download of what has this fingerprint; what is left in it is there the next time.
+
+        One process at a time has it; others wait.
+        """
+        directory = self.root / ".partial" / _name(fingerprint)
+        with self.hold(), contextlib.ExitStack() as stack:
+            with plainly("cannot write to the model cache"):
+                directory.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(directory.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with plainly("cannot write to the model cache"):
+                directory.mkdir(exist_ok=True)  # whoever had it before may have been done with it
+            yield directory
+
     def keep(self, tree: Tree, copying: Callable[[], None]) -> str:
         """Cache the files of a model and return their digest; ``copying`` is called when they are not there already."""
         with self.hold():
@@ -78,6 +97,7 @@ class ModelCache:
             for name in unused:
                 self._discard(self.entry(name))
             self._remove_temporaries()
+            self._remove_old_partials()
             self._forget(unused)
             return unused
 
@@ -98,7 +118,7 @@ class ModelCache:
             (temporary / path.name).replace(path)
 
     def _memory(self, fingerprint: str) -> Path:
-        return self.root / ".remote" / hashlib.sha256(fingerprint.encode()).hexdigest()
+        return self.root / ".remote" / _name(fingerprint)
 
     def _forget(self, digests: Collection[str]) -> None:
         for path in self.root.glob(".remote/*"):
@@ -115,6 +135,11 @@ class ModelCache:
         for path in self.root.glob(f"{TEMPORARY}*"):
             shutil.rmtree(path, ignore_errors=True)
 
+    def _remove_old_partials(self) -> None:
+        for path in self.root.glob(".partial/*"):
+            if time.time() - path.stat().st_mtime > _PARTIAL_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[bool]:
         """Hold the lock, and yield True; without waiting, yield False when it is taken."""
@@ -124,6 +149,10 @@ class ModelCache:
                 stack.callback(os.close, descriptor)
                 taken = _taken(descriptor, how)
             yield taken
+
+
+def _name(fingerprint: str) -> str:
+    return hashlib.sha256(fingerprint.encode()).hexdigest()
 
 
 def _taken(descriptor: int, how: int) -> bool:

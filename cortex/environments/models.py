@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from cortex.environments.model_archive import unpack
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.model_layout import Kind, arrange, version_of
 from cortex.environments.model_remote import Remote, is_remote
+from cortex.environments.model_transfer import digest_of
 from cortex.environments.tree import plainly
 from cortex.errors import UserError
 from cortex.spec import SINGLE_MODEL, APISpec, Model
@@ -44,7 +46,7 @@ def resolve(spec: APISpec, project: Path, cache: ModelCache, progress: Progress)
     kind = _kind(spec)
     with cache.hold():
         resolved = []
-        for field, model in _wanted(spec, project):
+        for field, model in wanted(spec, project):
             with _of_field(field, model.path):
                 resolved.append(_resolved(model, kind, project, cache, progress))
         return tuple(resolved)
@@ -58,13 +60,7 @@ def local_path(source: str, project: Path) -> Path:
         raise UserError("there is no home directory for ~/; write the whole path") from error
 
 
-def _kind(spec: APISpec) -> Kind:
-    if spec.predictor.type == "tensorflow":
-        return "neuron" if spec.compute.inf else "tensorflow"
-    return spec.predictor.type
-
-
-def _wanted(spec: APISpec, project: Path) -> Iterator[tuple[str, Model]]:
+def wanted(spec: APISpec, project: Path) -> Iterator[tuple[str, Model]]:
     """Yield every model with the field that names its path; ``models_dir`` has one in each of its directories."""
     for index, model in enumerate(spec.predictor.models):
         yield f"predictor.models[{index}].path", model
@@ -74,6 +70,12 @@ def _wanted(spec: APISpec, project: Path) -> Iterator[tuple[str, Model]]:
             names = _directories(top, project)
         for name in names:
             yield field, Model(name=name, path=f"{top}/{name}", signature_key=spec.predictor.models_dir_signature_key)
+
+
+def _kind(spec: APISpec) -> Kind:
+    if spec.predictor.type == "tensorflow":
+        return "neuron" if spec.compute.inf else "tensorflow"
+    return spec.predictor.type
 
 
 def _directories(top: str, project: Path) -> list[str]:
@@ -109,16 +111,33 @@ def _resolved(model: Model, kind: Kind, project: Path, cache: ModelCache, progre
 def _fetch(remote: Remote, kind: Kind, cache: ModelCache, progress: Progress) -> str:
     """Download a model, unless it is cached and the store says that it has not changed since."""
     fingerprint = remote.fingerprint()
-    key = fingerprint and f"{kind} {fingerprint}"
+    key = fingerprint and f"{kind} {remote.sha256} {fingerprint}"
     digest = cache.recall(key) if key else None
     if digest:
         return digest
     progress(f"downloading model {remote.shown} ...")
-    with cache.temporary() as directory:
-        digest = _keep(remote.download(directory), kind, cache, progress)
+    with cache.partial(key) if key else cache.temporary() as directory:
+        top = remote.download(directory, progress)
+        found = digest_of(top) if top.is_file() else ""
+        if found:
+            _check_pinned(remote, found)
+        digest = _keep(top, kind, cache, progress)
+        if not found:
+            _check_pinned(remote, digest)
+        shutil.rmtree(directory, ignore_errors=True)
+    if not remote.sha256:
+        progress(f"downloaded model {remote.shown}#sha256={found or digest}")
     if key:
         cache.remember(key, digest)
     return digest
+
+
+def _check_pinned(remote: Remote, found: str) -> None:
+    """Refuse a model that is not the one whose digest the user wrote."""
+    if remote.sha256 and remote.sha256 != found:
+        raise UserError(
+            f"is not the model that it should be: its SHA-256 is {found}; correct the digest when it is meant to change"
+        )
 
 
 def _keep(path: Path, kind: Kind, cache: ModelCache, progress: Progress, copying: str = "") -> str:

@@ -118,6 +118,9 @@ def test_a_store_that_tells_nothing_of_content_has_no_fingerprint(store: fsspec.
 
 def test_a_fault_of_the_store_is_one_line(tmp_path: Path) -> None:
     class Broken:
+        def invalidate_cache(self) -> None:
+            pass
+
         def info(self, path: str) -> None:
             raise RuntimeError("connection\nreset")
 
@@ -182,7 +185,12 @@ def test_a_zip_is_downloaded_once_until_it_changes(
     spec = make_spec(f"{url}/m.zip?signature=secret")
     publish(b"first")
     model, lines = _deploy(spec, tmp_path)
-    assert lines == [f"downloading model {url}/m.zip ...", "unzipping model m.zip ..."]
+    digest = hashlib.sha256((served / "m.zip").read_bytes()).hexdigest()
+    assert lines == [
+        f"downloading model {url}/m.zip ...",
+        "unzipping model m.zip ...",
+        f"downloaded model {url}/m.zip#sha256={digest}",
+    ]
     assert model.versions == (1,)
     assert (_deploy(spec, tmp_path), len(fetched)) == ((model, []), 1)
     publish(b"second")

@@ -1,0 +1,58 @@
+"""What ``cortex env configure`` knows of a cluster: the string settings of an environment, checked."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cortex.errors import UserError
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_GATEWAY = re.compile(r"([a-z0-9][-a-z0-9]*/)?[a-z0-9][-a-z0-9]*")
+_URL = re.compile(r"https?://[^\s]+")
+_REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+
+
+def _setting(pattern: re.Pattern[str] | None = None, default: str = "") -> str:
+    return dataclasses.field(default=default, metadata={"pattern": pattern})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One cluster. Empty text is "not set"."""
+
+    context: str = _setting()
+    """Of the kubeconfig; its current one when not set."""
+    namespace: str = _setting(_NAME, "default")
+    registry: str = _setting(_REGISTRY)
+    """Before the names of images, and where deploy pushes the images that it builds."""
+    local_models: str = _setting(re.compile("node"))
+    """``node``: models that the yaml gives as local paths are on the disk of every node, under the same path."""
+    gateway: str = _setting(_GATEWAY)
+    """``NAMESPACE/NAME`` of a Gateway: endpoints are HTTPRoutes of it, and no Ingress is made."""
+    ingress_class: str = _setting(_NAME)
+    host: str = _setting(re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"))
+    """The name under which the endpoints are reached; any when not set."""
+    prometheus: str = _setting(_URL)
+    """URL of the Prometheus that KEDA asks: replicas are chosen by a ScaledObject. Without it, by an autoscaler."""
+    service_account: str = _setting(_NAME)
+    """Of the pods, which is how a cloud gives them the right to read models."""
+    model_secret: str = _setting(_NAME)
+    """A Secret whose keys are environment variables of the container that downloads models."""
+    pull_secret: str = _setting(_NAME)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, str]) -> "Settings":
+        """Check the settings of an environment. UserError for one that there is not, or that cannot be."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for name, value in settings.items():
+            if name not in known:
+                raise UserError(f"a kubernetes environment has no setting {name!r} (there is: {', '.join(known)})")
+            pattern = known[name].metadata["pattern"]
+            if value and pattern and not pattern.fullmatch(value):
+                raise UserError(f"the environment's setting {name}: {value!r} is not what it can be")
+        return cls(**{name: value for name, value in settings.items() if value})
+
+    def image(self, name: str) -> str:
+        """Return the full name of one of our images."""
+        return f"{self.registry.rstrip('/')}/{name}" if self.registry else name

@@ -1,0 +1,119 @@
+"""What a model is shown before it is made smaller: samples of its use, divided into those to calibrate on and the rest.
+
+A sample is one request: an array for each input of the signature, with one row where the batch is free. The rest is
+held out: on it is measured how well the artifact agrees with fp32, since on samples that chose its scales every
+artifact looks better than it is.
+
+Pictures are taken in a random order that is the same every time; folders that hold one class each are mixed by it.
+Records are taken from up to 64 files in turn, since the files of a data set are often sorted, and the records in them
+less so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cortex.errors import UserError
+from cortex.protos import meta_graph_pb2
+from export import calibration_records, noise, pictures
+from export.pictures import BrokenPicture
+from export.progress import Step
+
+Sample = Mapping[str, NDArray[Any]]
+
+RANDOM = "random"
+FEWEST = 10  # samples in all: 8 calibrate, 2 are held out
+_HELD_OUT = 5  # one in so many, at least
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``kind`` is pictures, records or random; ``skipped`` counts the pictures that could not be decoded."""
+
+    kind: str
+    path: str
+    samples: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    skipped: int
+
+
+@dataclass
+class _Skipped:
+    """What could not be decoded."""
+
+    count: int = 0
+    first: str = field(default="")
+
+    def add(self, error: BrokenPicture) -> None:
+        self.count += 1
+        self.first = self.first or str(error)
+
+
+def gather(text: str, signature: meta_graph_pb2.SignatureDef, subset_size: int, step: Step) -> Calibration:
+    """Read up to ``2 * subset_size`` samples, and divide them at random, by a seed that is always the same.
+
+    ``subset_size`` of them calibrate, four fifths when there are too few. Raises UserError for samples that are not
+    there, not readable, fewer than 10, or do not fit the signature.
+    """
+    skipped = _Skipped()
+    kind, found = _found(text, signature, skipped)
+    samples = list(itertools.islice(found, 2 * subset_size))
+    if skipped.count:
+        step(f"skipped {skipped.count} broken pictures, the first: {skipped.first}")
+    if len(samples) < FEWEST:
+        broken = f" that are not broken ({skipped.first})" if skipped.count else ""
+        raise UserError(f"--calibration {text}: holds {len(samples)} samples{broken}, at least {FEWEST} are needed")
+    order = np.random.default_rng(0).permutation(len(samples))
+    mixed = [samples[index] for index in order]
+    count = min(subset_size, len(samples) - len(samples) // _HELD_OUT)
+    return Calibration(kind, text, tuple(mixed[:count]), tuple(mixed[count:]), skipped.count)
+
+
+def _found(text: str, signature: meta_graph_pb2.SignatureDef, skipped: _Skipped) -> tuple[str, Iterator[Sample]]:
+    if text == RANDOM:
+        return RANDOM, noise.samples(signature)
+    path = Path(text).expanduser()
+    try:
+        if path.is_file():
+            return "records", _records([path], signature, skipped)
+        if not path.is_dir():
+            raise UserError(f"--calibration {text}: there is no such file or directory")
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    except OSError as error:
+        raise UserError(f"--calibration {text}: cannot be read ({error.strerror or error})") from error
+    if images := [file for file in files if file.suffix.lower() in pictures.SUFFIXES]:
+        return "pictures", _pictures(images, signature, skipped)
+    if records := [file for file in files if calibration_records.has_its_name(file)]:
+        return "records", _records(records, signature, skipped)
+    endings = ", ".join(sorted(pictures.SUFFIXES))
+    raise UserError(f"--calibration {text}: holds no pictures ({endings}) and no TFRecords ({_NAMES})")
+
+
+_NAMES = "*.tfrecord, *.tfrecords, NAME-00000-of-00001"
+
+
+def _pictures(files: list[Path], signature: meta_graph_pb2.SignatureDef, skipped: _Skipped) -> Iterator[Sample]:
+    read = pictures.reader(signature)
+    for index in np.random.default_rng(0).permutation(len(files)):
+        file = files[index]
+        try:
+            yield read(str(file), file.read_bytes())
+        except BrokenPicture as error:
+            skipped.add(error)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _records(files: list[Path], signature: meta_graph_pb2.SignatureDef, skipped: _Skipped) -> Iterator[Sample]:
+    for sample in calibration_records.samples(files, signature):
+        if isinstance(sample, BrokenPicture):
+            skipped.add(sample)
+        else:
+            yield sample

@@ -1,0 +1,108 @@
+"""What a CPU artifact says about itself: the card of its source, with what changed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cortex.protos import meta_graph_pb2
+from cortex.tensors import type_name
+from export import model_card, recorded_requests
+from export.agreement import Agreement
+from export.calibration import Calibration
+from export.model_card import Tolerance
+from export.signature import SIGNATURE
+from export.source import Source
+
+_OWN = frozenset({model_card.FILE, recorded_requests.FILE})
+
+
+def card(
+    source: Source,
+    digest: str,
+    precision: str,
+    tolerance: Tolerance,
+    agreement: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the card of an artifact that was just made; ``digest`` is that of the source."""
+    tools = ("openvino", "numpy") + (("nncf",) if precision == "int8" else ())
+    content = {
+        "source": str(source.base),
+        "signature": signature(source.signature),
+        **source.card,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_from": {
+            "path": str(source.directory),
+            "sha256": digest,
+            "precision": source.card.get("precision", "as saved"),
+            "tools": source.card.get("tools", {}),
+        },
+        "precision": precision,
+        "tolerance": asdict(tolerance),
+        "agreement": agreement,
+        "calibration": calibration,
+        "tools": {"python": platform.python_version()} | {name: version(name) for name in tools},
+    }
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def agreement(measured: Agreement, over: str, computed_in: str) -> dict[str, Any]:
+    """Return what was measured, over which samples, and in which precision the artifact computed."""
+    return {
+        "with": "fp32",
+        "over": over,
+        "computed_in": computed_in,
+        "images": measured.samples,
+        "same_first_class": measured.same_first_class,
+        "top1": measured.top1,
+        "max_difference": measured.max_difference,
+    }
+
+
+def calibration(gathered: Calibration, calibrated: int) -> dict[str, Any]:
+    """Return what the model was shown: ``calibrated`` samples to choose its scales, and others to measure it."""
+    facts = {
+        "kind": gathered.kind,
+        "path": gathered.path,
+        "calibrated_on": calibrated,
+        "held_out": len(gathered.held_out),
+        "skipped": gathered.skipped,
+    }
+    if gathered.kind == "random":
+        facts["note"] = "noise: what was chosen and measured by it means nothing"
+    return facts
+
+
+def signature(declared: meta_graph_pb2.SignatureDef) -> dict[str, Any]:
+    """Return the inputs and outputs of a signature, each with dtype and shape."""
+    sides = {"inputs": declared.inputs, "outputs": declared.outputs}
+    return {"name": SIGNATURE} | {
+        side: {
+            alias: {"dtype": type_name(info.dtype), "shape": [dim.size for dim in info.tensor_shape.dim]}
+            for alias, info in sorted(infos.items())
+        }
+        for side, infos in sides.items()
+    }
+
+
+def write(directory: Path, content: Mapping[str, Any], source: Path) -> None:
+    """Write the card into ``directory``, and beside it everything that the source keeps in its ``assets.extra``."""
+    extra = source / "assets.extra"
+    if extra.is_dir():
+        shutil.copytree(extra, directory / "assets.extra", dirs_exist_ok=True, ignore=_own)
+    path = directory / model_card.FILE
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _own(folder: str, names: list[str]) -> set[str]:
+    """Name what the artifact has of its own."""
+    return {name for name in names if f"{Path(folder).name}/{name}" in _OWN}

@@ -1,0 +1,50 @@
+"""Post-training quantization to int8 by NNCF."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from typing import Any
+
+from cortex.errors import UserError
+from export.calibration import Sample
+from export.progress import Step
+
+_TOLD = 100  # samples between two words about them
+
+
+def check() -> None:
+    """Raise UserError when NNCF is not installed."""
+    if find_spec("nncf") is None:
+        raise UserError("--precision int8 needs NNCF: pip install nncf")
+
+
+def quantize(model: Any, samples: Sequence[Sample], step: Step) -> Any:
+    """Return the ``openvino.Model`` with its convolutions and matrix products in int8.
+
+    NNCF runs the model on the samples and takes the scale of every activation from what it sees; biases are corrected
+    by the mean error. Raises UserError when NNCF or OpenVINO fails.
+    """
+    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    shown = 0
+
+    def show(sample: Sample) -> Sample:
+        nonlocal shown
+        shown += 1
+        if shown % _TOLD == 0:
+            step(f"shown {shown} of {len(samples)} samples")
+        return sample
+
+    try:
+        with redirect_stdout(io.StringIO()):  # its progress bars; results alone go to the standard output
+            return nncf.quantize(model, nncf.Dataset(samples, show), subset_size=len(samples))
+    except Exception as error:  # NNCF and OpenVINO each raise their own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"NNCF cannot quantize this model ({reason[:300]}): --precision bf16 may do") from error

@@ -1,0 +1,57 @@
+"""A small trained classifier, and the artifacts that the real command makes of it, shared by every test here."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def cpu_command() -> Command:
+    """Run ``python -m export cpu ARGUMENTS`` to its end, in the project's directory."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "export", "cpu", *map(str, arguments)]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=240, cwd=ROOT, env=os.environ)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `build_classifier.py` writes; read it, never write to it."""
+    root = tmp_path_factory.mktemp("trained")
+    script = Path(__file__).with_name("build_classifier.py")
+    subprocess.run([sys.executable, str(script), str(root)], check=True, capture_output=True, timeout=200)
+    return root
+
+
+@pytest.fixture(scope="session")
+def made(
+    cpu_command: Command, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, "tuple[Path, subprocess.CompletedProcess[str]]"]:
+    """The base directory of an artifact in each precision, and the command that made it."""
+    root = tmp_path_factory.mktemp("artifacts")
+    shown = ("--calibration", trained / "pictures", "--subset-size", "100")
+    done = {
+        precision: cpu_command(
+            trained / "classifier", "--precision", precision, *shown, "--output", root / f"classifier_{precision}"
+        )
+        for precision in ("fp32", "bf16", "int8")
+    }
+    for each in done.values():
+        assert each.returncode == 0, each.stderr
+    return {precision: (root / f"classifier_{precision}", each) for precision, each in done.items()}
+
+
+@pytest.fixture(scope="session")
+def artifacts(made: dict[str, "tuple[Path, subprocess.CompletedProcess[str]]"]) -> dict[str, Path]:
+    """The base directory of the artifact in each precision."""
+    return {precision: base for precision, (base, _) in made.items()}

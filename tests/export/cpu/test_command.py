@@ -1,0 +1,195 @@
+"""``python -m export cpu``: what it prints, what it refuses, and what it leaves behind."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cortex.errors import UserError
+from cortex.protos import saved_model_pb2, types_pb2
+from export import cpu, quantization
+
+ROOT = Path(__file__).parents[3]
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _order(source: Path, **changed: Any) -> cpu.Order:
+    chosen = {
+        "precision": "bf16",
+        "calibration": None,
+        "subset_size": 300,
+        "output": None,
+        "version": None,
+        "force": False,
+    }
+    return cpu.Order(source, **(chosen | changed))
+
+
+def _refusal(order: cpu.Order) -> str:
+    with pytest.raises(UserError) as refused:
+        cpu.export(order, lambda step: None)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_help_names_every_option_and_value(cpu_command: Command) -> None:
+    """The help alone is enough to use the command."""
+    shown = cpu_command("--help")
+    assert shown.returncode == 0
+    for word in ("fp32|bf16|int8", "DIR|FILE|random", "--subset-size", "300", "--output", "models/resnet50", "--force"):
+        assert word in shown.stdout
+    assert "python -m export cpu --precision int8 --calibration" in shown.stdout
+
+
+def test_help_loads_no_framework() -> None:
+    """The list of commands is there at once: no framework is imported to print it."""
+    code = (
+        "import sys; from export.__main__ import commands; commands(['--help'], standalone_mode=False);"
+        "print([name for name in ('tensorflow', 'keras', 'openvino', 'nncf', 'onnx', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"^  savedmodel .*^  cpu ", done.stdout, re.MULTILINE | re.DOTALL)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_result_on_stdout_progress_on_stderr(made: dict[str, Any]) -> None:
+    """Standard output holds the directory and the next step; the steps, with seconds, are on standard error."""
+    base, done = made["int8"]
+    written, following = done.stdout.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(base / '1'))}  \d+ MB", written)
+    assert following == f"next: set model_path to {base} in the yaml, then cortex deploy it"
+    assert all(re.match(r" *\d+\.\d s  \S", line) for line in done.stderr.splitlines())
+    assert "showing the model 100 samples" in done.stderr
+    assert re.search(r"agreement with fp32: the first class is the same for \d+ of 100 ", done.stderr)
+
+
+def test_int8_is_never_calibrated_on_noise_by_itself(cpu_command: Command, trained: Path, tmp_path: Path) -> None:
+    """Without --calibration int8 is refused; with ``random``, the export and its card say what that is worth."""
+    refused = cpu_command(trained / "classifier", "--precision", "int8", "--output", tmp_path / "out")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("error: --precision int8 needs --calibration DIR or FILE")
+    assert not (tmp_path / "out").exists()
+
+    arguments = ("--precision", "int8", "--calibration", "random", "--subset-size", "8", "--output", tmp_path / "out")
+    done = cpu_command(trained / "classifier", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "noise stands for samples, as asked for" in done.stderr
+    card = (tmp_path / "out" / "1" / "assets.extra" / "model_card.json").read_text()
+    assert "noise: what was chosen and measured by it means nothing" in card
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"source": "gone"}, "gone: there is no such directory; python -m export savedmodel makes models/resnet50"),
+        ({"source": "pictures"}, "pictures: holds neither a SavedModel nor numbered versions of one"),
+        ({"version": 7}, "classifier: has no version 7 (it has: 1)"),
+        ({"output": "classifier"}, "classifier: holds the SavedModel itself; name another directory"),
+        ({"calibration": "gone"}, "gone: there is no such file or directory"),
+        ({"calibration": "classifier"}, "classifier: holds no pictures (.bmp, .gif, .jpeg, .jpg, .png, .webp) and no"),
+        ({"calibration": "test.npz"}, "test.npz (it must be a TFRecord file without compression)"),
+    ],
+)
+def test_refusals_are_one_line(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], message: str
+) -> None:
+    """What is wrong with an argument is said in one line that names it, and nothing is written."""
+    monkeypatch.chdir(trained)
+    for key in ("source", "output"):
+        changed |= {key: Path(changed[key])} if key in changed else {}
+    order = _order(**({"source": Path("classifier"), "output": tmp_path / "out"} | changed))
+    assert message in _refusal(order)
+    assert not (tmp_path / "out").exists()
+
+
+def _without_default(signatures: Any) -> None:
+    signatures["mine"].CopyFrom(signatures["serving_default"])
+    del signatures["serving_default"]
+
+
+def _same_names(signatures: Any) -> None:
+    outputs = signatures["serving_default"].outputs
+    outputs["input"].CopyFrom(outputs["output"])
+
+
+def _in_64_bits(signatures: Any) -> None:
+    signatures["serving_default"].outputs["output"].dtype = types_pb2.DT_INT64
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_without_default, "classifier/1: has no signature serving_default (it has: mine, other)"),
+        (_same_names, "classifier/1: 'input' is both an input and an output, which an IR cannot hold"),
+        (
+            _in_64_bits,
+            "classifier/1: OpenVINO has no exact int64, which output 'output' of signature 'serving_default'",
+        ),
+    ],
+)
+def test_signatures_that_an_ir_cannot_have(trained: Path, tmp_path: Path, edit: Any, message: str) -> None:
+    """What would not be served as it was is refused in one line, not exported otherwise."""
+    shutil.copytree(trained / "classifier", tmp_path / "classifier")
+    path = tmp_path / "classifier" / "1" / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    edit(saved.meta_graphs[0].signature_def)
+    path.write_bytes(saved.SerializeToString())
+    assert message in _refusal(_order(tmp_path / "classifier"))
+
+
+def test_other_signatures_are_left_out_and_told(made: dict[str, Any]) -> None:
+    """An IR holds one signature; which ones are missing from it is said."""
+    assert "leaving out signature other: an IR holds one" in made["bf16"][1].stderr
+
+
+def test_broken_card_is_refused(trained: Path, tmp_path: Path) -> None:
+    """A card that is no JSON object is not carried over in part."""
+    shutil.copytree(trained / "classifier", tmp_path / "classifier")
+    card = tmp_path / "classifier" / "1" / "assets.extra" / "model_card.json"
+    card.parent.mkdir()
+    for content, message in (("{", "cannot be read"), ("[]", "must hold a JSON object")):
+        card.write_text(content)
+        assert f"{card}: {message}" in _refusal(_order(tmp_path / "classifier"))
+
+
+def test_existing_version_needs_force(artifacts: dict[str, Path], trained: Path) -> None:
+    """Without --force an artifact that is there stays; the refusal comes before any work."""
+    order = _order(trained / "classifier", output=artifacts["bf16"], calibration="gone")
+    assert _refusal(order) == f"{artifacts['bf16']}/1 exists already: pass --force to replace it, or another --version"
+
+
+def test_force_replaces(trained: Path, tmp_path: Path) -> None:
+    """With --force it is replaced, by default beside the source, under its name and the source's version."""
+    shutil.copytree(trained / "classifier" / "1", tmp_path / "mine" / "3")
+    for precision in ("fp32", "bf16"):
+        made = cpu.export(_order(tmp_path / "mine", precision=precision, force=True), lambda step: None)
+        assert made == tmp_path / "mine_cpu" / "3"
+    assert (made / "model.bin").stat().st_size < 60_000
+
+
+def test_missing_nncf_is_one_line(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without NNCF int8 is refused at once, with the line that installs it."""
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    order = _order(trained / "classifier", precision="int8", calibration="random")
+    assert _refusal(order) == "--precision int8 needs NNCF: pip install nncf"
+
+
+def test_source_that_answers_otherwise_is_refused(artifact: Path, tmp_path: Path) -> None:
+    """A SavedModel that does not give the answers recorded in it is no source to compare with."""
+    copy = tmp_path / "resnet50" / "1"
+    shutil.copytree(artifact, copy, copy_function=os.link)
+    data = copy / "variables" / "variables.data-00000-of-00001"
+    values = bytearray(data.read_bytes())
+    values[40_000_000:60_000_000] = bytes(20_000_000)
+    data.unlink()
+    data.write_bytes(values)
+    message = _refusal(_order(tmp_path / "resnet50"))
+    assert message.startswith(f"{copy}: does not answer as recorded in it: warmup record 1")
+    assert not (tmp_path / "resnet50_cpu").exists()
