@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cortex.api.metrics import Metrics
 from cortex.api.paths import PREDICT_PATHS
 
 _LINGER_S = 5.0
@@ -16,8 +17,9 @@ _LINGER_S = 5.0
 class Admission:
     """Refuse what the app has no room for, before it costs anything."""
 
-    def __init__(self, app: ASGIApp, max_in_flight: int, max_body: int, stall: float = 60.0) -> None:
+    def __init__(self, app: ASGIApp, max_in_flight: int, max_body: int, metrics: Metrics, stall: float = 60.0) -> None:
         self._app = app
+        self._metrics = metrics
         self._max_in_flight = max_in_flight
         self._max_body = max_body
         self._stall = stall
@@ -38,7 +40,8 @@ class Admission:
             return
         self._in_flight += 1
         try:
-            await self._app(scope, body.receive, exchange.send)
+            with self._metrics.in_flight():
+                await self._app(scope, body.receive, exchange.send)
         finally:
             self._in_flight -= 1
 

@@ -143,7 +143,12 @@ def create_app(worker: Worker) -> FastAPI:
                 allow_credentials=True,
                 expose_headers=["x-request-id"],
             ),
-            Middleware(Admission, max_in_flight=worker.max_in_flight, max_body=worker.max_body),
+            Middleware(
+                Admission,
+                max_in_flight=worker.max_in_flight,
+                max_body=worker.max_body,
+                metrics=worker.metrics,
+            ),
         ],
     )
     _add_predict_routes(app, worker)

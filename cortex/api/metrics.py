@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _STAGE_SECONDS = tuple(round(base * 10.0**power, 6) for power in range(-5, 2) for base in (1, 2.5, 5))
@@ -48,7 +50,22 @@ class Metrics:
             buckets=_STAGE_SECONDS,
             registry=self._registry,
         )
+        self._in_flight = Gauge(
+            "cortex_in_flight_requests",
+            "Prediction requests under way.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
         self._calls = _Calls()
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Count a prediction request as under way."""
+        self._in_flight.inc()
+        try:
+            yield
+        finally:
+            self._in_flight.dec()
 
     def observe(self, status: int, seconds: float) -> None:
         """Count one answered request, under ``2XX``, ``4XX``, ``5XX`` and so on."""
@@ -93,6 +110,15 @@ class Metrics:
         """Return Prometheus' text form, of all workers when they share a directory. Reads files."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
+        _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the package annotates it only in part
         return generate_latest(registry)
+
+
+def _forget_the_dead(directory: Path) -> None:
+    """Remove what killed processes had under way; what they had counted stays."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            mark_process_dead(int(pid), str(directory))  # type: ignore[no-untyped-call]  # annotated only in part

@@ -128,6 +128,7 @@ class LocalEnvironment:
             gpus=len(gpus),
             gpu_ids=gpus,
             gpu_engine=model_format.gpu_engine(Path(model.path) for model in prepared.resolved.predictor.models),
+            shared_metrics=True,
             notices=prepared.notices,
         )
         for line in supervision.run(directory, plan(prepared.resolved, place), force=force):

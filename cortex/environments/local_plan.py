@@ -43,6 +43,9 @@ class Place:
     """What CUDA calls the GPUs; their numbers from 0 when not given."""
     gpu_engine: str = "tensorflow"
     """What runs these models on a GPU when the yaml leaves that open."""
+    shared_metrics: bool = False
+    """Whether workers tell the metrics of the model server too. Their files are named by process id, so this is only
+    for processes that see each other's."""
 
 
 def plan(spec: APISpec, place: Place) -> Plan:
@@ -111,6 +114,8 @@ def _model_server(spec: APISpec, place: Place, index: int, env: Mapping[str, str
     argv = (*place.model_server, *flags)
     # a key that the user's shell has for another model server would lock the workers out of this one
     env = {**env, "CORTEX_MODEL_SERVER_API_KEY": ""}
+    if place.shared_metrics and _is_ours(spec):
+        env["PROMETHEUS_MULTIPROC_DIR"] = str(place.run_dir / "metrics")
     return ProcessPlan(f"model-server-{index}", argv, cwd=str(place.directory), ready=str(socket), env=env)
 
 

@@ -55,6 +55,7 @@ def _place(spec: APISpec, home: Home, host: str, port: int) -> Place:
         cores=devices.cores(),
         gpus=spec.compute.gpu,
         gpu_engine=model_format.gpu_engine(Path(model.path) for model in spec.predictor.models),
+        shared_metrics=True,
         notices=tuple(unused_fields(spec)),
     )
 

@@ -78,9 +78,9 @@ def unreadable(directory: Path, engine: str) -> str:
 
 
 def gpu_engine(paths: Iterable[Path]) -> str:
-    """Return what runs these models on a GPU: TensorFlow, unless ONNX is the only format of each."""
+    """Return what runs these models on a GPU: ONNX Runtime where each has an ONNX graph, else TensorFlow."""
     versions = [newest(path) for path in paths]
-    return "onnxruntime" if versions and all(v and formats(v) == (ONNX,) for v in versions) else "tensorflow"
+    return "onnxruntime" if versions and all(v and ONNX in formats(v) for v in versions) else "tensorflow"
 
 
 def newest(path: Path) -> Path | None:

@@ -36,7 +36,13 @@ class Metrics(Page):
             buckets=_SECONDS,
             registry=registry,
         )
-        self._in_flight = Gauge("cortex_model_requests_in_flight", "Requests under way.", ("door",), registry=registry)
+        self._in_flight = Gauge(
+            "cortex_model_requests_in_flight",
+            "Requests under way.",
+            ("door",),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self._batches = Histogram(
             "cortex_batch_rows", "Rows of a batch, padding included.", ("model_name",), buckets=_ROWS, registry=registry
         )

@@ -38,7 +38,7 @@ class ModelServer:
     def __init__(self, flags: Flags) -> None:
         self._flags = flags
         self._pages = _pages(flags)
-        self._recorder = Recorders(tuple(self._pages.values()))
+        self._recorder = Recorders((*self._pages.values(), *_shared(self._pages)))
         source = options.batching(flags)
         self._batcher = Batcher(source.common(), source, self._recorder) if source else None
         self._crashes = options.crashes(flags)
@@ -127,6 +127,17 @@ def _pages(flags: Flags) -> Mapping[str, Page]:
     from cortex.model_server import metrics_pages  # and with it Prometheus' library
 
     return metrics_pages.open_pages(flags)
+
+
+def _shared(pages: Mapping[str, Page]) -> Sequence[Recorder]:
+    """Return what counts for a page that other processes show: they share Prometheus' directory, and we have no page."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if pages or not directory:
+        return ()
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    from cortex.model_server.metrics import Metrics
+
+    return (Metrics(),)
 
 
 class _Loads(Recorder):

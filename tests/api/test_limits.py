@@ -11,6 +11,7 @@ import requests
 from starlette.exceptions import HTTPException
 
 from cortex.api.admission import Admission
+from cortex.api.metrics import Metrics
 
 PREDICTOR = """
 import pathlib
@@ -149,5 +150,5 @@ def test_a_body_that_stalls_gives_its_place_back():
     sent = []
     scope = {"type": "http", "path": "/", "method": "POST", "headers": []}
     with pytest.raises(HTTPException) as refused:
-        asyncio.run(Admission(app, max_in_flight=1, max_body=100, stall=0.05)(scope, receive, send))
+        asyncio.run(Admission(app, max_in_flight=1, max_body=100, metrics=Metrics(), stall=0.05)(scope, receive, send))
     assert (refused.value.status_code, refused.value.detail) == (408, "no more of the body came for 0.05 s")

@@ -1,6 +1,9 @@
 """What a worker counts, alone and together with others."""
 
+import contextlib
 import re
+import threading
+import time
 
 import requests
 
@@ -51,3 +54,34 @@ def test_workers_that_share_a_directory(workers, tmp_path):
     first.process.terminate()
     assert first.process.wait(timeout=20) == 0
     assert scrape(second)['cortex_requests_total{status="2XX"}'] == 3
+
+
+def test_what_is_under_way(workers, tmp_path):
+    """Requests in flight are counted over all workers; those of a worker that was killed are not under way any more."""
+    shared = tmp_path / "metrics"
+    shared.mkdir()
+    slow = PREDICTOR.replace("return 1 / payload", "__import__('time').sleep(payload); return 1")
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
+    first, second = (workers.start(slow, env=env).await_ready() for _ in range(2))
+    asking = [threading.Thread(target=quietly, args=(worker, 60)) for worker in (first, second)]
+    for each in asking:
+        each.start()
+    await_in_flight(second, 2)
+    first.process.kill()
+    first.process.wait()
+    await_in_flight(second, 1)
+    second.process.kill()
+    for each in asking:
+        each.join()
+
+
+def quietly(worker, payload):
+    with contextlib.suppress(requests.RequestException):
+        send(worker, payload)
+
+
+def await_in_flight(worker, count):
+    end = time.monotonic() + 20
+    while scrape(worker)["cortex_in_flight_requests"] != count:
+        assert time.monotonic() < end, f"not {count} within 20 s"
+        time.sleep(0.05)

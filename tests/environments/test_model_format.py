@@ -101,7 +101,7 @@ def test_an_engine_that_does_not_read_a_format_says_so(
     ("models", "engine"),
     [
         ([["1/model.onnx"]], "onnxruntime"),
-        ([["1/saved_model.pb", "1/model.onnx"]], "tensorflow"),
+        ([["1/saved_model.pb", "1/model.onnx"]], "onnxruntime"),
         ([["1/saved_model.pb", "1/x"], ["1/model.onnx"]], "tensorflow"),
         ([["1/saved_model.pb", "2/model.onnx"]], "onnxruntime"),
         ([["model.onnx"]], "onnxruntime"),
@@ -110,6 +110,6 @@ def test_an_engine_that_does_not_read_a_format_says_so(
     ],
 )
 def test_what_runs_models_on_a_gpu(tmp_path: Path, models: list[list[str]], engine: str) -> None:
-    """TensorFlow, unless every model that would answer is ONNX only; a model that is not there is a SavedModel."""
+    """TensorFlow, unless every model that would answer has an ONNX graph; one that is not there is a SavedModel."""
     paths = [write(tmp_path / str(index), *names) for index, names in enumerate(models)]
     assert gpu_engine(paths) == engine

@@ -1,0 +1,77 @@
+"""A docker, and a docker-compose, for tests: it keeps containers in a file, and notes every command that it was given.
+
+Its directory (``DOCKER_STAND_IN``) has ``commands``, ``containers.json``, and what a test puts there: ``refuse`` (what
+docker says instead of doing anything) and ``crash`` (a part of the names of services that end as soon as they start).
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+HERE = Path(os.environ["DOCKER_STAND_IN"])
+STATE = HERE / "containers.json"
+
+
+def containers() -> dict[str, dict]:
+    return json.loads(STATE.read_text()) if STATE.exists() else {}
+
+
+def compose(arguments: list[str]) -> None:
+    project, file = arguments[1], Path(arguments[3])
+    command, *services = [word for word in arguments[4:] if not word.startswith("--")]
+    rows, crash = containers(), (HERE / "crash").read_text() if (HERE / "crash").exists() else None
+    document = yaml.safe_load(file.read_text())
+    if command == "down":
+        rows = {}
+    for service in services:
+        if command == "up" and service not in rows:
+            labels = {**document["services"][service].get("labels", {}), "com.docker.compose.project": project}
+            failed = crash is not None and crash in service
+            rows[service] = {
+                "Id": f"id-{service}",
+                "State": {"Running": not failed, "ExitCode": 3 if failed else 0, "Pid": 7},
+                "RestartCount": 0,
+                "Config": {"Labels": {**labels, "com.docker.compose.service": service}},
+                "File": str(file),
+            }
+        elif service not in rows:
+            continue
+        elif command in ("stop", "start"):
+            rows[service]["State"]["Running"] = command == "start"
+        elif command == "rm":
+            rows.pop(service)
+    STATE.write_text(json.dumps(rows))
+
+
+def docker(arguments: list[str]) -> int:
+    rows = containers()
+    match arguments:
+        case ["compose", *_]:
+            return 1  # the plugin is not installed
+        case ["ps", *_]:
+            print("\n".join(row["Id"] for row in rows.values()))
+        case ["inspect", *ids]:
+            print(json.dumps([row for row in rows.values() if row["Id"] in ids]))
+        case ["exec", _, "python", _, "/-/configuration", _]:
+            text = (Path(rows["front"]["File"]).parent / "front/nginx.conf").read_text()
+            print(re.search(r"return 200 '(\w+)'", text)[1])
+        case ["logs", *_]:
+            print("2026-01-01 00:00:00,000:cortex:pid-1:ERROR:failed to start api\nValueError: no such label")
+        case ["image", "inspect", name]:
+            return 0 if (HERE / "images").read_text().count(name) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+    with (HERE / "commands").open("a") as log:
+        log.write(" ".join([name, *arguments]) + "\n")
+    if (HERE / "refuse").exists():
+        sys.exit((HERE / "refuse").read_text())
+    if name == "docker":
+        sys.exit(docker(arguments))
+    compose(arguments)

@@ -1,0 +1,53 @@
+"""The configuration of the front, as text: nginx takes it, whatever is asked of it."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from cortex.environments.nginx import Front, Route, configuration, digest
+
+ROOT = Path(__file__).parents[2]
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+ROUTES = (
+    Route("iris", "/iris", ("127.0.0.1:8888", "unix:/run/front/iris/0-1.sock"), 1000),
+    Route("cats", "/animals/cats", ("127.0.0.1:8889",), 32 * 2**20),
+)
+
+
+def test_the_configuration_of_the_example_is_in_deploy() -> None:
+    """deploy/nginx.conf is what the docker environment writes for cortex_cpu.yaml."""
+    name = "image-classifier-resnet50"
+    route = Route(name, f"/{name}", (f"unix:/run/front/{name}/0-0.sock",), 32 * 2**20)
+    assert (ROOT / "deploy/nginx.conf").read_text() == configuration([route], Front("/tmp"))
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@pytest.mark.parametrize("routes", [(), ROUTES[:1], ROUTES, (replace(ROUTES[0], endpoint="/"), ROUTES[1])])
+@pytest.mark.parametrize("options", [{}, {"rate": "5r/s"}, {"tls": "yes"}, {"retry_posts": True}])
+def test_nginx_takes_it(routes: tuple[Route, ...], options: dict[str, object], tmp_path: Path) -> None:
+    """Every combination of APIs and options is a configuration that nginx accepts."""
+    front = Front(str(tmp_path), listen="127.0.0.1:18080", error_log="stderr", access_log="off")
+    if options.pop("tls", None):
+        certificate = trustme.CA().issue_cert("localhost")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+        certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
+        options = {"certificate": str(tmp_path / "tls.crt"), "certificate_key": str(tmp_path / "tls.key")}
+    text = configuration(routes, replace(front, **options)).replace("access_log off timed", "access_log off")
+    (tmp_path / "nginx.conf").write_text(text)
+    assert NGINX is not None
+    argv = [NGINX, "-t", "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[warn]" not in done.stderr
+
+
+def test_a_configuration_tells_its_own_digest() -> None:
+    """What a front answers when asked which configuration it has changes with anything in it."""
+    front = Front("/tmp")
+    assert f"return 200 '{digest(ROUTES, front)}';" in configuration(ROUTES, front)
+    variants = {digest(ROUTES, front), digest(ROUTES[:1], front), digest(ROUTES, replace(front, rate="1r/s"))}
+    assert len(variants) == 3
