@@ -1,7 +1,8 @@
 """How the CLI tells a supervisor what to do.
 
 One command per connection to a Unix socket, as one line of JSON. The supervisor answers with lines of JSON:
-``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}`` or ``{"error": "..."}``.
+``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}`` or ``{"error": "..."}``. Between
+them it says ``{"alive": true}`` every few seconds: a command may take long, but a supervisor that hangs is told apart.
 """
 
 import asyncio
@@ -15,16 +16,26 @@ from typing import Any
 from cortex.errors import CortexError, UserError
 
 MAX_LINE = 2**24
+BEAT = 5.0
+"""Seconds between two signs of life."""
+SILENCE = 30.0
+"""Seconds without any after which a supervisor is taken for hung."""
 Handler = Callable[[dict[str, Any]], AsyncIterator[str]]
 
 
-async def serve(path: Path, handler: Handler) -> asyncio.Server:
+async def serve(path: Path, handler: Handler, beat: float = BEAT) -> asyncio.Server:
     """Serve commands at ``path``: ``handler`` yields progress lines, and raises UserError when the command fails."""
+
+    async def live(writer: asyncio.StreamWriter) -> None:
+        while True:
+            await asyncio.sleep(beat)
+            writer.write(b'{"alive": true}\n')
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def answer(**fields: Any) -> None:
             writer.write(json.dumps(fields).encode() + b"\n")
 
+        beating = asyncio.create_task(live(writer))
         try:
             async for line in handler(json.loads(await reader.readline())):
                 answer(progress=line)
@@ -36,6 +47,7 @@ async def serve(path: Path, handler: Handler) -> asyncio.Server:
         except (ValueError, KeyError, TypeError) as error:
             answer(error=f"the supervisor did not understand the command: {error!r}")
         finally:
+            beating.cancel()
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
             writer.close()
@@ -44,9 +56,10 @@ async def serve(path: Path, handler: Handler) -> asyncio.Server:
     return await asyncio.start_unix_server(connected, path, limit=MAX_LINE)
 
 
-def command(path: Path, request: dict[str, Any]) -> Iterator[str]:
+def command(path: Path, request: dict[str, Any], silence: float = SILENCE) -> Iterator[str]:
     """Send one command and yield its progress; UserError has its own words, CortexError says it is silent."""
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(silence)
         try:
             connection.connect(str(path))
             connection.sendall(json.dumps(request).encode() + b"\n")
@@ -56,7 +69,8 @@ def command(path: Path, request: dict[str, Any]) -> Iterator[str]:
                     raise UserError(answer["error"])
                 if "done" in answer:
                     return
-                yield answer["progress"]
+                if "progress" in answer:
+                    yield answer["progress"]
         except OSError as error:
             raise CortexError(f"the supervisor does not answer at {path}: {error.strerror or error}") from None
     raise CortexError("the supervisor ended before it answered; see its log")

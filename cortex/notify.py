@@ -4,9 +4,14 @@ The protocol is sd_notify(3): a datagram of ``KEY=VALUE`` lines to the Unix sock
 are used: ``READY=1`` and ``STATUS=one line for a person``. A process that nobody supervises sends nothing.
 """
 
+import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_LARGEST = 65536
 
 
 def notify(*, ready: bool = False, status: str | None = None) -> None:
@@ -28,3 +33,17 @@ def parse(datagram: bytes) -> dict[str, str]:
     """Return the ``KEY=VALUE`` lines of one sd_notify datagram; lines without ``=`` are dropped."""
     lines = datagram.decode(errors="replace").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+@contextlib.contextmanager
+def heard(path: Path, hear: Callable[[dict[str, str]], None]) -> Iterator[None]:
+    """Call ``hear`` in the running event loop with every notification that is sent to ``path``."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as receiver:
+        receiver.bind(str(path))
+        loop = asyncio.get_running_loop()
+        loop.add_reader(receiver, lambda: hear(parse(receiver.recv(_LARGEST))))
+        try:
+            yield
+        finally:
+            loop.remove_reader(receiver)

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cortex.errors import NotStarted
@@ -34,7 +34,7 @@ _LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
 class Process:
-    """Keep one planned process alive. It inherits ``listen_fd``, if that is given.
+    """Keep one planned process alive, in ``environment`` and what its plan adds. It inherits ``listen_fd``, if given.
 
     ``changed`` is called after every change of `state`, `status` or `crashes`, and must not raise.
 
@@ -42,7 +42,14 @@ class Process:
     """
 
     def __init__(
-        self, plan: ProcessPlan, *, log: Path, listen_fd: int | None, notify_socket: Path, changed: Callable[[], None]
+        self,
+        plan: ProcessPlan,
+        environment: Mapping[str, str],
+        *,
+        log: Path,
+        listen_fd: int | None,
+        notify_socket: Path,
+        changed: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.state = "stopped"
@@ -53,10 +60,12 @@ class Process:
         self.was_ready = asyncio.Event()
         self._log = log
         self._listen_fd = listen_fd
+        self._environment = environment
         self._notify_socket = notify_socket
         self._changed = changed
         self._child: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._early: list[dict[str, str]] | None = None
         self._ready_since = math.inf
 
     @property
@@ -91,6 +100,9 @@ class Process:
 
     def heard(self, message: dict[str, str]) -> None:
         """Take one sd_notify message, if it is from this process; its last words may come after its end."""
+        if self._early is not None:
+            self._early.append(message)
+            return
         if self._child is None or str(self._child.pid) != message.get("MAINPID"):
             return
         if "STATUS" in message:
@@ -115,10 +127,10 @@ class Process:
         self._set(state="starting", status="")
         probe = None
         try:
-            self._child = await self._spawn()
+            child = await self._start_child()
             if self.plan.ready != "notify":
                 probe = asyncio.create_task(self._probe())
-            code = await self._child.wait()
+            code = await child.wait()
             await asyncio.sleep(LAST_WORDS)
             self.reason = self._why(code, log_start, oom_kills)
         except OSError as error:
@@ -128,14 +140,21 @@ class Process:
                 probe.cancel()
         await self._kill_group()
 
+    async def _start_child(self) -> asyncio.subprocess.Process:
+        """Start the process; what it says before its pid is known here is not lost."""
+        self._early = early = list[dict[str, str]]()
+        try:
+            self._child = child = await self._spawn()
+        finally:
+            self._early = None
+        for message in early:
+            self.heard(message)
+        return child
+
     async def _spawn(self) -> asyncio.subprocess.Process:
         if self.plan.ready != "notify":
             Path(self.plan.ready).unlink(missing_ok=True)  # a dead predecessor's socket would look ready
-        env = {
-            **os.environ,
-            **self.plan.env,
-            "NOTIFY_SOCKET": str(self._notify_socket),
-        }
+        env = {**self._environment, **self.plan.env, "NOTIFY_SOCKET": str(self._notify_socket)}
         fds: tuple[int, ...] = ()
         if self._listen_fd is not None:
             env["CORTEX_LISTEN_FD"] = str(self._listen_fd)

@@ -2,12 +2,12 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cortex.errors import NotStarted
 from cortex.plan import Plan, ProcessPlan
-from cortex.process import Process
+from cortex.process import CRASH_LOOP, Process
 
 DRAIN_SECONDS = 60.0
 """How long a worker may take to answer what it has before it is killed."""
@@ -16,16 +16,24 @@ BACK_SECONDS = 10.0
 
 
 class Revision:
-    """Run the processes of one plan. Those in front share the listening socket ``listen_fd``."""
+    """Run the processes of one plan in an environment. Those in front share the listening socket ``listen_fd``."""
 
     def __init__(
-        self, plan: Plan, *, listen_fd: int, logs: Path, notify_socket: Path, changed: Callable[[], None]
+        self,
+        plan: Plan,
+        environment: Mapping[str, str],
+        *,
+        listen_fd: int,
+        logs: Path,
+        notify_socket: Path,
+        changed: Callable[[], None],
     ) -> None:
         def process(row: ProcessPlan, listen_fd: int | None) -> Process:
             log = logs / f"{row.name}.log"
-            return Process(row, log=log, listen_fd=listen_fd, notify_socket=notify_socket, changed=changed)
+            return Process(row, environment, log=log, listen_fd=listen_fd, notify_socket=notify_socket, changed=changed)
 
         self.plan = plan
+        self.environment = environment
         self.back = [process(row, None) for row in plan.back]
         self.front = [process(row, listen_fd) for row in plan.front]
 
@@ -37,6 +45,17 @@ class Revision:
         """Say in a few words what is not ready yet; empty when everything is."""
         waiting = [process for process in self.processes if process.state != "ready"]
         return ", ".join(f"{process.plan.name}: {process.status or process.state}" for process in waiting)
+
+    def health(self) -> tuple[str, str]:
+        """Return a status of `cortex.status`, and why it is not ``live``."""
+        worst = max(self.processes, key=lambda process: process.crashes)
+        if worst.crashes >= CRASH_LOOP and worst.state != "ready":
+            status = "error (out of memory)" if worst.reason == "out of memory" else "error"
+            return status, f"{worst.plan.name}: {worst.reason}"
+        waiting = self.waiting_for()
+        if not waiting:
+            return "live", ""
+        return "updating", f"{waiting} ({worst.reason})" if worst.reason else waiting
 
     async def start(self) -> None:
         """Start every process and wait until all are ready; NotStarted, with nothing left running, when one fails."""

@@ -1,21 +1,21 @@
 """One detached process per API: it owns the listening socket and keeps the plan's processes alive.
 
-It takes two commands over `cortex.control`: ``deploy`` (a plan; start it beside the live revision, swap when it is
-ready, drain the old one) and ``stop``. What it knows stands in ``status.json`` (`cortex.status`).
+It takes two commands over `cortex.control`: ``deploy`` (a plan, and the environment of the shell that asks; start it
+beside the live revision, swap when it is ready, drain the old one) and ``stop``. What it knows stands in
+``status.json`` (`cortex.status`).
 
     python -m cortex.supervisor --directory CORTEX_HOME/apis/NAME --run-dir DIR
 """
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ import psutil
 from cortex import control, notify
 from cortex.errors import NotStarted, UserError
 from cortex.plan import Plan
-from cortex.process import CRASH_LOOP
 from cortex.revision import Revision
 from cortex.rotation import rotate
 from cortex.status import Status
@@ -53,7 +52,7 @@ class Supervisor:
     async def serve(self) -> None:
         """Answer commands until ``stop`` is one of them, a signal says so, or nothing is left to keep alive."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        with self._notifications():
+        with notify.heard(self._run_dir / "notify.sock", self._heard):
             server = await control.serve(self._run_dir / "control.sock", self._command)
             housekeeping = asyncio.create_task(self._housekeeping())
             await self._ended.wait()
@@ -71,20 +70,23 @@ class Supervisor:
             yield "stopping"
             await self._stop()
         else:
-            async for line in self._deploy(Plan.from_json(request["plan"]), force=request["force"]):
+            async for line in self._deploy(
+                Plan.from_json(request["plan"]), request.get("environment"), force=request["force"]
+            ):
                 yield line
         if self._live is None and self._deploying is None:
             self.end()
 
     # -- from one revision to the next
 
-    async def _deploy(self, plan: Plan, *, force: bool) -> AsyncIterator[str]:
+    async def _deploy(self, plan: Plan, environment: Mapping[str, str] | None, *, force: bool) -> AsyncIterator[str]:
         """Swap in a task of its own, so that a CLI that goes away stops nothing; tell what is awaited."""
+        environment = dict(os.environ if environment is None else environment)
         if self._deploying is not None:
             if not force:
                 raise UserError("an update is under way (override with --force)")
             await self._cancel_deploying()
-        self._deploying = task = asyncio.create_task(self._swap(plan))
+        self._deploying = task = asyncio.create_task(self._swap(plan, environment))
         task.add_done_callback(self._deployed)
         said = ""
         while not task.done():
@@ -111,9 +113,9 @@ class Supervisor:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _swap(self, plan: Plan) -> None:
+    async def _swap(self, plan: Plan, environment: Mapping[str, str]) -> None:
         old, listener = self._live, self._listen(plan)
-        self._next = revision = self._revision(plan, listener)
+        self._next = revision = self._revision(plan, environment, listener)
         self._changed()
         stopping = self._drain(old) if plan.stop_first and old is not None else None
         try:
@@ -149,7 +151,7 @@ class Supervisor:
             return
         self._failure = f"the update to revision {failed.revision} failed, so {old.plan.revision} goes on: {reason}"
         if failed.stop_first and self._listener is not None:
-            await self._restart(self._revision(old.plan, self._listener))
+            await self._restart(self._revision(old.plan, old.environment, self._listener))
         self._changed()
 
     async def _restart(self, revision: Revision) -> None:
@@ -162,9 +164,10 @@ class Supervisor:
         finally:
             self._next = None
 
-    def _revision(self, plan: Plan, listener: socket.socket) -> Revision:
+    def _revision(self, plan: Plan, environment: Mapping[str, str], listener: socket.socket) -> Revision:
         return Revision(
             plan,
+            environment,
             listen_fd=listener.fileno(),
             logs=self._directory / "logs",
             notify_socket=self._run_dir / "notify.sock",
@@ -211,21 +214,7 @@ class Supervisor:
     def _status_path(self) -> Path:
         return self._directory / "status.json"
 
-    @contextlib.contextmanager
-    def _notifications(self) -> Iterator[None]:
-        path = self._run_dir / "notify.sock"
-        path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as receiver:
-            receiver.bind(str(path))
-            loop = asyncio.get_running_loop()
-            loop.add_reader(receiver, self._heard, receiver)
-            try:
-                yield
-            finally:
-                loop.remove_reader(receiver)
-
-    def _heard(self, receiver: socket.socket) -> None:
-        message = notify.parse(receiver.recv(65536))
+    def _heard(self, message: dict[str, str]) -> None:
         for revision in (self._live, self._next):
             for process in revision.processes if revision else ():
                 process.heard(message)
@@ -233,7 +222,9 @@ class Supervisor:
     def _changed(self) -> None:
         revision = self._live or self._next
         if revision is not None:
-            status, reason = self._judge(revision)
+            status, reason = revision.health()
+            if self._next is not None and not status.startswith("error"):
+                status, reason = "updating", self._next.waiting_for()
             self._save(self._status(revision.plan, status, reason, revision))
 
     def _save(self, status: Status) -> None:
@@ -242,19 +233,6 @@ class Supervisor:
             status.save(self._status_path)
         except OSError as error:
             _LOG.error("cannot write %s: %s", self._status_path, error.strerror)
-
-    def _judge(self, revision: Revision) -> tuple[str, str]:
-        """Return status and reason."""
-        worst = max(revision.processes, key=lambda process: process.crashes)
-        if worst.crashes >= CRASH_LOOP and worst.state != "ready":
-            status = "error (out of memory)" if worst.reason == "out of memory" else "error"
-            return status, f"{worst.plan.name}: {worst.reason}"
-        if self._next is not None:
-            return "updating", self._next.waiting_for()
-        waiting = revision.waiting_for()
-        if not waiting:
-            return "live", ""
-        return "updating", f"{waiting} ({worst.reason})" if worst.reason else waiting
 
     def _status(self, plan: Plan, status: str, reason: str, revision: Revision | None = None) -> Status:
         return Status(

@@ -17,57 +17,86 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from cortex.api.accept import Acceptor, Tally
 from cortex.notify import notify
 
 LINGER_S = 2
 _TICK_S = 0.05
+_TICKS_PER_SECOND = 10  # uvicorn's
 _LARGEST_HEAD = 64 * 1024
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_HEAD_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class DrainState(ServerState):
-    """uvicorn's state of a server, and whether it is draining."""
+    """uvicorn's state of a server, and whether it is draining, wholly or in part."""
 
     draining = False
+    surplus = 0
+    """How many connections are to end after their next request, so that another worker has them."""
+    acceptor: Acceptor | None = None
+
+    def is_last(self) -> bool:
+        """Tell whether a request that has just begun is the last one of its connection."""
+        if self.surplus and not self.draining:
+            self.surplus -= 1
+            return True
+        return self.draining
 
 
 class DrainProtocol(HttpToolsProtocol):
     """One connection, which knows how to end well."""
 
     server_state: DrainState
+    head_seconds = 20.0
+    """How long the head of a request may take to arrive."""
     _in_head = True
     _head_size = 0
+    _head_timer: asyncio.TimerHandle | None = None
 
     def shutdown(self) -> None:
         """Start to end this connection: after its present request, or else after the next one or `LINGER_S`."""
         self.timeout_keep_alive = LINGER_S
         if self._idle:
-            self._linger()
+            self._expect_request(LINGER_S)
         elif not self.cycle.response_started:
             self.cycle.keep_alive = False
         # else its headers are out, and did not say close: the connection lingers once the response is complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, even one whose accept overlapped with the start of the drain."""
+        """Take a connection, even one whose accept overlapped with the start of the drain; it may not stay silent."""
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type itself
         if self.server_state.draining:
             self.shutdown()
+        else:
+            self._expect_request(self.timeout_keep_alive)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection that has ended, and have the other workers know."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._end_head_timer()
+        if self.server_state.acceptor is not None:
+            self.server_state.acceptor.count()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; half a request's head has a limit, and gets no more time in a drain than silence does."""
+        """Take bytes; half a request's head has limits, and gets no more time in a drain than silence does."""
         self._head_size += len(data)
         super().data_received(data)
         if self._in_head and self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
+        if self._in_head and self._head_size and self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
         if self.server_state.draining and self._idle and not self.transport.is_closing():
-            self._linger()
+            self._expect_request(LINGER_S)
 
     def on_headers_complete(self) -> None:
         """Start a request; during a drain it is the last one of its connection."""
         self._in_head = False
+        self._end_head_timer()
         super().on_headers_complete()
-        if self.server_state.draining and self.cycle is not None:
+        if self.cycle is not None and self.cycle.keep_alive and self.server_state.is_last():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
@@ -86,23 +115,60 @@ class DrainProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _linger(self) -> None:
+    def _expect_request(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _head_is_late(self) -> None:
+        if not self._idle:  # the answer to the request before is under way, and must not have this one in it
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+        elif not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_SLOW)
+            self.transport.close()
+
+    def _end_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class DrainServer(Server):
-    """uvicorn's server, which tells its supervisor when it serves, and drains when it is told to stop."""
+    """uvicorn's server, which tells its supervisor when it serves, and drains when it is told to stop.
 
-    def __init__(self, config: Config, state: DrainState) -> None:
+    With a ``tally`` it shares its listening socket evenly with other workers; without one it takes what it can.
+    """
+
+    server_state: DrainState
+
+    def __init__(self, config: Config, state: DrainState, tally: Tally | None = None) -> None:
         super().__init__(config)
         self.server_state = state
+        self._tally = tally
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections, then say so."""
-        await super().startup(sockets=sockets)
+        if self._tally is None or not sockets:
+            await super().startup(sockets=sockets)
+        else:
+            await super().startup(sockets=[])
+            self._share(sockets[0], self._tally)
         if self.started:
             notify(ready=True, status="serving")
+
+    def _share(self, listener: socket.socket, tally: Tally) -> None:
+        def protocol() -> asyncio.Protocol:
+            return DrainProtocol(self.config, self.server_state, self.lifespan.state)
+
+        self.server_state.acceptor = Acceptor(listener, tally, self.server_state.connections, protocol)
+        self.server_state.acceptor.start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stay among those that share the socket; once a second, see whether to hand connections on."""
+        if self.server_state.acceptor is not None:
+            self.server_state.acceptor.tick()
+            if counter % _TICKS_PER_SECOND == 0:
+                self.server_state.surplus = self.server_state.acceptor.surplus()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain, and end with exit code 0 after it; a second Ctrl-C ends at once."""
@@ -111,11 +177,13 @@ class DrainServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain: accept no more, and return when every connection has ended."""
+        if self.server_state.acceptor is not None:
+            await self.server_state.acceptor.close()
         for server in self.servers:
             server.close()
         for sock in sockets or []:
             sock.close()
-        self.server_state.draining = True  # type: ignore[attr-defined]  # a DrainState, see __init__
+        self.server_state.draining = True
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await asyncio.sleep(_TICK_S)  # connections that were being accepted show up in this time

@@ -21,6 +21,7 @@ from uvicorn import Config
 
 from cortex import client as clients  # its classes are imported when they are named
 from cortex.api import log
+from cortex.api.accept import Tally
 from cortex.api.app import Worker, create_app
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
 from cortex.api.metrics import Metrics
@@ -54,11 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         worker = _start(options, state)
         listener = _listener(options.port)
         config = _config(worker)
+        tally = _tally(worker.spec, listener, options.worker)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a process ends here, and says why
         _log.exception("failed to start api")
         notify(status=f"error: {told(error)}")
         sys.exit(NotStarted.exit_code)
-    DrainServer(config, state).run(sockets=[listener])
+    DrainServer(config, state, tally).run(sockets=[listener])
     worker.pool.shutdown()  # lets every post_predict finish
     if worker.client is not None:
         worker.client.close()
@@ -113,6 +115,18 @@ def _listener(port: int) -> socket.socket:
     listener = socket.socket(fileno=int(inherited))
     listener.set_inheritable(False)  # what the predictor starts must not keep the port
     return listener
+
+
+def _tally(spec: APISpec, listener: socket.socket, worker: int) -> Tally | None:
+    """Return what the workers of one revision share to take turns; None for one that is alone."""
+    directory, workers = os.environ.get("PROMETHEUS_MULTIPROC_DIR"), spec.predictor.processes_per_replica
+    if directory is None or worker >= workers or workers == 1:
+        return None
+    try:
+        return Tally.open(Path(directory), listener, workers=workers, worker=worker)
+    except OSError as error:
+        _log.warning("connections will be spread unevenly over the workers: %s: %s", directory, error.strerror)
+        return None
 
 
 def _config(worker: Worker) -> Config:

@@ -85,7 +85,7 @@ class Workers:
         self.sockets.append(listener)
         return listener
 
-    def start(self, predictor, spec=None, files=None, *, listener=None, model_server=None, env=None):
+    def start(self, predictor, spec=None, files=None, *, listener=None, model_server=None, env=None, number=0):
         """Start one worker of a project that has this predictor.py; ``spec`` is merged into a minimal one."""
         project = self.folder / f"project-{len(self.processes)}"
         project.mkdir()
@@ -94,7 +94,7 @@ class Workers:
             (project / name).write_text(text)
         listener = listener or self.listen()
         notifications = self._notifications(project)
-        arguments = [*COMMAND, "--spec", str(_spec(project, spec))]
+        arguments = [*COMMAND, "--spec", str(_spec(project, spec)), "--worker", str(number)]
         if model_server:
             arguments += ["--model-server", model_server]
         log_path = project / "log"

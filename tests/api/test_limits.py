@@ -9,8 +9,10 @@ import threading
 import pytest
 import requests
 from starlette.exceptions import HTTPException
+from uvicorn import Config
 
 from cortex.api.admission import Admission
+from cortex.api.drain import DrainProtocol, DrainServer, DrainState
 from cortex.api.metrics import Metrics
 
 PREDICTOR = """
@@ -122,6 +124,74 @@ def test_a_head_has_a_limit(worker):
             for _ in range(64):
                 connection.sendall(b"a" * 4096)
         assert connection.recv(1000).startswith(b"HTTP/1.1 431 ")
+
+
+@contextlib.contextmanager
+def _serving(protocol):
+    """Run an app that answers "ok" behind a protocol, in a thread; lend its address."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1)
+    server = DrainServer(config, DrainState())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+class Impatient(DrainProtocol):
+    """The worker's protocol, which waits for half a head no longer than a moment."""
+
+    head_seconds = 0.3
+
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", REQUEST])
+def test_a_head_has_a_time(before):
+    """A head that comes a byte at a time is answered with 408, as the first of a connection and as a later one."""
+    with _serving(Impatient) as address, socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(before)
+        while before and not connection.recv(1000).endswith(b"ok"):
+            pass
+        ended = threading.Event()
+        dripping = threading.Thread(target=_drip, args=(connection, ended))
+        dripping.start()
+        try:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        finally:
+            ended.set()
+            dripping.join()
+
+
+def _drip(connection, ended):
+    with contextlib.suppress(OSError):  # the server closes at the time that this is about
+        connection.sendall(b"GET / HTTP/1.1\r\nx-slow: ")
+        while not ended.wait(0.02):
+            connection.sendall(b"a")
+
+
+def test_a_head_in_pieces_is_served():
+    """Within its time a head may come as it likes; what is over is the wait for it, not the connection."""
+    with _serving(Impatient) as address, socket.create_connection(address, timeout=10) as connection:
+        for _ in range(3):
+            connection.sendall(REQUEST[:10])
+            connection.sendall(REQUEST[10:])
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_that_never_speaks_is_closed():
+    """Silence is given the time that a kept connection has between two requests."""
+    with _serving(DrainProtocol) as address, socket.create_connection(address, timeout=10) as connection:
+        assert connection.recv(1) == b""
 
 
 def test_many_small_requests_on_one_connection_are_no_large_head(worker):

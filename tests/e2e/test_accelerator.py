@@ -104,9 +104,7 @@ def test_every_worker_is_bound_to_its_own_server(inferentia: tuple[Equipped, Pat
 
 
 def test_requests_reach_every_worker(inferentia: tuple[Equipped, Path]) -> None:
-    """Under the load that its threads are made for, each answers sample.json. How even the shares are is not held:
-    the workers accept from one socket, and whichever wakes first takes the connection.
-    """
+    """Under the load that its threads are made for, each answers sample.json, and each has a fair share of the work."""
     cortex, _ = inferentia
     endpoint, before, requests = str(cortex.get()["endpoint"]), answered(cortex), 256
     with ThreadPoolExecutor(64) as pool:
@@ -114,7 +112,7 @@ def test_requests_reach_every_worker(inferentia: tuple[Equipped, Path]) -> None:
     assert {(answer.status_code, len(answer.json())) for answer in answers} == {(200, 5)}
     until(lambda: (answered(cortex) - before).total() >= requests)
     shares = answered(cortex) - before
-    assert set(shares) == set(WORKERS), shares
+    assert min(shares[name] for name in WORKERS) >= requests / len(WORKERS) / 2, shares
 
 
 def test_a_killed_server_is_started_again_on_its_cores(inferentia: tuple[Equipped, Path]) -> None:

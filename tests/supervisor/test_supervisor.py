@@ -1,5 +1,6 @@
 """The supervisor as a real process, with workers of a few lines."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -7,9 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -45,7 +47,7 @@ class Api:
         return Plan(word, "127.0.0.1", self.port, str(self.run_dir / word), front, files={"a/b": "text"})
 
     def deploy(self, plan: Plan, force: bool = False) -> list[str]:
-        request = {"command": "deploy", "plan": plan.to_json(), "force": force}
+        request = {"command": "deploy", "plan": plan.to_json(), "environment": dict(os.environ), "force": force}
         return list(control.command(self.run_dir / "control.sock", request))
 
     def ask(self, words: bytes = b"hello") -> tuple[str, int]:
@@ -215,6 +217,42 @@ def test_nonsense_is_answered(api: Api) -> None:
     with pytest.raises(UserError, match="did not understand"):
         list(control.command(api.run_dir / "control.sock", {"command": "deploy", "plan": "{", "force": False}))
     assert api.ask()[0] == "one"
+
+
+def test_a_supervisor_that_hangs_is_told_apart(tmp_path: Path) -> None:
+    """One that says nothing for a while is an error; one that is busy for longer says that it lives, and is not."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        with pytest.raises(CortexError, match="does not answer"):
+            list(control.command(path, {"command": "stop"}, silence=0.05))
+
+    async def busy(request: dict[str, Any]) -> AsyncIterator[str]:
+        await asyncio.sleep(0.6)
+        yield "done at last"
+
+    async def ask() -> list[str]:
+        async with await control.serve(path, busy, beat=0.02):
+            return await asyncio.to_thread(lambda: list(control.command(path, {}, silence=0.3)))
+
+    assert asyncio.run(ask()) == ["done at last"]
+
+
+def test_a_revision_has_the_environment_of_its_own_deployment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the shell of a later deployment says holds for its revision; one that fails changes nothing."""
+    monkeypatch.setenv("GREETING", "one")
+    api.deploy(api.plan("first", "greet"))
+    word, old = api.ask()
+    assert word == "one"
+    monkeypatch.setenv("GREETING", "two")
+    api.deploy(api.plan("second", "greet"))
+    until(lambda: ended(old))  # until then it may still take a connection
+    assert api.ask()[0] == "two"
+    monkeypatch.setenv("GREETING", "three")
+    with pytest.raises(UserError, match="no such luck"):
+        api.deploy(replace(api.plan("bad", "fail"), stop_first=True))
+    assert api.ask()[0] == "two"
 
 
 def test_silence_is_an_error_of_ours(tmp_path: Path) -> None:

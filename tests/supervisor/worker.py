@@ -15,6 +15,8 @@ if mode == "fail":
 if mode == "mute":
     print("nothing said\nlast words: an error")
     sys.exit(7)
+if mode == "greet":
+    word = os.environ["GREETING"]
 listener = socket.socket(fileno=int(os.environ["CORTEX_LISTEN_FD"]))
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 notify(status="loading")
