@@ -1,19 +1,18 @@
 """OpenVINO alone: one model in one process, asked by several threads, with nothing of this project around it.
 
 It is compiled in the way that suits the number of threads best: all cores for one, a stream on each core for several.
-Run as a process: it says ``ready``, then answers every line with a number of seconds by the count of requests that its
-threads finished in that time.
+Run as a process, it is an asker (`benchmark.asker`).
 """
 
 import sys
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 
+from benchmark.asker import answer_orders
 from cortex.threads import available
 
 
@@ -28,31 +27,19 @@ def main(directory: Path, precision: str, threads: int) -> None:
     model = core.compile_model(core.read_model(files[0] if files else directory), "CPU", config)
     shape = [1, *(dim.get_length() for dim in list(model.inputs[0].partial_shape)[1:])]
     picture = np.random.default_rng(0).integers(0, 256, shape).astype(model.inputs[0].element_type.to_dtype())
-    requests = [model.create_infer_request() for _ in range(threads)]
-    for request in requests:
-        request.infer([picture])
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(_count(requests, picture, float(line)), flush=True)
+    asks = [_asking(model.create_infer_request(), picture) for _ in range(threads)]
+    for once in asks:
+        once()
+    answer_orders(asks)
 
 
-def _count(requests: list[Any], picture: Any, seconds: float) -> int:
-    done = [0] * len(requests)
-    end = time.monotonic() + seconds
+def _asking(request: Any, picture: Any) -> Callable[[], object]:
+    def once() -> object:
+        request.set_input_tensor(0, ov.Tensor(picture, shared_memory=True))
+        request.infer()
+        return request.get_output_tensor(0).data.copy()
 
-    def ask(number: int) -> None:
-        while time.monotonic() < end:
-            requests[number].set_input_tensor(0, ov.Tensor(picture, shared_memory=True))
-            requests[number].infer()
-            requests[number].get_output_tensor(0).data.copy()
-            done[number] += 1
-
-    askers = [threading.Thread(target=ask, args=(number,)) for number in range(len(requests))]
-    for each in askers:
-        each.start()
-    for each in askers:
-        each.join()
-    return sum(done)
+    return once
 
 
 if __name__ == "__main__":

@@ -1,122 +1,144 @@
-"""A deployment beside the reference: the same requests, the same clients, turn and turn about."""
+"""``python -m benchmark compare``: every stack side by side on this machine, in one run or section by section."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
-from typing import Any, Protocol
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-import psutil
-from rich.table import Table
+import click
 
-from benchmark import processes
-from benchmark.processes import Memory
-from cortex.errors import UserError
-from cortex.loadtest import HTTP, ClosedLoop, Payload, Result, run
+from benchmark import document, record, sections, tables
+from benchmark.cells import BF16, FP32, INT8, Cell, Overload, Row
+from benchmark.machine import this_machine
+from benchmark.record import FORMS, MEMORY, OVERLOAD, STACKS, Section, named
+from benchmark.sections import Effort
+from benchmark.stacks import Stacks
+from benchmark.subjects import Step, Subject, subjects
+from cortex import threads
+from cortex.errors import Error
+from export.progress import stopwatch
 
-_WARM_UP_SECONDS = 3.0
-
-Step = Callable[[str], None]
-
-
-class System(Protocol):
-    """Something that answers the request of the comparison at ``url``."""
-
-    name: str
-    url: str
-
-    def processes(self) -> list[psutil.Process]: ...
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one system did: throughput in requests/s and median latency in seconds, by number of clients."""
-
-    name: str
-    throughput: dict[int, float]
-    latency: dict[int, float]
-    runs: dict[int, list[float]]
-    """The throughput of every repeat, of which ``throughput`` is the median."""
-    memory: Memory
+_ROOT = Path(__file__).parents[1]
+_RECORD = _ROOT / "docs" / "performance.json"
+_QUICK_RECORD = _ROOT / "build" / "benchmark" / "quick.json"
+_DOCUMENT = _ROOT / "docs" / "performance.md"
+_SECTIONS = (MEMORY, STACKS, FORMS, OVERLOAD)
+_PRECISIONS = (FP32, BF16, INT8)
+_QUICK = Effort(0.5, 1)
+_THREADS_PER_CORE = 2  # that ask the engine alone: one waits while the other computes
 
 
 @dataclass(frozen=True)
 class Comparison:
-    measured: Figures
-    reference: Figures
+    """What is compared, and how."""
 
-    def rows(self) -> list[tuple[str, float, str, str]]:
-        """Return (what, ratio, measured, reference), with every ratio above 1 where the measured system is better."""
-        ours, theirs = self.measured, self.reference
-        rows = []
-        for n in ours.throughput:
-            a, b = ours.throughput[n], theirs.throughput[n]
-            rows.append((f"throughput, {_clients(n)}", a / b, f"{a:.1f} req/s", f"{b:.1f} req/s"))
-        for n in ours.latency:
-            a, b = ours.latency[n], theirs.latency[n]
-            rows.append((f"median latency, {_clients(n)}", b / a, f"{a * 1e3:.1f} ms", f"{b * 1e3:.1f} ms"))
-        for kind in ("rss", "pss"):
-            a, b = getattr(ours.memory, kind), getattr(theirs.memory, kind)
-            rows.append((f"memory, {kind.upper()}", b / a, f"{a:.0f} MB", f"{b:.0f} MB"))
-        return rows
+    subjects: dict[str, Subject]
+    effort: Effort
+    processor: int | None
+    step: Step
 
-    def table(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("", "times better", self.measured.name, self.reference.name):
-            table.add_column(heading, justify="left" if not heading else "right")
-        for what, ratio, ours, theirs in self.rows():
-            table.add_row(what, f"{ratio:.2f}", ours, theirs)
-        return table
+    def measured(self, chosen: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Measure the sections one after the other, and yield the name and the content of each."""
+        precisions, several = tuple(self.subjects), _THREADS_PER_CORE * threads.available()
+        if MEMORY in chosen:
+            cells = sections.memory_cells(precisions, several)
+            yield MEMORY, {"memory": sections.memory(cells, self._stacks, self.step)}
+        with self._stacks() as running:
+            if STACKS in chosen:
+                yield STACKS, {"rows": self._rows(sections.stacks(precisions, several), running)}
+            if FORMS in chosen:
+                yield named(FORMS, precisions[-1]), {"rows": self._rows(sections.forms(precisions[-1]), running)}
+            for each in precisions if OVERLOAD in chosen else ():
+                yield named(OVERLOAD, each), {"overload": (self._overload(each, running),)}
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"times_better": {what: ratio for what, ratio, *_ in self.rows()}, **asdict(self)}
+    def _stacks(self) -> Stacks:
+        return Stacks(self.subjects, self.step, self.processor)
+
+    def _rows(self, cells: list[Cell], running: Stacks) -> tuple[Row, ...]:
+        return sections.measure(cells, running, self.effort, self.step)
+
+    def _overload(self, precision: str, running: Stacks) -> Overload:
+        return sections.overload(precision, running, self.effort, self.step)
 
 
+@click.command()
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=_ROOT / "models" / "resnet50",
+    help="A SavedModel with its version directories.  [default: models/resnet50, exported when missing]",
+)
+@click.option("--precision", type=click.Choice(_PRECISIONS), multiple=True, default=_PRECISIONS, show_default=True)
+@click.option("--only", type=click.Choice(_SECTIONS), multiple=True, help="Measure this section. May be repeated.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2.5, show_default=True, help="Of each run.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds of each section.")
+@click.option("--quick", is_flag=True, help="One short run of everything, only to see that it works.")
+@click.option(
+    "--load-processor",
+    type=click.IntRange(-1),
+    default=max(os.sched_getaffinity(0)),
+    help="The processor that the load generator runs on, -1 for any.  [default: the last]",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the figures are kept; sections in it that are not measured stay.  [default: docs/performance.json; "
+    "with --quick build/benchmark/quick.json]",
+)
+@click.option("--write-docs", is_flag=True, help="Measure nothing: write the kept figures into docs/performance.md.")
+@click.option("--document", "document_path", type=click.Path(path_type=Path), default=_DOCUMENT, hidden=True)
 def compare(
-    measured: System,
-    reference: System,
-    payload: Payload,
-    clients: Sequence[int],
+    model: Path,
+    precision: tuple[str, ...],
+    only: tuple[str, ...],
     seconds: float,
     repeats: int,
-    step: Step,
-) -> Comparison:
-    """Load both systems in turn, each repeat at every number of clients, and take medians over the repeats.
+    quick: bool,
+    load_processor: int,
+    json_path: Path | None,
+    write_docs: bool,
+    document_path: Path,
+) -> None:
+    """Compare every stack on this machine, side by side in one run.
 
-    Raises UserError when a request failed: a system that answers with errors has no throughput to compare.
+    \b
+    memory    what each stack holds, started alone
+    stacks    the engine in process, the model server by gRPC, the API by HTTP with 1, 8 and 32 clients, the API on
+              TensorFlow, and Flask + Gunicorn + Keras; one small picture a request
+    forms     the API of the last --precision: JSON, multipart and raw, a small picture and one of 12 megapixels
+    overload  the API at four times the load that it carries
+
+    Runs take turns, and figures are medians over the rounds. Every finished section is kept at once.
     """
-    systems = (measured, reference)
-    for system in systems:
-        step(f"warming up {system.name}")
-        _load(system, payload, max(clients), min(seconds, _WARM_UP_SECONDS))
-    runs: dict[tuple[str, int], list[Result]] = {}
-    for repeat in range(repeats):
-        for n in clients:
-            for system in systems:
-                step(f"repeat {repeat + 1} of {repeats}: {_clients(n)} at {system.name}")
-                runs.setdefault((system.name, n), []).append(_load(system, payload, n, seconds))
-    return Comparison(*(_figures(system, {n: runs[system.name, n] for n in clients}) for system in systems))
+    kept = json_path or (_QUICK_RECORD if quick else _RECORD)
+    try:
+        if write_docs:
+            document.write(record.read(kept), document_path)
+            return
+        step = stopwatch()
+        effort = _QUICK if quick else Effort(seconds, repeats)
+        processor = load_processor if load_processor >= 0 else None
+        found = record.begun(kept, this_machine())
+        comparison = Comparison(subjects(model, _in_order(precision), step), effort, processor, step)
+        for name, content in comparison.measured(only or _SECTIONS):
+            found = found.with_section(name, _section(effort, content))
+            found.write(kept)
+            step(f"kept section {name} in {kept}")
+    except Error as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(tables.markdown(found))
 
 
-def _load(system: System, payload: Payload, clients: int, seconds: float) -> Result:
-    summary = run(ClosedLoop(threads=clients, seconds=seconds), HTTP(system.url), payload)
-    if summary.interrupted:
-        raise KeyboardInterrupt
-    if summary.errors or not summary.latency:
-        raise UserError(f"{system.name}: requests failed: {dict(summary.errors)}")
-    return summary
+def _in_order(precisions: tuple[str, ...]) -> tuple[str, ...]:
+    """Return precisions from the slowest to the fastest."""
+    return tuple(each for each in _PRECISIONS if each in precisions)
 
 
-def _figures(system: System, runs: dict[int, list[Result]]) -> Figures:
-    rates = {n: [each.requests_per_second for each in summaries] for n, summaries in runs.items()}
-    latencies = {n: [each.latency.p50 for each in summaries if each.latency] for n, summaries in runs.items()}
-    return Figures(
-        name=system.name,
-        throughput={n: median(values) for n, values in rates.items()},
-        latency={n: median(values) for n, values in latencies.items()},
-        runs=rates,
-        memory=processes.memory(system.processes()),
-    )
-
-
-def _clients(n: int) -> str:
-    return f"{n} client" + ("s" if n > 1 else "")
+def _section(effort: Effort, content: dict[str, Any]) -> Section:
+    command = shlex.join(["scripts/bench", *sys.argv[2:]])
+    return Section(command, datetime.now(UTC).isoformat(timespec="seconds"), effort.seconds, effort.repeats, **content)

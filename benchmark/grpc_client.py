@@ -1,11 +1,11 @@
-"""One client of a model server, on one connection, in a process of its own; spoken to as `benchmark.bare_engine` is."""
+"""One client of a model server, on one connection. Run as a process, it is an asker (`benchmark.asker`)."""
 
 import sys
-import time
 
 import grpc
 import numpy as np
 
+from benchmark.asker import answer_orders
 from cortex import tensors
 from cortex.protos import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
@@ -15,13 +15,7 @@ def main(target: str, model: str) -> None:
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     request = _request(stub, model)
     stub.Predict(request)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        end, done = time.monotonic() + float(line), 0
-        while time.monotonic() < end:
-            stub.Predict(request)
-            done += 1
-        print(done, flush=True)
+    answer_orders([lambda: stub.Predict(request)])
 
 
 def _request(stub: prediction_service_pb2_grpc.PredictionServiceStub, model: str) -> predict_pb2.PredictRequest:

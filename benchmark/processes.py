@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
+from psutil import Process
 
 _SECONDS_TO_END = 15
 
@@ -21,7 +22,7 @@ class Memory:
     """The sum of their proportional sets: what they share is counted once in all."""
 
 
-def memory(processes: Iterable[psutil.Process]) -> Memory:
+def memory(processes: Iterable[Process]) -> Memory:
     """Sum up the memory of processes. One that ends meanwhile counts nothing."""
     rss = pss = 0
     for process in processes:
@@ -32,15 +33,15 @@ def memory(processes: Iterable[psutil.Process]) -> Memory:
     return Memory(rss / 1e6, pss / 1e6)
 
 
-def family(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[Process]:
     """Return a process and everything it has started, as far as it is still running."""
     with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(pid)
+        parent = Process(pid)
         return [parent, *parent.children(recursive=True)]
     return []
 
 
-def with_environment(name: str, value: str) -> list[psutil.Process]:
+def with_environment(name: str, value: str) -> list[Process]:
     """Return the processes that run with this environment variable, however they were started."""
     found = []
     for process in psutil.process_iter():
@@ -50,12 +51,12 @@ def with_environment(name: str, value: str) -> list[psutil.Process]:
     return found
 
 
-def maps(process: psutil.Process, library: str) -> bool:
+def maps(process: Process, library: str) -> bool:
     """Tell whether a process has a file mapped whose path contains ``library``."""
     return any(library in mapping.path for mapping in process.memory_maps())
 
 
-def end(processes: Iterable[psutil.Process]) -> None:
+def end(processes: Iterable[Process]) -> None:
     """Ask processes to end, and kill those that have not ended some seconds later."""
     processes = list(processes)
     for process in processes:

@@ -13,8 +13,8 @@ import psutil
 from rich.table import Table
 
 from benchmark import processes
-from benchmark.compare import Step
 from benchmark.processes import Memory
+from benchmark.subjects import Step
 from benchmark.systems import Deployment
 from cortex import notify
 from cortex.errors import UserError

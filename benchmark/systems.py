@@ -18,6 +18,7 @@ from cortex.errors import UserError
 _ROOT = Path(__file__).parents[1]
 _CORTEX = Path(sys.executable).with_name("cortex")
 _SECONDS_TO_START = 300
+_SOCKET_FLAG = "--grpc_socket_path="
 
 
 class FlaskAPI:
@@ -116,6 +117,14 @@ class Deployment:
     def workers(self) -> list[psutil.Process]:
         """Return the processes that run the predictor."""
         return [process for process in self.processes() if "cortex.api.server" in process.cmdline()]
+
+    def model_server_socket(self) -> str:
+        """Return the path of the socket on which the workers ask the model server. Raises UserError without one."""
+        words = [word for process in self.processes() for word in process.cmdline()]
+        found = [word.partition("=")[2] for word in words if word.startswith(_SOCKET_FLAG)]
+        if not found:
+            raise UserError("the deployment has no model server with a socket")
+        return found[0]
 
     def _described(self) -> dict[str, Any]:
         described = json.loads(self._run("get", self._api, "-o", "json"))

@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 import psutil
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmark import imagenet_records
+from benchmark.launch import launch as launch_command
 from cortex.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -190,13 +192,15 @@ def test_recommended_settings_reach_the_process(launch: Launch, classifiers: Pat
     ],
 )
 def test_refusals(
-    launch: Launch, classifiers: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+    classifiers: Path, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be measured is refused in one line that names the flag or the file."""
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("benchmark.launch.signal.signal", lambda *_: None)
     places = {"models": classifiers, "cwd": Path.cwd()}
-    done = launch(*(argument.format(**places) for argument in arguments))
-    assert done.returncode == 1, done.stdout
+    flags = ["--output-dir", str(tmp_path), *(argument.format(**places) for argument in arguments)]
+    done = CliRunner().invoke(launch_command, flags)  # in this process, which has imported all that it needs
+    assert done.exit_code == 1, done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ")
     assert message.format(**places) in line

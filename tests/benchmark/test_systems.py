@@ -197,15 +197,19 @@ def test_flask_api() -> None:
     assert bad == 400
 
 
-def benchmark(*arguments: object, cortex: Path, **popen: Any) -> subprocess.Popen[str]:
-    """Start ``python -m benchmark`` with a stand-in of the `cortex` command, and a small app for the reference."""
+def compare(*arguments: object, cortex: Path, model: Path, **popen: Any) -> subprocess.Popen[str]:
+    """Start ``python -m benchmark compare`` for fp32, with a stand-in of the `cortex` command, a small app for the
+    reference, a small picture for the large one, one client, and each third of the cells with forms."""
     patch = (
-        "import pathlib, runpy, sys; import benchmark.systems as s;"
+        "import pathlib, runpy, sys; import benchmark.payloads, benchmark.sections, benchmark.systems as s;"
         f"s.Deployment.__init__.__defaults__ = (pathlib.Path({str(cortex)!r}),);"
         "s.FlaskAPI.__init__.__defaults__ = ('tiny:app',);"
+        "benchmark.payloads._LARGE_SIZE = (40, 30); benchmark.sections.CLIENTS = (1,);"
+        "forms = benchmark.sections.forms; benchmark.sections.forms = lambda *it: forms(*it)[::3];"
         "sys.argv[0] = 'benchmark'; runpy.run_module('benchmark', run_name='__main__')"
     )
-    command = [sys.executable, "-c", patch, *(str(argument) for argument in arguments)]
+    words = ("compare", "--precision", "fp32", "--model", model, *arguments)
+    command = [sys.executable, "-c", patch, *(str(word) for word in words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **popen)
 
 
@@ -216,20 +220,34 @@ def tiny_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A base path with one version, which the stand-in does not look into."""
+    (tmp_path / "model" / "1").mkdir(parents=True)
+    return tmp_path / "model"
+
+
 @pytest.mark.usefixtures("tiny_app")
-def test_compare_command(cortex: Path, config: Path, tmp_path: Path) -> None:
-    """`compare` prints ratios before figures, the machine and the command, and writes all of it as JSON."""
-    out = tmp_path / "out.json"
-    arguments = ["compare", "--config", config, "--seconds", 0.2, "--repeats", 2, "--clients", 1, "--json", out]
-    stdout, stderr = benchmark(*arguments, cortex=cortex).communicate(timeout=60)
-    assert "times better" in stdout, stderr
-    assert f"by python -m benchmark compare --config {config}" in stdout
-    document = json.loads(out.read_text())
-    ours, theirs = document["measured"], document["reference"]
-    ratio = ours["throughput"]["1"] / theirs["throughput"]["1"]
-    assert document["times_better"]["throughput, 1 client"] == pytest.approx(ratio)
-    assert [len(each["runs"]["1"]) for each in (ours, theirs)] == [2, 2]
-    assert document["machine"]["cores"] == len(os.sched_getaffinity(0))
+def test_compare_command(cortex: Path, model: Path, tmp_path: Path) -> None:
+    """`compare` measures the sections asked for, keeps them as JSON, prints tables, and writes them when told to."""
+    kept, document = tmp_path / "out.json", tmp_path / "performance.md"
+    arguments = ["--only", "forms", "--only", "overload", "--quick", "--json", kept]
+    process = compare(*arguments, cortex=cortex, model=model)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "round 1 of 1: API, fp32, json, large picture, 1 client" in stderr
+    sections = json.loads(kept.read_text())["sections"]
+    assert sorted(sections) == ["forms, fp32", "overload, fp32"]
+    assert len(sections["forms, fp32"]["rows"]) == 3
+    assert all(run["rate"] > 0 for row in sections["forms, fp32"]["rows"] for run in row["runs"])
+    [overload] = sections["overload, fp32"]["overload"]
+    assert [flood["offered"] / flood["best"] for flood in overload["floods"]] == [4]
+    assert f"    scripts/bench --precision fp32 --model {model} --only forms" in stdout
+    document.write_text("<!-- figures: written by scripts/bench --write-docs -->\n<!-- end of figures -->\n")
+    again = ["--json", kept, "--write-docs", "--document", document]
+    _, stderr = compare(*again, cortex=cortex, model=model).communicate(timeout=60)
+    assert not stderr
+    assert stdout.strip() in document.read_text()
 
 
 def command_of(process: psutil.Process) -> str:
@@ -240,9 +258,10 @@ def command_of(process: psutil.Process) -> str:
 
 
 @pytest.mark.usefixtures("tiny_app")
-def test_ctrl_c(cortex: Path, config: Path, is_alive: Any) -> None:
+def test_ctrl_c(cortex: Path, model: Path, tmp_path: Path, is_alive: Any) -> None:
     """Ctrl-C in the middle of a comparison leaves no process of either system."""
-    process = benchmark("compare", "--config", config, "--seconds", 60, cortex=cortex, start_new_session=True)
+    arguments = ("--only", "forms", "--seconds", 60, "--json", tmp_path / "out.json")
+    process = compare(*arguments, cortex=cortex, model=model, start_new_session=True)
     mine, deadline = psutil.Process(process.pid), time.monotonic() + 30
     try:
         started: set[psutil.Process] = set()
