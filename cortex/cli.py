@@ -92,11 +92,21 @@ def cli() -> None:
 @environment_option
 @click.option("-f", "--force", is_flag=True, help="Replace an update that is in progress.")
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing (accepted for scripts; no question is asked here).")
+@click.option(
+    "--front", metavar="FRONT", help="nginx or nginx:PORT (8080): in front of all APIs, now and later; none: no more."
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be carried out, and do nothing.")
 @output_option
 @click.pass_obj
 def deploy(
-    registry: Registry, config_file: Path | None, env: str | None, force: bool, yes: bool, dry_run: bool, output: str
+    registry: Registry,
+    config_file: Path | None,
+    env: str | None,
+    force: bool,
+    yes: bool,
+    front: str | None,
+    dry_run: bool,
+    output: str,
 ) -> None:
     """Create or update APIs.
 
@@ -111,6 +121,8 @@ def deploy(
     if dry_run:
         click.echo(rendered(environment.render(config), output))
         return
+    if front is not None:
+        environment.choose_front(front)
     with Steps() as steps:
         results = tuple(environment.deploy(config, force=force, progress=steps))
     if output == "json":

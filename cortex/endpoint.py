@@ -1,7 +1,8 @@
 """A deployed API over HTTP: its predictions and what it says about itself."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +26,15 @@ class ModelInput:
     name: str
     type: str
     shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an API says of itself: of its models, of which one without models has none."""
+
+    inputs: tuple[ModelInput, ...] = ()
+    running: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``NAME-VERSION`` to what computes it: ``engine``, ``precision``, ``threads``, ``streams``, or more."""
 
 
 def read_sample(file: Path) -> bytes:
@@ -51,18 +61,28 @@ def predict(api: "API", sample: bytes) -> bytes:
     return answer.content
 
 
-def model_inputs(api: "API") -> tuple[ModelInput, ...]:
-    """Ask an API what its models take; nothing for an API without models. UserError when it does not say."""
+def summary(api: "API") -> Summary:
+    """Ask an API what its models take and how they run. UserError when it does not say."""
     answer = _request("GET", api, _SUMMARY_TIMEOUT)
     try:
-        signatures = answer.json().get("model_signatures", {})
-        return tuple(
-            ModelInput(model, name, str(tensor["type"]), tuple(tensor["shape"]))
-            for model, inputs in sorted(signatures.items())
-            for name, tensor in sorted(inputs.items())
-        )
+        told = answer.json()
+        return Summary(_inputs(told.get("model_signatures", {})), _running(told.get("model_metadata") or {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{api.spec.name}: GET {api.endpoint} has no summary (status {answer.status_code})") from error
+
+
+def _inputs(signatures: Mapping[str, Any]) -> tuple[ModelInput, ...]:
+    return tuple(
+        ModelInput(model, name, str(tensor["type"]), tuple(tensor["shape"]))
+        for model, inputs in sorted(signatures.items())
+        for name, tensor in sorted(inputs.items())
+    )
+
+
+def _running(models: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what the model server says of each version that it runs; a foreign one says nothing."""
+    told = {name: row.get("runtime") for name, row in sorted(models.items()) if isinstance(row, dict)}
+    return {name: dict(runtime) for name, runtime in told.items() if runtime}
 
 
 def _request(method: str, api: "API", timeout: float, **options: Any) -> "requests.Response":

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cortex.endpoint import Summary
     from cortex.environments.base import API, Deployed
+    from cortex.environments.processors import Processors
     from cortex.environments.registry import Configured
 
 _STATUS_CODES = {
@@ -25,17 +27,24 @@ def line(document: object) -> str:
 
 
 def api(api: "API") -> dict[str, Any]:
-    """Return one API: ``spec``, ``status``, ``metrics``, ``endpoint``; ours: ``reason``, ``notices``, ``processes``."""
+    """Return one API: ``spec``, ``status``, ``metrics``, ``endpoint``; the rest is ours."""
     identity = {"id": api.api_id, "last_updated": int(api.last_updated)}
     return {
         "spec": api.spec.model_dump(mode="json") | identity,
         "status": _status(api),
         "metrics": {"api_name": api.spec.name, "network_stats": _network_stats(api)},
         "endpoint": api.endpoint,
+        "front": api.front,
         "reason": api.reason,
         "notices": list(api.notices),
         "processes": [dataclasses.asdict(process) for process in api.processes],
     }
+
+
+def runtime(summary: "Summary", processors: "Processors | None") -> dict[str, Any]:
+    """Return what computes an API's models, and on which processor where that is known; empty where it is not."""
+    processor = {} if processors is None else {"model": processors.model, "features": list(processors.features)}
+    return {"running": {name: dict(facts) for name, facts in summary.running.items()}, "processor": processor}
 
 
 def deployed(result: "Deployed") -> dict[str, Any]:

@@ -9,11 +9,12 @@ import click
 
 from cortex import endpoint
 from cortex.console import document, text
-from cortex.environments.registry import Registry
+from cortex.environments.registry import LOCAL, Registry
 from cortex.errors import Error, UserError
 
 if TYPE_CHECKING:
     from cortex.environments.base import API, Environment
+    from cortex.environments.processors import Processors
 
 
 def show_api(environment: "Environment", name: str, verbose: bool, output: str, show: Callable[[str], None]) -> None:
@@ -21,21 +22,31 @@ def show_api(environment: "Environment", name: str, verbose: bool, output: str, 
     from cortex.console.configuration import configuration
 
     api = environment.api(name)
+    summary, problem = _summary(api)
+    here = _processors() if environment.provider == LOCAL else None
     if output == "json":
-        show(document.line([document.api(api)]))
+        show(document.line([document.api(api) | document.runtime(summary, here)]))
     else:
-        show(text.single(api, _schema(api), configuration(api, verbose=verbose), time.time()))
+        models = problem or text.blocks([text.running(summary, here), text.schema(summary.inputs)])
+        show(text.single(api, models, configuration(api, verbose=verbose), time.time()))
 
 
-def _schema(api: "API") -> str:
+def _processors() -> "Processors":
+    from cortex.environments.processors import processors  # psutil, which other commands need not import
+
+    return processors()
+
+
+def _summary(api: "API") -> tuple[endpoint.Summary, str]:
+    """Return what an API says of its models, or else why that is not known; nothing of an API without models."""
     if api.spec.predictor.type == "python":
-        return ""
+        return endpoint.Summary(), ""
     if api.status != "live":
-        return text.NO_SCHEMA_YET
+        return endpoint.Summary(), text.NO_SCHEMA_YET
     try:
-        return text.schema(endpoint.model_inputs(api))
+        return endpoint.summary(api), ""
     except UserError as error:
-        return f"the model's input schema is not available: {error}"
+        return endpoint.Summary(), f"the model's input schema is not available: {error}"
 
 
 def show_apis(registry: Registry, env: str | None, output: str, show: Callable[[str], None]) -> None:

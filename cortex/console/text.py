@@ -1,15 +1,16 @@
 """What the commands print for people. Every function returns text without its last line end."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cortex.console import document
 from cortex.console.table import age, bold, count, latency, table
 
 if TYPE_CHECKING:
-    from cortex.endpoint import ModelInput
+    from cortex.endpoint import ModelInput, Summary
     from cortex.environments.base import API, Deployed, ProcessStatus
+    from cortex.environments.processors import Processors
     from cortex.environments.registry import Configured
 
 NO_APIS = "no apis are deployed"
@@ -34,20 +35,19 @@ def listing(apis: Sequence[tuple[str, "API"]], now: float) -> str:
     shown = [each for _, each in ordered]
     cells = _status_cells(shown, now)
     rows = [[env, each.spec.name, *row] for (env, each), row in zip(ordered, cells[1:], strict=True)]
-    blocks = [table(["env", "realtime api", *cells[0]], rows)]
     remarks = [about(each.spec.name, remark) for each in shown for remark in _remarks(each)]
-    return _blocks([*blocks, "\n".join(remarks)])
+    return blocks([table(["env", "realtime api", *cells[0]], rows), "\n".join(remarks)])
 
 
-def single(api: "API", schema: str, configuration: str, now: float) -> str:
-    """Return all that `cortex get NAME` shows; ``schema`` and ``configuration`` are texts of their own."""
+def single(api: "API", models: str, configuration: str, now: float) -> str:
+    """Return all that `cortex get NAME` shows; ``models`` and ``configuration`` are texts of their own."""
     cells = _status_cells([api], now)
-    return _blocks(
+    return blocks(
         [
             table(cells[0], cells[1:]),
             "\n".join(_remarks(api)),
             address(api),
-            schema,
+            models,
             _processes(api.processes),
             f"{bold('configuration')}\n{configuration}",
         ]
@@ -57,7 +57,21 @@ def single(api: "API", schema: str, configuration: str, now: float) -> str:
 def address(api: "API") -> str:
     """Return where an API is, and a command that asks it."""
     curl = f'curl {api.endpoint} -X POST -H "Content-Type: application/json" -d @sample.json'
-    return f"{bold('endpoint:')} {api.endpoint}\n{bold('example curl:')} {curl}"
+    front = f"{bold('front:')} {api.front}\n" if api.front else ""
+    return f"{bold('endpoint:')} {api.endpoint}\n{front}{bold('example curl:')} {curl}"
+
+
+def running(summary: "Summary", processors: "Processors | None") -> str:
+    """Return a line for each version of a model that runs: what computes it; then the processor, where it is known."""
+    several = len(summary.running) > 1
+    lines = [
+        f"{bold('running:')} {f'{name}: ' if several else ''}{_computed(facts)}"
+        for name, facts in summary.running.items()
+    ]
+    if lines and processors is not None:
+        features = f" ({', '.join(processors.features)})" if processors.features else ""
+        lines.append(f"{bold('processor:')} {processors.model}{features}")
+    return "\n".join(lines)
 
 
 def schema(inputs: Sequence["ModelInput"]) -> str:
@@ -82,7 +96,7 @@ def deployed(results: Sequence["Deployed"], flags: str) -> str:
     name = good[0].name if len(results) == 1 else "API_NAME"
     live = [result.api for result in good if result.api and result.api.status == "live"]
     addresses = [address(api) if len(results) == 1 else f"{bold(api.spec.name)}\n{address(api)}" for api in live]
-    return _blocks([bold("\n".join(result.message for result in good)), _next_commands(name, flags), *addresses])
+    return blocks([bold("\n".join(result.message for result in good)), _next_commands(name, flags), *addresses])
 
 
 def failures(results: Sequence["Deployed"]) -> str:
@@ -97,7 +111,7 @@ def warnings(results: Sequence["Deployed"]) -> str:
 
 
 def environments(entries: Sequence["Configured"]) -> str:
-    return _blocks(
+    return blocks(
         "\n".join(
             [
                 f"name: {entry.name}{' (default)' if entry.default else ''}",
@@ -149,6 +163,16 @@ def _processes(processes: Sequence["ProcessStatus"]) -> str:
     return table(["process", "pid", "state", "restarts"], rows)
 
 
+def _computed(facts: Mapping[str, Any]) -> str:
+    """Return what computes a model: ``openvino, bf16, 2 threads (2 streams under load)``, then what else is told."""
+    facts = dict(facts)
+    engine, precision = facts.pop("engine", ""), facts.pop("precision", "")
+    threads, streams = facts.pop("threads", 0), facts.pop("streams", 1)
+    told = f"{threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    told += f" ({streams} streams under load)" if told and streams != 1 else ""
+    return ", ".join(str(each) for each in [engine, precision, told, *facts.values()] if each)
+
+
 def _shape(shape: Sequence[int | str]) -> str:
     if len(shape) == 1 and isinstance(shape[0], str):
         return shape[0]  # "scalar" or "unknown"
@@ -165,6 +189,6 @@ def _next_commands(name: str, flags: str) -> str:
     return "\n".join(f"{command.ljust(width)}  {purpose}" for command, purpose in commands.items())
 
 
-def _blocks(texts: Iterable[str]) -> str:
+def blocks(texts: Iterable[str]) -> str:
     """Set texts apart by a blank line; an empty one leaves no gap."""
     return "\n\n".join(text for text in texts if text)

@@ -51,6 +51,8 @@ class API:
     endpoint: str
     last_updated: float
     """Seconds since the epoch."""
+    front: str = ""
+    """Where the front leads to it, when it has one besides ``endpoint``."""
     reason: str = ""
     """Why the status is not ``live``: what is awaited, or what went wrong."""
     notices: tuple[str, ...] = ()
@@ -72,12 +74,19 @@ class Deployed:
 class Environment(Protocol):
     """Run APIs somewhere. Every method raises `UserError` for what the user can mend.
 
-    Its class is called with the home directory and the environment's settings (`cortex.environments.registry`): that
-    stores, touches nothing, and raises `UserError` for a setting that it does not know.
+    Its class is called with the home directory, the environment's settings and its ``name=``, which keeps it apart
+    from others of its provider (`cortex.environments.registry`): that stores, touches nothing, and raises `UserError`
+    for a setting that it does not know.
     """
 
     name: str
     provider: str
+
+    def choose_front(self, choice: str) -> None:
+        """Have nginx in front of all APIs, now and for later deployments: ``nginx``, ``nginx:PORT`` or ``none``.
+
+        UserError, with nothing changed, where the environment has no such choice or cannot carry it out.
+        """
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """Bring every API of a yaml to its new revision; yield what came of each once it is live or has failed."""

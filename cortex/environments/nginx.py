@@ -11,9 +11,10 @@ answer is awaited a little longer than a worker awaits its model server (300 s, 
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from cortex.environments.fields import FieldError
 from cortex.spec import APISpec
 
 KEEP_ALIVE_S = 360
@@ -84,6 +85,15 @@ CONFIGURATION = "/-/configuration"
 def configuration(routes: Sequence[Route], front: Front) -> str:
     """Return the text of ``nginx.conf`` for APIs in the order in which they were first deployed."""
     return "\n".join(_lines(routes, front, digest(routes, front))) + "\n"
+
+
+def check(spec: APISpec, others: Iterable[APISpec]) -> None:
+    """Refuse an API whose endpoint is another one's behind the same front. FieldError says whose."""
+    endpoint = Route.of(spec, ()).endpoint
+    for other in others:
+        if Route.of(other, ()).endpoint == endpoint:
+            told = f"{endpoint} is the endpoint of {other.name}, behind the same front; choose another"
+            raise FieldError("networking.endpoint", told)
 
 
 def digest(routes: Sequence[Route], front: Front) -> str:

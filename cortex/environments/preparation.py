@@ -3,14 +3,14 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import cortex
-from cortex.environments import devices, requirements
+from cortex.environments import devices
 from cortex.environments.base import Progress
 from cortex.environments.fields import FieldError
-from cortex.environments.local_plan import NEURON_CORES_PER_INF
+from cortex.environments.local.plan import NEURON_CORES_PER_INF
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.model_format import unreadable
 from cortex.environments.models import ResolvedModel, resolve
@@ -29,19 +29,24 @@ class Prepared:
     notices: tuple[str, ...]
 
 
-def prepare(config: Config, spec: APISpec, home: Home, cache: ModelCache, progress: Progress) -> Prepared:
-    """Bring everything that a revision needs under ``home``. UserError, or FieldError, for what the user can mend."""
+def prepare(
+    config: Config, spec: APISpec, home: Home, cache: ModelCache, progress: Progress, *, notices: Iterable[str] = ()
+) -> Prepared:
+    """Bring everything that a revision needs under ``home``. UserError, or FieldError, for what the user can mend.
+
+    ``notices`` are those of the environment; they come first, so that what they check is checked before any work.
+    """
     root = config.path.absolute().parent
-    notices = [*_device_notices(spec), *unused_fields(spec), *requirements.check(root)]
+    notices = [*notices]
     with cache.hold():
         models = resolve(spec, root, cache, progress)
         _check_engine(spec, models)
         project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
         notices += [*project.notices, *(notice for model in models for notice in model.notices)]
-        resolved = _with_models(spec, models)
+        rows = (Model(name=row.name, path=str(row.path), signature_key=row.signature_key) for row in models)
+        resolved = with_models(spec, rows)
         content = [cortex.__version__, spec.model_dump_json(), resolved.model_dump_json(), project.digest, *notices]
-        digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
-        prepared = Prepared(digest[:16], resolved, tuple(notices))
+        prepared = Prepared(named(content), resolved, tuple(notices))
         _write(prepared, spec, project, home)
     return prepared
 
@@ -68,9 +73,14 @@ def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home) -> N
     unfinished.rename(directory)
 
 
-def _with_models(spec: APISpec, models: tuple[ResolvedModel, ...]) -> APISpec:
-    rows = tuple(Model(name=row.name, path=str(row.path), signature_key=row.signature_key) for row in models)
-    predictor = spec.predictor.model_copy(update={"models": rows, "models_dir": None})
+def named(content: Iterable[str]) -> str:
+    """Return the name of a revision with this content."""
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+
+
+def with_models(spec: APISpec, models: Iterable[Model]) -> APISpec:
+    """Return a spec with these models in place of what the yaml names."""
+    predictor = spec.predictor.model_copy(update={"models": tuple(models), "models_dir": None})
     return spec.model_copy(update={"predictor": predictor})
 
 
@@ -88,6 +98,29 @@ def _check_engine(spec: APISpec, models: tuple[ResolvedModel, ...]) -> None:
                 raise FieldError(field, f"{model.source}: version {version}: {wrong}; change predictor.{key}")
 
 
+def device_notices(spec: APISpec) -> Iterator[str]:
+    """Yield what an API asks for in devices, and this machine does not have. FieldError when it cannot do without."""
+    if spec.compute.inf:
+        _check_neuron(spec.compute.inf)
+    gpus = devices.nvidia() if spec.compute.gpu else None
+    if gpus and not gpus.devices:
+        yield f"{spec.name} will run without gpu access: {gpus.problem}"
+    elif gpus and len(gpus.devices) < spec.compute.gpu:
+        yield f"{spec.name} asks for {spec.compute.gpu} gpus, and this machine has {len(gpus.devices)}"
+
+
+def unused_fields(spec: APISpec, environment: str, used: Collection[str]) -> Iterator[str]:
+    """Yield one notice that names what the yaml says and an environment does not use; ``used``: what it does."""
+    said = [f"predictor.{name}" for name in ("image", "tensorflow_serving_image") if getattr(spec.predictor, name)]
+    for section in ("networking", "autoscaling", "update_strategy"):
+        said += [f"{section}.{name}" for name in sorted(getattr(spec, section).model_fields_set)]
+    said += ["monitoring"] if spec.monitoring else []
+    said += ["compute.mem"] if spec.compute.mem is not None else []
+    fields = [field for field in said if field not in used]
+    if fields:
+        yield f"the {environment} environment does not use: {', '.join(fields)}"
+
+
 def _check_neuron(wanted: int) -> None:
     """Refuse Inferentia where there is none, or less than the plan would share out: Inferentia2 has 2 cores a chip."""
     chips = devices.neuron()
@@ -101,30 +134,3 @@ def _check_neuron(wanted: int) -> None:
     if 0 < there < wanted * NEURON_CORES_PER_INF:
         asked = wanted * NEURON_CORES_PER_INF
         raise FieldError("compute.inf", f"{wanted} means {asked} NeuronCores, and this machine has {there}")
-
-
-def _device_notices(spec: APISpec) -> Iterator[str]:
-    if spec.compute.inf:
-        _check_neuron(spec.compute.inf)
-    gpus = devices.nvidia() if spec.compute.gpu else None
-    if gpus and not gpus.devices:
-        yield f"{spec.name} will run without gpu access: {gpus.problem}"
-    elif gpus and len(gpus.devices) < spec.compute.gpu:
-        yield f"{spec.name} asks for {spec.compute.gpu} gpus, and this machine has {len(gpus.devices)}"
-
-
-def unused_fields(spec: APISpec) -> Iterator[str]:
-    """Yield one notice that names what the yaml says and only a cluster could do."""
-    images = [name for name in ("image", "tensorflow_serving_image") if getattr(spec.predictor, name) is not None]
-    fields = [f"predictor.{name}" for name in images]
-    used = {
-        "networking": {"local_port", "max_body_size"},
-        "autoscaling": {"max_replica_concurrency"},
-        "update_strategy": {"max_surge"},
-    }
-    for section, ours in used.items():
-        fields += [f"{section}.{name}" for name in sorted(getattr(spec, section).model_fields_set - ours)]
-    fields += ["monitoring"] if spec.monitoring else []
-    fields += ["compute.mem"] if spec.compute.mem is not None else []
-    if fields:
-        yield f"the local environment does not use: {', '.join(fields)}"

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import importlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 PROVIDERS: Mapping[str, str] = {
-    LOCAL: "cortex.environments.local:LocalEnvironment",
-    "docker": "cortex.environments.docker:DockerEnvironment",
-    "kubernetes": "cortex.environments.kubernetes:KubernetesEnvironment",
+    LOCAL: "cortex.environments.local.environment:LocalEnvironment",
+    "docker": "cortex.environments.docker.environment:DockerEnvironment",
+    "kubernetes": "cortex.environments.kubernetes.environment:KubernetesEnvironment",
 }
-"""Provider to ``module:Class``, which is called with the home directory and the settings, and refuses wrong ones."""
+"""Provider to ``module:Class``, which is called with home directory, name and settings, and refuses wrong settings."""
 _OURS = ("name", "provider")
 """The keys of an environment that are no settings."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_RULE = "a letter or digit, and at most 62 letters, digits, points, dashes and underscores after it"
 
 
 def cortex_home() -> Path:
@@ -76,10 +79,10 @@ class Registry:
         self._check_runnable(entry)
         module, _, name = self._providers[entry.provider].partition(":")
         try:
-            create: Callable[[Path, Mapping[str, str]], Environment] = getattr(importlib.import_module(module), name)
+            create: Callable[..., Environment] = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
             raise CortexError(f"the {entry.provider} environment needs the package {error.name}: install it") from error
-        return create(self._home, entry.settings)
+        return create(self._home, entry.settings, name=entry.name)
 
     def provided(self, name: str) -> Configured:
         """Return the environment of that name, or else the provider of that name as it is without any setting."""
@@ -98,6 +101,8 @@ class Registry:
             raise UserError(self._unknown(provider))
         if (name == LOCAL) != (provider == LOCAL):
             raise UserError(f'"{name}": the environment that the {LOCAL} provider runs must be named {LOCAL}, no other')
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{name!r} cannot be the name of an environment: it must be {_NAME_RULE}")
         reserved = [key for key in settings if key in _OURS]
         if reserved:
             raise UserError(f"{reserved[0]} is not a setting: it is given as an argument of its own")
@@ -195,8 +200,13 @@ def _checked(document: object, file: Path) -> dict[str, Any]:
 
 
 def _check_settings(entry: Mapping[str, Any], file: Path, index: int) -> None:
+    """Check an entry that is ours to run; what Cortex kept of a cloud is not."""
+    if entry["provider"] not in PROVIDERS or entry["provider"] == LOCAL:
+        return
+    if not _NAME.fullmatch(entry["name"]):
+        raise UserError(f"{file}: environments[{index}]: name: {entry['name']!r} must be {_NAME_RULE}")
     for key, value in entry.items():
-        if entry["provider"] in PROVIDERS and entry["provider"] != LOCAL and not isinstance(value, str):
+        if not isinstance(value, str):
             raise UserError(f"{file}: environments[{index}]: {key}: must be a string")
 
 

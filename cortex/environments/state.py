@@ -2,9 +2,10 @@
 
 CORTEX_HOME/
   apis/NAME/status.json            written by the API's supervisor
-  apis/NAME/port                   assigned when it was first deployed
+  apis/NAME/port                   assigned when it was first deployed; its time tells the APIs' order
   apis/NAME/logs/PROCESS.log
   apis/NAME/revisions/ID/          spec.json, resolved.json, notices.json, and project/: a copy
+  front/                           of the nginx in front of all APIs, when there is one (`local.front`)
   model_cache/DIGEST/              models, shared by the APIs that use them
   locks/NAME                       held while a command changes an API
   run/NAME/                        sockets, for as long as the supervisor lives
@@ -42,6 +43,10 @@ class Home:
     def names(self) -> list[str]:
         """Return the names of all deployed APIs, sorted."""
         return sorted(path.parent.name for path in self.root.glob("apis/*/status.json"))
+
+    def by_age(self) -> list[str]:
+        """Return the names of all deployed APIs in the order in which they got their ports."""
+        return sorted(self.names(), key=lambda name: (self.api(name).age_mark(), name))
 
     def ports(self) -> dict[str, int]:
         """Return the port of every API that has one, by name; also of those that are only being deployed."""
@@ -121,8 +126,16 @@ class APIDirectory:
 
     def assign_port(self, port: int) -> None:
         """Record the API's port, so that it keeps it and no other API takes it."""
+        if port == self.port():
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "port").write_text(str(port))
+
+    def age_mark(self) -> int:
+        """Return when the API got the port that it has: nanoseconds, to compare with those of others."""
+        with contextlib.suppress(OSError):
+            return (self.path / "port").stat().st_mtime_ns
+        return 0
 
     def revision(self, revision: str) -> Path:
         """Return the directory of one revision."""

@@ -39,16 +39,20 @@ class World:
 
 
 class FakeLocal:
-    name = provider = "local"
+    provider = "local"
     known: tuple[str, ...] = ()
     world = World()
 
-    def __init__(self, home: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, settings: Mapping[str, str], name: str) -> None:
         for key in settings:
             if key not in self.known:
                 raise UserError(f"the {self.provider} environment has no setting {key!r}")
         self.home = home
+        self.name = name
         self.settings = settings
+
+    def choose_front(self, choice: str) -> None:
+        self._called("choose_front", choice=choice)
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         self._called("deploy", config=config.path, names=[spec.name for spec in config.apis], force=force)
@@ -100,7 +104,7 @@ class FakeLocal:
 
 
 class FakeDocker(FakeLocal):
-    name = provider = "docker"
+    provider = "docker"
     known = ("registry", "front")
     world = World(apis=[])
 

@@ -137,3 +137,19 @@ def test_errors_of_the_yaml_are_shown(cortex: Callable[..., Any], world: Any, pr
     assert (ran.code, ran.out, world.calls) == (1, "", [])
     assert ran.err.startswith("error: ")
     assert "foo" in ran.err
+
+
+@pytest.mark.usefixtures("project")
+def test_a_front_is_chosen_before_anything_else(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:
+    """Where it cannot be had nothing is deployed; a dry run chooses none."""
+    cortex("deploy", "--front", "nginx:8080", "--dry-run")
+    assert [call for call, _ in world.calls] == ["render"]
+    world.calls.clear()
+    cortex("deploy", "--front", "nginx:8080")
+    assert [call for call, _ in world.calls] == ["choose_front", "deploy"]
+    assert world.calls[0][1] == {"choice": "nginx:8080"}
+    world.calls.clear()
+    world.error = fakes.UserError("nginx is not installed")
+    ran = cortex("deploy", "--front", "nginx")
+    assert (ran.code, ran.err) == (1, "error: nginx is not installed\n")
+    assert [call for call, _ in world.calls] == ["choose_front"]

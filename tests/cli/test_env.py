@@ -58,6 +58,7 @@ def test_messages_as_json(cortex: Callable[..., Any]) -> None:
         (["env", "delete", "x"], "x environment is not configured; `cortex env list` shows those that are"),
         (["env", "configure", "x"], 'the provider "x" is not part of this project (there is: docker, local)'),
         (["env", "configure", "x", "-p", "local"], '"x": the environment that the local provider runs must be named'),
+        (["env", "configure", "../up", "-p", "docker"], "'../up' cannot be the name of an environment: it must be a"),
         (["env", "configure", "local", "-p", "docker"], '"local": the environment that the local provider runs must'),
     ],
 )
@@ -77,6 +78,7 @@ def test_wrong_names(arguments: list[str], message: str, cortex: Callable[..., A
         ("environments: [{name: local}]", "environments[0]: provider: must be a string"),
         ("environments: [{name: 1, provider: local}]", "environments[0]: name: must be a string"),
         ("environments: [{name: a, provider: x}, {name: a, provider: x}]", 'environments[1]: name: "a" is there twice'),
+        ("environments: [{name: ../up, provider: docker}]", "environments[0]: name: '../up' must be a letter or digit"),
         ("default_environment: x", 'default_environment: there is no environment named "x"'),
         ("default_environment: [x]", "default_environment: there is no environment named \"['x']\""),
         ("\udcff", "cannot be read: 'utf-8' codec"),

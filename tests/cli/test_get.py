@@ -8,7 +8,9 @@ import pytest
 
 from cortex import cli
 from cortex.console.table import age, latency
+from cortex.environments import processors
 from cortex.environments.base import NetworkStats, ProcessStatus
+from cortex.environments.processors import Processors
 from cortex.spec import APISpec, Model, Networking, Predictor, ServerSideBatching
 
 _SUMMARY = {"message": "...", "model_signatures": {"_cortex_default": {"x": {"shape": [-1, 4], "type": "float32"}}}}
@@ -131,6 +133,55 @@ def test_inputs_of_several_models_are_told_apart(
     ) in cortex("get", "iris").out
 
 
+_RUNTIME = {"engine": "openvino", "precision": "bf16", "threads": 2, "streams": 2}
+
+
+@pytest.fixture
+def xeon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this machine be of one kind."""
+    monkeypatch.setattr(processors, "processors", lambda: Processors("Xeon", 2, 4, ("avx512", "amx")))
+
+
+@pytest.mark.usefixtures("xeon")
+@pytest.mark.parametrize(
+    ("metadata", "shown"),
+    [
+        (
+            {"m-1": {"runtime": _RUNTIME}},
+            "\n\nrunning: openvino, bf16, 2 threads (2 streams under load)\nprocessor: Xeon (avx512, amx)\n\n",
+        ),
+        (
+            {"b-1": {"runtime": {**_RUNTIME, "streams": 1}}, "a-2": {"runtime": {"engine": "tflite", "threads": 1}}},
+            "\n\nrunning: a-2: tflite, 1 thread\nrunning: b-1: openvino, bf16, 2 threads\nprocessor: Xeon",
+        ),
+        ({"m-1": {"runtime": {"engine": "onnxruntime", "device": "cuda:0"}}}, "\n\nrunning: onnxruntime, cuda:0\n"),
+    ],
+)
+def test_what_computes_the_models_is_told(
+    metadata: dict[str, Any], shown: str, cortex: Callable[..., Any], world: Any, fakes: Any, serve: Callable[..., Any]
+) -> None:
+    """As the model server says it, with what the processor can, since that decides the precision."""
+    world.apis = [fakes.api(endpoint=serve(json.dumps({**_SUMMARY, "model_metadata": metadata})))]
+    assert shown in cortex("get", "iris").out
+    (found,) = json.loads(cortex("get", "iris", "-o", "json").out)
+    assert found["running"] == {name: row["runtime"] for name, row in metadata.items()}
+
+
+def test_a_foreign_model_server_says_nothing(
+    cortex: Callable[..., Any], world: Any, fakes: Any, serve: Callable[..., Any]
+) -> None:
+    metadata = {"m-1": {"runtime": {}}, "m-2": {}, "x": None}
+    world.apis = [fakes.api(endpoint=serve(json.dumps({**_SUMMARY, "model_metadata": metadata})))]
+    assert "running:" not in cortex("get", "iris").out
+
+
+def test_the_front_is_shown(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:
+    world.apis = [fakes.api(endpoint="http://127.0.0.1:9", front="http://localhost:8080/iris")]
+    assert (
+        "endpoint: http://127.0.0.1:9\nfront: http://localhost:8080/iris\nexample curl: " in cortex("get", "iris").out
+    )
+
+
 def test_no_schema_before_the_api_is_live(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:
     world.apis = [fakes.api(status="error", reason="worker 0 keeps crashing")]
     out = cortex("get", "iris").out
@@ -194,11 +245,13 @@ def test_configuration_of_a_models_directory(cortex: Callable[..., Any], world: 
     )
 
 
+@pytest.mark.usefixtures("xeon")
 def test_json_of_one_api(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:
     """Cortex's keys, and ours beside them."""
     process = ProcessStatus("worker 0", 71, "ready")
     stats = NetworkStats(5, 2, 1, 50.5)
-    world.apis = [fakes.api(stats=stats, processes=(process,), notices=("random weights",), last_updated=1600000000.7)]
+    told = {"stats": stats, "processes": (process,), "notices": ("random weights",), "last_updated": 1600000000.7}
+    world.apis = [fakes.api(endpoint="http://127.0.0.1:9", **told)]  # nobody answers there
     (found,) = json.loads(cortex("get", "iris", "-o", "json").out)
     spec = found.pop("spec")
     assert (spec["name"], spec["id"], spec["last_updated"]) == ("iris", "7f3c", 1600000000)
@@ -215,7 +268,10 @@ def test_json_of_one_api(cortex: Callable[..., Any], world: Any, fakes: Any) -> 
             "api_name": "iris",
             "network_stats": {"latency": 50.5, "code_2xx": 5, "code_4xx": 2, "code_5xx": 1, "total": 8},
         },
-        "endpoint": "http://localhost:8888",
+        "endpoint": "http://127.0.0.1:9",
+        "front": "",
+        "running": {},
+        "processor": {"model": "Xeon", "features": ["avx512", "amx"]},
         "reason": "",
         "notices": ["random weights"],
         "processes": [{"name": "worker 0", "pid": 71, "state": "ready", "restarts": 0}],

@@ -5,24 +5,17 @@ Run by ``scripts/test-containers``: it takes minutes, a Docker engine, and the b
 
 import json
 import os
-import socket
 import subprocess
-import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 import yaml
 
 import cortex
-from cortex.environments.docker import DockerEnvironment
-from tests.e2e.deployment import CORTEX, NAME, ROOT, copy_project, sample
+from tests.containers.deployment import Load, Place, docker, throughput_test, until
+from tests.e2e.deployment import NAME, ROOT, sample
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("CORTEX_TEST_CONTAINERS"), reason="run by scripts/test-containers"),
@@ -32,110 +25,11 @@ LARGEST = {"cortex-api": 350_000_000, "cortex-model-server": 650_000_000}
 """Bytes over the base image."""
 
 
-@dataclass
-class Place:
-    """One CORTEX_HOME with a docker environment behind a port of its own."""
-
-    home: Path
-    port: int
-
-    def cortex(self, *arguments: object, code: int = 0) -> str:
-        env = {**os.environ, "CORTEX_HOME": str(self.home), "CORTEX_HOST": "127.0.0.1", "NO_COLOR": "1"}
-        argv = [CORTEX, *map(str, arguments)]
-        done = subprocess.run(argv, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert done.returncode == code, done.stdout
-        return done.stdout
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def project(self) -> str:
-        return DockerEnvironment(self.home, {})._engine.project
-
-    def containers(self, name: str = "") -> dict[str, dict[str, Any]]:
-        """Return what Docker says of this home's containers whose service ends so, by service."""
-        ids = _docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={self.project}").split()
-        rows = json.loads(_docker("inspect", *ids)) if ids else []
-        found = {row["Config"]["Labels"]["com.docker.compose.service"]: row for row in rows}
-        return {service: row for service, row in found.items() if service.endswith(name)}
-
-
-def _docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example's own project, with a small model where ResNet-50 would be."""
-    models = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, ROOT / "tests/e2e/make_models.py", models], check=True, capture_output=True)
-    return copy_project(tmp_path_factory.mktemp("project"), models / "colours")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Iterator[Place]:
-    """The example, deployed with `cortex deploy --env docker`."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    found = Place(tmp_path_factory.mktemp("home"), port)
-    row = {"name": "docker", "provider": "docker", "host": "127.0.0.1", "port": str(port)}
-    (found.home / "cli.yaml").write_text(yaml.safe_dump({"default_environment": "local", "environments": [row]}))
-    try:
-        found.cortex("deploy", project / "cortex_cpu.yaml", "--env", "docker")
-        yield found
-        found.cortex("delete", NAME, "--env", "docker")
-        assert not found.containers()
-        assert found.project not in _docker("volume", "ls", "--format", "{{.Name}}")
-        assert not (found.home / "environments/docker/compose.yaml").exists()
-    finally:
-        ids = _docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={found.project}").split()
-        if ids:
-            _docker("rm", "--force", "--volumes", *ids)
-
-
-@dataclass
-class Load:
-    """Clients that post the sample over kept connections, again and again, until they are told to stop."""
-
-    url: str
-    clients: int = 4
-    counts: Counter[object] = field(default_factory=Counter)
-
-    def __enter__(self) -> "Load":
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(self.clients)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        with requests.Session() as session:
-            while not self._stop.is_set():
-                try:
-                    self.counts[session.post(self.url, json=sample(), timeout=60).status_code] += 1
-                except requests.RequestException as error:
-                    self.counts[repr(error)] += 1
-
-
 def test_images_are_small(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """What an image adds to its base is under its limit."""
-    base = int(_docker("image", "inspect", "--format", "{{.Size}}", "python:3.11-slim"))
+    base = int(docker("image", "inspect", "--format", "{{.Size}}", "python:3.11-slim"))
     for name, limit in LARGEST.items():
-        size = int(_docker("image", "inspect", "--format", "{{.Size}}", f"{name}:{cortex.__version__}")) - base
+        size = int(docker("image", "inspect", "--format", "{{.Size}}", f"{name}:{cortex.__version__}")) - base
         with capsys.disabled():
             print(f"\n{name}: {size / 1e6:.0f} MB over its base of {base / 1e6:.0f} MB (limit {limit / 1e6:.0f} MB)")
         assert size < limit
@@ -145,12 +39,12 @@ def test_images_have_what_they_need_and_no_more(place: Place) -> None:
     """No TensorFlow in the API's image, no compiler in any, an ordinary user, a health check, labels."""
     for name in LARGEST:
         image = f"{name}:{cortex.__version__}"
-        config = json.loads(_docker("image", "inspect", image))[0]["Config"]
+        config = json.loads(docker("image", "inspect", image))[0]["Config"]
         assert config["User"] == "10001:10001"
         assert config["Healthcheck"]["Test"]
         assert config["Labels"]["org.opencontainers.image.title"] == name
         script = "! command -v gcc && ! python -c 'import tensorflow' 2>/dev/null && ! test -w /opt/cortex"
-        _docker("run", "--rm", "--read-only", "--entrypoint", "sh", image, "-c", script)
+        docker("run", "--rm", "--read-only", "--entrypoint", "sh", image, "-c", script)
 
 
 def test_the_same_answer_as_without_containers(place: Place, project: Path) -> None:
@@ -194,8 +88,8 @@ def test_a_container_that_is_killed_comes_back(killed: str, place: Place) -> Non
     """Docker starts it again, and the API answers as before."""
     ((_, row),) = place.containers(killed).items()
     subprocess.run(["docker", "exec", row["Id"], "sh", "-c", "kill -9 -1"])
-    _until(lambda: next(iter(place.containers(killed).values()))["RestartCount"] > row["RestartCount"])
-    _until(lambda: requests.post(place.url, json=sample(), timeout=60).status_code == 200)
+    until(lambda: next(iter(place.containers(killed).values()))["RestartCount"] > row["RestartCount"])
+    until(lambda: requests.post(place.url, json=sample(), timeout=60).status_code == 200)
 
 
 def test_an_update_loses_no_request(place: Place, project: Path) -> None:
@@ -206,10 +100,10 @@ def test_an_update_loses_no_request(place: Place, project: Path) -> None:
         for old, new in (("threads_per_process: 8", "threads_per_process: 4"), ("replica: 1", "replica: 2")):
             config.write_text(text.replace(old, new))
             with Load(place.url) as load:
-                _until(lambda load=load: load.counts[200] > 20)
+                until(lambda load=load: load.counts[200] > 20)
                 assert "updating" in place.cortex("deploy", config, "--env", "docker")
                 seen = load.counts[200]
-                _until(lambda load=load, seen=seen: load.counts[200] > seen + 20)
+                until(lambda load=load, seen=seen: load.counts[200] > seen + 20)
             assert set(load.counts) == {200}, load.counts
     finally:
         config.write_text(text)
@@ -240,25 +134,42 @@ def test_an_update_that_fails_changes_nothing(place: Place, project: Path) -> No
     assert any("division by zero" in notice for notice in told["notices"])
 
 
-def test_two_replicas_one_of_which_dies(place: Place, project: Path) -> None:
-    """With posts that may be repeated no request fails when a replica is killed; the counts go on."""
-    config = project / "cortex_cpu.yaml"
-    text = config.read_text()
-    settings = place.home / "cli.yaml"
-    document = yaml.safe_load(settings.read_text())
+@pytest.fixture
+def two_replicas(place: Place, project: Path) -> Iterator[Path]:
+    """The yaml of the example with two replicas, deployed to a front that may repeat posts."""
+    config, settings = project / "cortex_cpu.yaml", place.home / "cli.yaml"
+    text, before = config.read_text(), settings.read_text()
+    document = yaml.safe_load(before)
     document["environments"][0]["retry_posts"] = "true"
     settings.write_text(yaml.safe_dump(document))
     try:
         config.write_text(f"{text}\n  autoscaling:\n    min_replicas: 2\n")
         place.cortex("deploy", config, "--env", "docker")
-        assert len(place.containers("-api-0")) == 2
-        with Load(place.url) as load:
-            _until(lambda: load.counts[200] > 20)
-            row = next(row for service, row in place.containers("-1-api-0").items())
-            subprocess.run(["docker", "exec", row["Id"], "sh", "-c", "kill -9 -1"])
-            _until(lambda: next(iter(place.containers("-1-api-0").values()))["RestartCount"] == 1)
-            seen = load.counts[200]
-            _until(lambda: load.counts[200] > seen + 50)
-        assert set(load.counts) == {200}, load.counts
+        yield config
     finally:
         config.write_text(text)
+        settings.write_text(before)
+
+
+def _under_way(place: Place) -> None:
+    """Wait until a load test is answered."""
+    before = place.answered()
+    until(lambda: place.answered() > before + 20)
+
+
+def test_throughput_while_a_replica_dies_and_an_update_rolls(place: Place, two_replicas: Path, tmp_path: Path) -> None:
+    """Not one request of a load test fails while a replica is killed, nor while all are replaced."""
+    assert len(place.containers("-api-0")) == 2
+    with throughput_test(place.url, tmp_path / "killed.json") as test:
+        _under_way(place)
+        row = next(row for service, row in place.containers("-1-api-0").items())
+        subprocess.run(["docker", "exec", row["Id"], "sh", "-c", "kill -9 -1"])
+        until(lambda: next(iter(place.containers("-1-api-0").values()))["RestartCount"] == 1)
+        assert test.poll() is None, "the load had ended before the replica was back"
+        assert test.wait() == 0, test.stdout and test.stdout.read()
+    with throughput_test(place.url, tmp_path / "updated.json") as test:
+        _under_way(place)
+        assert "updating" in place.cortex("refresh", NAME, "--env", "docker")
+        assert test.wait() == 0, test.stdout and test.stdout.read()
+    for name in ("killed", "updated"):
+        assert json.loads((tmp_path / f"{name}.json").read_text())

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from cortex.environments.fields import FieldError
-from cortex.environments.kubernetes_models import fetch
+from cortex.environments.kubernetes.models import fetch
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.models import ResolvedModel, resolve
 from cortex.spec import APISpec

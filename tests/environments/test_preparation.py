@@ -7,9 +7,9 @@ import pytest
 from cortex import spec
 from cortex.environments import devices
 from cortex.environments.devices import Device, Found
-from cortex.environments.local import LocalEnvironment
+from cortex.environments.local.environment import LocalEnvironment
 from cortex.environments.model_cache import ModelCache
-from cortex.environments.preparation import prepare
+from cortex.environments.preparation import device_notices, prepare
 from cortex.environments.state import Home
 from cortex.errors import UserError
 
@@ -59,7 +59,14 @@ def test_gpus_that_are_missing_are_a_notice(
     """The API runs without them, and its owner is told why."""
     monkeypatch.setattr(devices, "nvidia", lambda: found)
     config, home = project(tmp_path, compute=f"gpu: {asked}"), Home(tmp_path / "home")
-    prepared = prepare(config, config.apis[0], home, ModelCache(home.model_cache), lambda line: None)
+    prepared = prepare(
+        config,
+        config.apis[0],
+        home,
+        ModelCache(home.model_cache),
+        lambda line: None,
+        notices=device_notices(config.apis[0]),
+    )
     assert prepared.notices == ((notice,) if notice else ())
 
 

@@ -1,0 +1,147 @@
+"""From one run of an API to the next, without a lost request.
+
+The new run starts beside the old one and its workers answer before anything else changes. Then the links of the front
+are turned to it, in one step each (nginx notices nothing, and reloads only when the number of workers or a limit
+changed), and the old run is stopped, whose workers answer what they have first.
+"""
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+from cortex.environments.base import Progress
+from cortex.environments.docker import compose, images
+from cortex.environments.docker.condition import end, last_words
+from cortex.environments.docker.engine import Engine
+from cortex.environments.docker.front import DockerFront
+from cortex.environments.docker.images import Shelf
+from cortex.environments.docker.project import Deployment, Project
+from cortex.environments.nginx import Route
+from cortex.environments.state import Home
+from cortex.errors import NotStarted
+
+_POLL_SECONDS = 0.3
+_READY = ("python", "/opt/cortex/probe.py", "/readyz")
+
+
+class Changeover:
+    """Bring runs live, lead the front to them, and take them down. Whoever calls holds the environment's lock."""
+
+    def __init__(self, home: Home, project: Project, engine: Engine, shelf: Shelf, front: DockerFront) -> None:
+        self._home = home
+        self._project = project
+        self._engine = engine
+        self._shelf = shelf
+        self._front = front
+
+    def swap(self, run: compose.Run, before: Deployment | None, progress: Progress) -> None:
+        """Bring a run live in place of the one before, or raise what kept it from it, with that one as it was."""
+        for leftover in self._project.runs() - {row.run for row in self._project.deployments().values()}:
+            self.take_down(leftover)  # of a command that was killed
+        project = self._home.api(run.spec.name).revision(run.revision) / "project"
+        images.provide(run.spec, project, self._shelf, self._engine, run.images, progress)
+        self._lay_out(run)
+        self._project.add(run)
+        stopped = before if before and run.plan.stop_first else None
+        try:
+            if stopped:
+                self._engine.compose("stop", *self._project.services(stopped.run))
+            self._start(run, progress)
+        except BaseException as error:
+            self.take_down(run.name)
+            if stopped:
+                self._engine.compose("start", *reversed(self._project.services(stopped.run)))
+            if before:
+                why = str(error) or "it was interrupted"
+                failure = f"the update to revision {run.revision} failed, so {before.revision} goes on: {why}"
+                self._project.remember(dataclasses.replace(before, failure=failure))
+            raise
+        self._go_live(run, before)
+
+    def _start(self, run: compose.Run, progress: Progress) -> None:
+        self._engine.compose("up", "--detach", "--no-deps", *reversed(self._project.services(run.name)))
+        said = ""
+        while waiting := self._waiting_for(run):
+            if waiting != said:
+                progress(waiting)
+                said = waiting
+            time.sleep(_POLL_SECONDS)
+
+    def _waiting_for(self, run: compose.Run) -> str:
+        """Say which container of a run is not ready yet; NotStarted when one has ended."""
+        containers = [row for row in self._engine.containers() if row.labels.get("cortex.run") == run.name]
+        for row in containers:
+            if row.restarts or not row.running:
+                raise NotStarted(f"{row.labels['cortex.process']}: {end(row, self._engine)}")
+        workers = [row for row in containers if "api-" in row.labels["cortex.process"]]
+        for row in workers:
+            ready, answer = self._engine.ask(row.id, *_READY)
+            if not ready:
+                words = last_words(row, self._engine) or answer
+                return f"{row.labels['cortex.process']}: {words}"
+        return ""
+
+    def _go_live(self, run: compose.Run, before: Deployment | None) -> None:
+        now = time.time()
+        created = before.created if before else now
+        self._turn(run)
+        self._project.remember(Deployment(run.spec.name, run.revision, run.name, created, now, run.notices))
+        self.lead()
+        if before:
+            self.take_down(before.run)
+
+    def _turn(self, run: compose.Run) -> None:
+        """Turn the links of the front to a run, each in one step."""
+        steps = [f"mkdir -p {compose.FRONT_SOCKETS}/{run.spec.name}", f"cd {compose.FRONT_SOCKETS}"]
+        for link, target in compose.links(run).items():
+            steps.append(f"ln -sfn {target} {link}.new && mv -fT {link}.new {link}")
+        worker = self._worker(run.name)
+        done, said = self._engine.ask(worker, "sh", "-ec", "\n".join(steps))
+        if not done:
+            raise NotStarted(f"the front's sockets cannot be set up: {said}")
+
+    def lead(self) -> None:
+        """Have the front lead to what is live."""
+        deployments = self._project.deployments()
+        specs = [self._home.api(row.name).spec(row.revision) for row in deployments.values()]
+        routes = [Route.of(spec, compose.upstreams(spec)) for spec in specs]
+        changed = self._project.add_front(self._front.settings.service(self._home.root / "front"))
+        if changed or not self._front.matches(routes):
+            self._front.follow(routes, self._worker(*(row.run for row in deployments.values())))
+
+    def _worker(self, *runs: str) -> str:
+        """Return a container of some worker that runs."""
+        for row in self._engine.containers():
+            process = row.labels.get("cortex.process", "")
+            if row.running and "api-" in process and row.labels.get("cortex.run") in runs:
+                return row.id
+        raise NotStarted("no worker is running")
+
+    def take_down(self, run: str, name: str = "") -> None:
+        """Stop the containers of a run by their own drain, and remove what it left; also ``name``'s links."""
+        services = self._project.services(run)
+        if services:
+            self._engine.compose("stop", *services)
+            self._engine.compose("rm", "--force", *services)
+        for volume in self._project.volumes(run):
+            self._engine.good("volume", "rm", "--force", f"{self._engine.project}_{volume}")
+        self._project.remove(run)
+        with contextlib.suppress(NotStarted):  # before the first API is live there is no front
+            self._front.sweep(f"{run}-*.sock", *([name] if name else []))
+
+    def _lay_out(self, run: compose.Run) -> None:
+        """Write the files of a run, and let the containers' user read what they mount."""
+        directory = Path(run.directory)
+        (directory / "containers").mkdir(exist_ok=True)
+        for name, text in run.files.items():
+            (directory / "containers" / name).write_text(text)
+        self._home.root.chmod(0o700)  # what is below is open to any user, so that containers can read it
+        for path in (directory, *(Path(model.path) for model in run.spec.predictor.models)):
+            _open(path)
+
+
+def _open(directory: Path) -> None:
+    for path in (directory, *directory.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))

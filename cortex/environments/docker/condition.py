@@ -1,0 +1,45 @@
+"""How an API's containers are, in the words of `cortex get`."""
+
+import re
+from collections.abc import Sequence
+
+from cortex.environments.docker.engine import Container, Engine
+
+_PREFIX = re.compile(r"\S+ \S+:cortex:pid-\d+:[A-Z]+:")
+"""What our own logs begin their lines with."""
+
+
+def process(container: Container) -> str:
+    return container.labels.get("cortex.process", container.service)
+
+
+def state(container: Container) -> str:
+    if not container.running:
+        return "waiting to restart"
+    starting = container.health == "unhealthy" or (container.health == "starting" and container.restarts)
+    return "starting" if starting else "ready"
+
+
+def judge(containers: Sequence[Container], front: Sequence[Container], engine: Engine) -> tuple[str, str]:
+    """Return status and reason of an API with these containers, behind this front."""
+    if not containers or not front:
+        return "error", "containers of it are gone; run `cortex deploy` again"
+    for row in (*containers, *front):
+        if not row.running:
+            status = "error (out of memory)" if row.out_of_memory else "error"
+            return status, f"{process(row)}: {end(row, engine)}"
+    waiting = [process(row) for row in containers if state(row) != "ready"]
+    return ("updating", f"{', '.join(waiting)}: starting") if waiting else ("live", "")
+
+
+def end(container: Container, engine: Engine) -> str:
+    """Say why a container ended."""
+    if container.out_of_memory:
+        return "out of memory"
+    how = "crashed" if container.running else f"exited with {container.exit_code}"
+    return f"{how}: {last_words(container, engine)}"
+
+
+def last_words(container: Container, engine: Engine) -> str:
+    """Return what a container logged last, an error before anything else."""
+    return _PREFIX.sub("", engine.last_words(container.id))

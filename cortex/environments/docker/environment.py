@@ -1,0 +1,246 @@
+"""Run APIs in containers of this machine, behind one nginx: the plan as a compose file, carried out by Docker.
+
+Every change leaves the file as it is carried out: ``CORTEX_HOME/environments/NAME/compose.yaml``.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cortex.environments import devices, model_format, nginx
+from cortex.environments.base import API, Deployed, ProcessStatus, Progress
+from cortex.environments.docker import compose, images
+from cortex.environments.docker import front as docker_front
+from cortex.environments.docker import project as docker_project
+from cortex.environments.docker.changeover import Changeover
+from cortex.environments.docker.condition import judge, process, state
+from cortex.environments.docker.engine import Container, Engine
+from cortex.environments.docker.front import DockerFront, FrontSettings
+from cortex.environments.docker.project import Deployment, Project
+from cortex.environments.docker.revision import notices, rendered
+from cortex.environments.docker.stats import network_stats
+from cortex.environments.fields import FieldError
+from cortex.environments.model_cache import ModelCache
+from cortex.environments.nginx import Route
+from cortex.environments.preparation import Prepared, prepare, recall
+from cortex.environments.state import Home
+from cortex.errors import Error, UserError
+from cortex.spec import APISpec, Config
+
+_SETTINGS = ("registry", *docker_front.SETTINGS)
+
+
+class DockerEnvironment:
+    """Deploy to the Docker engine of this machine; all state is under ``home/environments/NAME``."""
+
+    provider = "docker"
+
+    def __init__(self, home: Path, settings: Mapping[str, str], name: str = "docker") -> None:
+        if unknown := settings.keys() - _SETTINGS:
+            raise UserError(f"no setting of a docker environment: {min(unknown)} (there are: {', '.join(_SETTINGS)})")
+        self.name = name
+        root = home / "environments" / name
+        digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+        self._home = Home(root)
+        self._cache = ModelCache(self._home.model_cache)
+        self._engine = Engine(f"cortex-{digest}", root)
+        self._project = Project(self._engine.file)
+        front = FrontSettings.of(settings)
+        self._shelf = images.Shelf(settings.get("registry", ""), front.image)
+        self._front = DockerFront(front, self._engine, root / "front")
+        self._changeover = Changeover(self._home, self._project, self._engine, self._shelf, self._front)
+
+    def choose_front(self, choice: str) -> None:
+        """See `Environment.choose_front`: there is always one, and its port is a setting."""
+        if choice != "nginx":
+            raise UserError(
+                f"--front {choice}: a docker environment always has nginx in front; its port is a setting: "
+                f"`cortex env configure {self.name} --provider docker --set port=PORT`"
+            )
+
+    def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
+        """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
+        for spec in config.apis:
+            try:
+                yield self._deploy(config, spec, force=force, progress=progress)
+            except FieldError as error:
+                told = f"{config.where(spec.name, error.field)}: {error.message}"
+                yield Deployed(spec.name, "", error=told, api=self._find(spec.name))
+            except Error as error:
+                yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
+
+    def apis(self) -> tuple[API, ...]:
+        """See `Environment.apis`."""
+        deployments = self._project.deployments()
+        if not deployments:
+            return ()
+        self._engine.check()
+        containers = self._engine.containers()
+        return tuple(self._describe(row, containers) for _, row in sorted(deployments.items()))
+
+    def api(self, name: str) -> API:
+        """See `Environment.api`."""
+        deployment = self._deployment(name)
+        self._engine.check()
+        return self._describe(deployment, self._engine.containers())
+
+    def logs(self, name: str, *, follow: bool) -> Iterator[str]:
+        """See `Environment.logs`. Every line begins with the name of its container."""
+        services = self._project.services(self._deployment(name).run)
+        self._engine.check()
+        return (line for line in self._engine.logs(services, follow=follow) if "|" in line)
+
+    def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
+        """See `Environment.refresh`."""
+        with self._alone():
+            before = self._deployment(name)
+            self._engine.check()
+            prepared = recall(name, before.revision, self._home)
+            self._changeover.swap(self._run(prepared), before, progress)
+        api = self.api(name)
+        return Deployed(name, f"updating {name} ({api.spec.kind})", api=api)
+
+    def delete(self, name: str, *, keep_cache: bool) -> str:
+        """See `Environment.delete`. With the last API goes the front."""
+        with self._alone():
+            deployment = self._deployment(name)
+            self._engine.check()
+            if self._project.deployments().keys() == {name}:
+                self._engine.compose("down", "--volumes", "--remove-orphans")
+                self._engine.file.unlink()
+                shutil.rmtree(self._home.root / "front", ignore_errors=True)
+            else:
+                self._delete_beside_others(deployment)
+            self._home.api(name).remove()
+            if not keep_cache:
+                self._prune()
+        return f"deleting {name}"
+
+    def _delete_beside_others(self, deployment: Deployment) -> None:
+        """Have the front forget an API, then stop it; it is stopped, too, when the front cannot be led elsewhere."""
+        self._project.forget(deployment.name)
+        try:
+            self._changeover.lead()
+        finally:
+            self._changeover.take_down(deployment.run, deployment.name)
+
+    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+        """See `Environment.render`: one compose file. ``x-files`` are what `deploy` writes for it to mount."""
+        runs = [self._rendered(spec, config) for spec in config.apis]
+        routes = [Route.of(spec, compose.upstreams(spec)) for spec in config.apis]
+        directory, settings = self._home.root / "front", self._front.settings
+        files = {f"{run.directory}/containers/{name}": text for run in runs for name, text in run.files.items()}
+        files[f"{directory}/nginx.conf"] = nginx.configuration(routes, settings.nginx())
+        links = {f"{compose.FRONT_SOCKETS}/{link}": to for run in runs for link, to in compose.links(run).items()}
+        document = docker_project.rendered(runs, settings.service(directory), files, self._shelf.builds())
+        return ({**document, "x-links": links},)
+
+    def _rendered(self, spec: APISpec, config: Config) -> compose.Run:
+        resolved, revision = rendered(spec, config, self._home)
+        return self._planned(resolved, revision, gpus=spec.compute.gpu, token=revision[:6])
+
+    # -- from one run to the next
+
+    def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
+        title = f"{spec.name} ({spec.kind})"
+        with self._alone():
+            self._engine.check()
+            nginx.check(
+                spec, (self._spec(row) for row in self._project.deployments().values() if row.name != spec.name)
+            )
+            prepared = prepare(config, spec, self._home, self._cache, progress, notices=notices(spec))
+            before = self._project.deployments().get(spec.name)
+            found = self._find(spec.name)
+            current = before is not None and before.revision == prepared.id and not force
+            if current and found and found.status == "live":
+                self._changeover.lead()
+                return Deployed(spec.name, f"{title} is up to date", api=found)
+            try:
+                self._changeover.swap(self._run(prepared), before, progress)
+            finally:
+                self._forget_revisions()
+            self._prune()
+        return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
+
+    def _run(self, prepared: Prepared) -> compose.Run:
+        run = self._planned(prepared.resolved, prepared.id, gpus=devices.gpus(), notices=prepared.notices)
+        if run.gpus and run.spec.compute.gpu * run.replicas > run.gpus:
+            raise FieldError(
+                "autoscaling.init_replicas",
+                f"{run.replicas} replicas of {run.spec.compute.gpu} GPUs are more than this machine's {run.gpus}",
+            )
+        return run
+
+    def _planned(
+        self, spec: APISpec, revision: str, *, gpus: int, notices: Sequence[str] = (), token: str = ""
+    ) -> compose.Run:
+        directory = self._home.api(spec.name).revision(revision)
+        packages = images.packages(spec, directory / "project")
+        return compose.Run(
+            spec=spec,
+            revision=revision,
+            token=token or secrets.token_hex(3),
+            directory=str(directory),
+            images=self._shelf.images(spec, gpus=gpus, packages=packages),
+            cores=devices.cores(),
+            gpus=gpus,
+            gpu_engine=model_format.gpu_engine(Path(model.path) for model in spec.predictor.models),
+            notices=tuple(notices),
+        )
+
+    # -- what is on disk
+
+    def _forget_revisions(self) -> None:
+        live = {(row.name, row.revision) for row in self._project.deployments().values()}
+        for path in self._home.root.glob("apis/*/revisions/*"):
+            if (path.parents[1].name, path.name) not in live:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _prune(self) -> None:
+        """Remove models from the cache that no API uses any more; none while that is not known."""
+        with contextlib.suppress(OSError, ValueError):
+            specs = [spec for name in self._project.deployments() for spec in self._home.api(name).all_resolved()]
+            self._cache.prune({Path(model.path).name for spec in specs for model in spec.predictor.models})
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._home.lock(self.name):
+            yield
+
+    # -- what is known
+
+    def _deployment(self, name: str) -> Deployment:
+        found = self._project.deployments().get(name)
+        if found is None:
+            raise UserError(f"{name} is not deployed")
+        return found
+
+    def _spec(self, row: Deployment) -> APISpec:
+        return self._home.api(row.name).spec(row.revision)
+
+    def _find(self, name: str) -> API | None:
+        with contextlib.suppress(Error, OSError, ValueError):
+            return self.api(name)
+        return None
+
+    def _describe(self, row: Deployment, containers: Sequence[Container]) -> API:
+        ours = [each for each in containers if each.labels.get("cortex.run") == row.run]
+        front = [each for each in containers if each.service == compose.FRONT]
+        spec = self._spec(row)
+        status, reason = judge(ours, front, self._engine)
+        return API(
+            spec=spec,
+            api_id=row.revision,
+            status=status,
+            endpoint=f"{self._front.settings.url}/{(spec.networking.endpoint or '').strip('/')}",
+            last_updated=row.updated,
+            reason=reason,
+            notices=(*row.notices, *filter(None, [row.failure])),
+            processes=tuple(ProcessStatus(process(each), each.pid, state(each), each.restarts) for each in ours),
+            stats=network_stats(self._engine, ours),
+        )

@@ -1,0 +1,160 @@
+"""The nginx container in front of all APIs of a docker environment: its settings, its service, its configuration."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cortex.environments import nginx
+from cortex.environments.docker import compose
+from cortex.environments.docker.engine import Container, Engine
+from cortex.errors import NotStarted, UserError
+
+SETTINGS = ("host", "port", "tls_port", "certificate", "certificate_key", "rate_limit", "retry_posts", "front_image")
+HOST = "0.0.0.0"  # noqa: S104 - as the local environment; the setting `host`, or CORTEX_HOST, narrows it
+START_SECONDS = 20.0
+_RATE = re.compile(r"[1-9][0-9]{0,8}r/[sm]")
+_BOOLEAN = re.compile(r"true|false")
+_CONFIGURATION = "/etc/nginx/cortex/nginx.conf"
+_ADDRESS = f"{compose.FRONT}:{compose.FRONT_PORT}"
+
+
+@dataclass(frozen=True)
+class FrontSettings:
+    """Where the front is reached, and what its owner asks of it. See `cortex.environments.nginx.Front`."""
+
+    host: str
+    port: int
+    tls_port: int
+    certificate: str = ""
+    certificate_key: str = ""
+    rate: str = ""
+    retry_posts: bool = False
+    image: str = "nginx:stable"
+
+    @classmethod
+    def of(cls, settings: Mapping[str, str]) -> "FrontSettings":
+        """Read the settings of an environment. UserError for one that is not as it must be."""
+        certificate, key = settings.get("certificate", ""), settings.get("certificate_key", "")
+        if bool(certificate) != bool(key):
+            raise UserError("certificate and certificate_key are given together, or not at all")
+        return cls(
+            host=settings.get("host") or os.environ.get("CORTEX_HOST", HOST),
+            port=_port(settings, "port", 80),
+            tls_port=_port(settings, "tls_port", 443),
+            certificate=certificate,
+            certificate_key=key,
+            rate=_matching(settings, "rate_limit", "", _RATE, "a rate like 10r/s or 300r/m"),
+            retry_posts=_matching(settings, "retry_posts", "false", _BOOLEAN, "true or false") == "true",
+            image=settings.get("front_image", "nginx:stable"),
+        )
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the front, without a slash at the end."""
+        scheme, port, usual = ("https", self.tls_port, 443) if self.certificate else ("http", self.port, 80)
+        here = self.host in ("0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
+        host = "localhost" if here else self.host
+        return f"{scheme}://{host}{'' if port == usual else f':{port}'}"
+
+    def service(self, directory: Path) -> compose.Service:
+        """Return the front's service; ``directory`` has its configuration."""
+        ports = [f"{self.host}:{self.port}:{compose.FRONT_PORT}"]
+        ports += [f"{self.host}:{self.tls_port}:{compose.FRONT_TLS_PORT}"] if self.certificate else []
+        return compose.front(self.image, str(directory), ports)
+
+    def nginx(self) -> nginx.Front:
+        """Return what the configuration says of the front itself."""
+        return nginx.Front(
+            directory="/tmp",  # noqa: S108  # the container's own
+            listen=f"0.0.0.0:{compose.FRONT_PORT}",
+            listen_tls=f"0.0.0.0:{compose.FRONT_TLS_PORT}",
+            public_tls_port=self.tls_port,
+            certificate="/etc/nginx/cortex/tls.crt" if self.certificate else "",
+            certificate_key="/etc/nginx/cortex/tls.key" if self.certificate else "",
+            rate=self.rate,
+            retry_posts=self.retry_posts,
+        )
+
+
+class DockerFront:
+    """Keep the front's configuration in ``directory``, and have its container follow it."""
+
+    def __init__(self, settings: FrontSettings, engine: Engine, directory: Path) -> None:
+        self.settings = settings
+        self._engine = engine
+        self._directory = directory
+
+    def follow(self, routes: Sequence[nginx.Route], worker: str) -> None:
+        """Have the front lead to these routes; it is started when it does not run, and asked to reload otherwise.
+
+        ``worker`` is a container that can ask it. NotStarted when nginx does not take the configuration.
+        """
+        front = self.settings.nginx()
+        self._write(nginx.configuration(routes, front))
+        self._engine.compose("up", "--detach", "--no-deps", compose.FRONT)
+        self._engine("kill", "--signal", "HUP", self._container().id)
+        self._await(nginx.digest(routes, front), worker)
+
+    def matches(self, routes: Sequence[nginx.Route]) -> bool:
+        """Tell whether the front runs with the configuration that leads to these routes."""
+        try:
+            written = (self._directory / "nginx.conf").read_text()
+        except OSError:
+            return False
+        running = any(row.running for row in self._engine.containers() if row.service == compose.FRONT)
+        return running and written == nginx.configuration(routes, self.settings.nginx())
+
+    def sweep(self, *patterns: str) -> None:
+        """Remove sockets that nobody listens on any more, and links that lead nowhere."""
+        files = " ".join(f"{compose.FRONT_SOCKETS}/{pattern}" for pattern in patterns)
+        script = f'rm -rf {files}; for each in {compose.FRONT_SOCKETS}/*/*; do [ -e "$each" ] || rm -f "$each"; done'
+        self._engine.ask(self._container().id, "sh", "-c", script)
+
+    def _write(self, text: str) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.chmod(0o755)  # read by the container's user; the directory above is closed to others
+        for name, source in (("tls.crt", self.settings.certificate), ("tls.key", self.settings.certificate_key)):
+            if source:
+                try:
+                    shutil.copyfile(Path(source).expanduser(), self._directory / name)
+                except OSError as error:
+                    raise UserError(f"cannot read {source}: {error.strerror}") from error
+                (self._directory / name).chmod(0o644)
+        unfinished = self._directory / ".nginx.conf"
+        unfinished.write_text(text)
+        unfinished.chmod(0o644)
+        unfinished.replace(self._directory / "nginx.conf")
+
+    def _container(self) -> Container:
+        for row in self._engine.containers():
+            if row.service == compose.FRONT:
+                return row
+        raise NotStarted("the front has no container")
+
+    def _await(self, digest: str, worker: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        same = 0
+        while same < 2:  # an old process of nginx may answer once more
+            _, said = self._engine.ask(worker, "python", "/opt/cortex/probe.py", nginx.CONFIGURATION, _ADDRESS)
+            same = same + 1 if said == digest else 0
+            if time.monotonic() > deadline:
+                words = self._engine.last_words(self._container().id)
+                raise NotStarted(f"nginx did not take its configuration: {words}")
+
+
+def _matching(settings: Mapping[str, str], name: str, default: str, pattern: re.Pattern[str], what: str) -> str:
+    text = settings.get(name, default)
+    if text and not pattern.fullmatch(text):
+        raise UserError(f"{name}: {text!r} is not {what}")
+    return text
+
+
+def _port(settings: Mapping[str, str], name: str, default: int) -> int:
+    text = settings.get(name, str(default))
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise UserError(f"{name}: {text!r} is not a port")
+    return int(text)

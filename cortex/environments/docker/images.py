@@ -1,0 +1,137 @@
+"""Which images an API's containers are made from, and how they come to this machine."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cortex
+from cortex.environments.base import Progress
+from cortex.environments.docker.compose import Images
+from cortex.environments.docker.engine import Engine
+from cortex.errors import UserError
+from cortex.spec import APISpec
+
+TENSORFLOW_SERVING = "tensorflow/serving:2.19.1"
+_TARGETS = ("api", "model-server")
+_ONNX_RUNTIME = "onnxruntime==1.31.1"
+_PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
+_DOCKERFILE = """\
+FROM {base}
+USER root
+{arguments}
+COPY requirements.txt /tmp/requirements.txt
+RUN pip --python /opt/cortex/bin/python install --no-cache-dir -r /tmp/requirements.txt && rm /tmp/requirements.txt
+USER 10001:10001
+"""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where the project's own images are: in ``registry``, or made from the source that this code is a part of."""
+
+    registry: str = ""
+    front: str = "nginx:stable"
+
+    def images(self, spec: APISpec, *, gpus: int, packages: str = "") -> Images:
+        """Return the images of an API; ``packages`` is the text of what its project wants installed."""
+        api = self.api(spec)
+        if packages:
+            content = f"{api}\n{packages}"
+            api = f"cortex-api-{spec.name}:{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        return Images(api, self._model_server(spec, gpus), self.front)
+
+    def api(self, spec: APISpec) -> str:
+        """Return the image that an API's workers are made from, before its project's packages are installed."""
+        return spec.predictor.image or self._own("api")
+
+    def source(self) -> Path | None:
+        """Return the source directory that the images are built from, when this code runs from one."""
+        root = Path(cortex.__file__).parents[1]
+        return root if not self.registry and (root / "deploy/Dockerfile").is_file() else None
+
+    def target(self, image: str) -> str | None:
+        """Return what to build from `source` for an image that is the project's own; None for any other."""
+        return next((target for target in _TARGETS if image == self._own(target)), None)
+
+    def builds(self) -> dict[str, dict[str, str]]:
+        """Return how compose builds the images that are built from `source`, by their names."""
+        source = self.source()
+        if source is None:
+            return {}
+        dockerfile = {"context": str(source), "dockerfile": "deploy/Dockerfile"}
+        return {self._own(target): {**dockerfile, "target": target} for target in _TARGETS}
+
+    def _own(self, target: str) -> str:
+        prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
+        return f"{prefix}cortex-{target}:{cortex.__version__}"
+
+    def _model_server(self, spec: APISpec, gpus: int) -> str:
+        on_gpu = "-gpu" if spec.compute.gpu and gpus else ""
+        kind = "-neuron" if spec.compute.inf else on_gpu
+        if spec.predictor.tensorflow_serving_image:
+            return spec.predictor.tensorflow_serving_image
+        if spec.predictor.model_server == "tensorflow_model_server" and not spec.compute.inf:
+            return f"{TENSORFLOW_SERVING}{on_gpu}"
+        return self._own(f"model-server{kind}")
+
+
+def packages(spec: APISpec, project: Path) -> str:
+    """Return the text of the requirements that an API's workers have beyond those of their image."""
+    file = project / "requirements.txt"
+    lines = [_ONNX_RUNTIME] if spec.predictor.type == "onnx" else []
+    try:
+        lines += [file.read_text(encoding="utf-8-sig").strip()] if file.is_file() else []
+    except UnicodeDecodeError as error:
+        raise UserError(f"requirements.txt: must be text in UTF-8: {error}") from error
+    return "\n".join(filter(None, lines))
+
+
+def provide(spec: APISpec, project: Path, shelf: Shelf, engine: Engine, images: Images, progress: Progress) -> None:
+    """Have every image of an API on this machine: built, pulled, or there already. UserError when one cannot be had."""
+    wanted = packages(spec, project)
+    used = [shelf.api(spec) if wanted else images.api, images.front]
+    used += [images.model_server] if spec.predictor.type == "tensorflow" else []
+    for image in used:
+        _provide(image, shelf, engine, progress)
+    if wanted:
+        progress(f"installing the packages of {spec.name} into {images.api} ...")
+        directory = project.parent / "image"
+        directory.mkdir(exist_ok=True)
+        arguments = "\n".join(f"ARG {name}" for name in _PIP)
+        (directory / "Dockerfile").write_text(_DOCKERFILE.format(base=used[0], arguments=arguments))
+        (directory / "requirements.txt").write_text(f"{wanted}\n")
+        engine("build", "--quiet", *_build_arguments(), "--tag", images.api, str(directory))
+
+
+def _provide(image: str, shelf: Shelf, engine: Engine, progress: Progress) -> None:
+    target, source = shelf.target(image), shelf.source()
+    if target and source:
+        progress(f"building image {image} ...")  # what is unchanged is not built again
+        dockerfile = str(source / "deploy/Dockerfile")
+        named = ["--file", dockerfile, "--target", target, "--tag", image]
+        engine("build", "--quiet", *named, *_build_arguments(), str(source))
+    elif not _is_here(image, engine):
+        if image.startswith("cortex-"):
+            raise UserError(_cannot_be_had(image))
+        progress(f"pulling image {image} ...")
+        try:
+            engine("pull", "--quiet", image)
+        except UserError as error:
+            raise UserError(f"image {image} cannot be pulled: {error}") from error
+
+
+def _build_arguments() -> Iterator[str]:
+    for name in _PIP:
+        yield from ("--build-arg", name)  # with the value that it has for this command, if any
+
+
+def _is_here(image: str, engine: Engine) -> bool:
+    return engine.good("image", "inspect", image)
+
+
+def _cannot_be_had(image: str) -> str:
+    return (
+        f"image {image} is not on this machine: build it from the source (docker build --file deploy/Dockerfile), or "
+        "name the registry that has it: cortex env configure NAME --provider docker --registry REGISTRY"
+    )

@@ -1,0 +1,243 @@
+"""Run APIs in a Kubernetes cluster, through kubectl and the user's own credentials. The cluster does the scheduling.
+
+All state is in the cluster: an API is what carries the label ``cortex/api``, and its spec is in its pods' template.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cortex.environments.base import API, Deployed, Progress
+from cortex.environments.fields import FieldError
+from cortex.environments.kubernetes import image as kubernetes_image
+from cortex.environments.kubernetes.kubectl import MANAGER, Kubectl
+from cortex.environments.kubernetes.manifests.documents import manifests
+from cortex.environments.kubernetes.manifests.release import Release
+from cortex.environments.kubernetes.release import check_reachable, kinds, release
+from cortex.environments.kubernetes.settings import Settings
+from cortex.environments.kubernetes.status import Seen, describe, spec_of
+from cortex.errors import Error, UserError
+from cortex.spec import APISpec, Config
+
+POLL_SECONDS = 1.0
+_OURS = f"app.kubernetes.io/managed-by={MANAGER}"
+_SEEN = "deployments,replicasets,pods,ingresses,horizontalpodautoscalers"
+_MADE = (
+    "deployments,services,configmaps,secrets,ingresses,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers"
+)
+_OPTIONAL = {
+    "monitoring.coreos.com/v1": "servicemonitors.monitoring.coreos.com",
+    "keda.sh/v1alpha1": "scaledobjects.keda.sh",
+    "gateway.networking.k8s.io/v1": "httproutes.gateway.networking.k8s.io",
+}
+"""What a cluster may lack, by ``GROUP/VERSION``."""
+_LAST_WORDS = 5
+
+
+class KubernetesEnvironment:
+    """Deploy to one namespace of one cluster."""
+
+    provider = "kubernetes"
+
+    def __init__(self, home: Path, settings: Mapping[str, str], name: str = "kubernetes") -> None:
+        self.name = name
+        self._home = home
+        self._settings = Settings.of(settings)
+        self._kubectl = Kubectl(self._settings.context, self._settings.namespace)
+
+    def choose_front(self, choice: str) -> None:
+        """See `Environment.choose_front`: that is the cluster's own."""
+        raise UserError(
+            f"--front {choice}: a cluster has an Ingress or Gateway of its own in front; choose it with `cortex env "
+            f"configure {self.name} --provider kubernetes --set ingress_class=CLASS` (or gateway=NAMESPACE/NAME)"
+        )
+
+    def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
+        """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
+        for spec in config.apis:
+            try:
+                yield self._deploy(config, spec, force=force, progress=progress)
+            except FieldError as error:
+                told = f"{config.where(spec.name, error.field)}: {error.message}"
+                yield Deployed(spec.name, "", error=told, api=self._find(spec.name))
+            except Error as error:
+                yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
+
+    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+        """See `Environment.render`. Models of this machine are shown as on a cluster whose nodes have them."""
+        releases = (release(config, spec, self._settings, home=self._home) for spec in config.apis)
+        return tuple(document for each in releases for document in manifests(each))
+
+    def apis(self) -> tuple[API, ...]:
+        """See `Environment.apis`."""
+        objects = self._kubectl.get(_SEEN, _OURS)
+        names = sorted(row["metadata"]["name"] for row in objects if row["kind"] == "Deployment")
+        return tuple(self._describe(_seen(name, objects)) for name in names)
+
+    def api(self, name: str) -> API:
+        """See `Environment.api`."""
+        return self._describe(self._see(name))
+
+    def logs(self, name: str, *, follow: bool) -> Iterator[str]:
+        """See `Environment.logs`. Each line begins with its pod and container."""
+        self._see(name)
+        command = ["logs", f"--selector=cortex/api={name}", "--all-containers", "--prefix", "--tail=-1"]
+        command += ["--max-log-requests=1000", "--ignore-errors"]
+        if follow:
+            yield from self._kubectl.lines(*command, "--follow")
+            return
+        stamped = [_stamped(line) for line in self._kubectl.lines(*command, "--timestamps")]
+        yield from (line for _, line in sorted(stamped, key=lambda row: row[0]))
+
+    def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
+        """See `Environment.refresh`."""
+        before = self._see(name)
+        if not before.complete and not force:
+            raise UserError(f"{name} is updating (override with --force)")
+        self._kubectl.run("rollout", "restart", f"deployment/{name}")
+        self._watch(name, progress)
+        api = self.api(name)
+        return Deployed(name, f"updating {name} ({api.spec.kind})", api=api)
+
+    def delete(self, name: str, *, keep_cache: bool) -> str:
+        """See `Environment.delete`."""
+        self._see(name)
+        self._kubectl.delete(self._made(name))
+        return f"deleting {name}"
+
+    def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
+        before = self._before(spec.name)
+        title = f"{spec.name} ({spec.kind})"
+        if before and not before.complete and not before.failure() and not force:
+            raise UserError(f"{spec.name} is updating (override with --force)")
+        made = release(config, spec, self._settings, home=self._home, version=self._kubectl.version)
+        check_reachable(spec, made)
+        if before and before.complete and before.revision == made.revision and not force:
+            return Deployed(spec.name, f"{title} is up to date", api=self._describe(before))
+        if before:
+            made = dataclasses.replace(made, replicas=_kept_replicas(before, spec))
+        kubernetes_image.provide(made, config, self._home, progress)
+        documents = manifests(made)
+        progress(f"applying {len(documents)} objects to the namespace {self._settings.namespace} ...")
+        self._kubectl.apply([row for row in documents if self._can_have(row, progress)])
+        self._come_live(made, before, progress)
+        self._prune(made, documents)
+        return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
+
+    def _come_live(self, made: Release, before: Seen | None, progress: Progress) -> None:
+        """Wait for a release; when it fails, have its predecessor back."""
+        try:
+            self._watch(made.name, progress)
+        except UserError as error:
+            if before is None or not before.deployment.get("status", {}).get("availableReplicas"):
+                raise
+            self._kubectl.run("rollout", "undo", f"deployment/{made.name}")
+            raise UserError(f"{error}; the revision before it goes on") from error
+
+    def _watch(self, name: str, progress: Progress) -> None:
+        """Wait until every replica runs the newest revision, saying what is awaited. UserError when it will not be."""
+        while not (seen := self._see(name, warnings=True)).complete:
+            if failure := seen.failure():
+                raise UserError(f"{name}: {failure}{self._last_words(seen)}")
+            progress(f"{name}: {seen.waiting_for()}")
+            time.sleep(POLL_SECONDS)
+
+    def _last_words(self, seen: Seen) -> str:
+        """Return what a container that crashes said last."""
+        crashed = seen.crashed()
+        if crashed is None:
+            return ""
+        with contextlib.suppress(UserError):
+            pod, container = crashed
+            said = self._kubectl.run("logs", pod, f"--container={container}", "--previous", f"--tail={_LAST_WORDS}")
+            return f"\n{said.rstrip()}" if said.strip() else ""
+        return ""
+
+    def _before(self, name: str) -> Seen | None:
+        """Return what runs under a name; UserError when that was not made by us."""
+        deployment = self._kubectl.find("deployment", name)
+        if deployment is None:
+            return None
+        if deployment["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != MANAGER:
+            raise UserError(
+                f"the namespace {self._settings.namespace} has a Deployment {name} that cortex did not make; "
+                "give the API another name, or the environment another namespace"
+            )
+        return self._see(name)
+
+    def _see(self, name: str, *, warnings: bool = False) -> Seen:
+        objects = self._kubectl.get(_SEEN, f"{_OURS},cortex/api={name}")
+        seen = _seen(name, objects)
+        return dataclasses.replace(seen, warnings=self._warnings()) if warnings and not seen.complete else seen
+
+    def _warnings(self) -> Sequence[Mapping[str, Any]]:
+        with contextlib.suppress(UserError):  # events explain; who may not read them does without
+            return self._kubectl.warnings()
+        return ()
+
+    def _find(self, name: str) -> API | None:
+        with contextlib.suppress(UserError):
+            return self.api(name)
+        return None
+
+    def _describe(self, seen: Seen) -> API:
+        return describe(seen, _endpoint(seen, self._settings))
+
+    def _can_have(self, document: Mapping[str, Any], progress: Progress) -> bool:
+        """Tell whether the cluster knows what a document is of; say so when it does not."""
+        group = document["apiVersion"]
+        if group not in _OPTIONAL or group in self._kubectl.groups:
+            return True
+        progress(f"no {document['kind']} is made: the cluster has no {group}")
+        return False
+
+    def _made(self, name: str) -> list[str]:
+        """Return ``KIND/NAME`` of everything of an API that we made, and not another controller for us."""
+        optional = [kind for group, kind in _OPTIONAL.items() if group in self._kubectl.groups]
+        objects = self._kubectl.get(",".join([_MADE, *optional]), f"{_OURS},cortex/api={name}")
+        return [kinds(row) for row in objects if not row["metadata"].get("ownerReferences")]
+
+    def _prune(self, made: Release, documents: Iterable[Mapping[str, Any]]) -> None:
+        """Remove what earlier revisions had and this one has not."""
+        keep = {kinds(document) for document in documents}
+        self._kubectl.delete([name for name in self._made(made.name) if name not in keep])
+
+
+def _seen(name: str, objects: Sequence[Mapping[str, Any]]) -> Seen:
+    """Return what belongs to one API. UserError ``NAME is not deployed`` when there is nothing."""
+    mine = [row for row in objects if row["metadata"].get("labels", {}).get("cortex/api") == name]
+    for row in mine:
+        if row["kind"] == "Deployment":
+            return Seen(row, tuple(other for other in mine if other is not row))
+    raise UserError(f"{name} is not deployed")
+
+
+def _kept_replicas(before: Seen, spec: APISpec) -> int:
+    """Return as many replicas as there are, so that an update does not undo what the autoscaler did."""
+    rules, now = spec.autoscaling, int(before.deployment["spec"].get("replicas", 1))
+    return max(rules.min_replicas, min(rules.max_replicas, now))
+
+
+def _endpoint(seen: Seen, settings: Settings) -> str:
+    """Return where an API is reached: from outside where that is known, else inside the cluster."""
+    for row in seen.others:
+        if row["kind"] == "Ingress":
+            rule = row["spec"]["rules"][0]
+            balancers = row.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
+            host = rule.get("host") or balancers[0].get("hostname") or balancers[0].get("ip")
+            if host:
+                return f"http://{host}{rule['http']['paths'][0]['path']}"
+    networking = spec_of(seen).networking
+    if settings.gateway and settings.host and networking.api_gateway == "public":
+        return f"http://{settings.host}{networking.endpoint}"
+    return f"http://{seen.name}.{settings.namespace}.svc"
+
+
+def _stamped(line: str) -> tuple[str, str]:
+    """Split ``[pod/NAME/CONTAINER] TIMESTAMP text`` into the timestamp and the line without it."""
+    prefix, _, rest = line.partition("] ")
+    stamp, _, text = rest.partition(" ")
+    return stamp, f"{prefix}] {text}"

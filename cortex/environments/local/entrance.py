@@ -1,0 +1,110 @@
+"""Whether the APIs of a home share a front, and where that listens: what `cortex deploy --front` chose.
+
+``CORTEX_HOME/front/listen`` is there from that choice until it is taken back, or the last API is deleted.
+"""
+
+import contextlib
+import re
+
+from cortex.environments import nginx
+from cortex.environments.fields import FieldError
+from cortex.environments.local.front import LocalFront
+from cortex.environments.nginx import Route
+from cortex.environments.state import Home
+from cortex.errors import UserError
+from cortex.spec import APISpec
+from cortex.status import Status
+
+PORT = 8080
+_CHOICE = re.compile(r"nginx(?::(?P<port>[0-9]{1,5}))?")
+_LOCK = ".front"
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+
+
+class Entrance:
+    """Keep the front of one home in step with the APIs behind it. It listens on ``host``, as they do."""
+
+    def __init__(self, home: Home, host: str) -> None:
+        self._home = home
+        self._host = host
+        self._file = home.root / "front/listen"
+
+    @property
+    def running(self) -> bool:
+        """Whether the front, where there is to be one, is there."""
+        return self._front(self._listen()).running
+
+    def choose(self, choice: str) -> None:
+        """Have a front from now on (``nginx`` or ``nginx:PORT``), or no more (``none``).
+
+        UserError for any other choice, and where nginx or the port cannot be had; the front that was then stays.
+        """
+        with self._home.lock(_LOCK, wait=True):
+            if choice == "none":
+                self._front(self._listen()).stop()
+                return
+            listen = self._chosen(choice)
+            self._front(listen).check(self._listen())
+            specs = [spec for spec, _ in self._apis()]
+            for index, spec in enumerate(specs):
+                nginx.check(spec, specs[:index])
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_text(listen)
+
+    def check(self, spec: APISpec) -> None:
+        """Refuse an API that cannot be behind the front beside the others. FieldError names the field."""
+        if not (listen := self._listen()):
+            return
+        if str(spec.networking.local_port) == listen.rpartition(":")[2]:
+            raise FieldError("networking.local_port", "is the port of the front; give one of the two another")
+        nginx.check(spec, [other for other, _ in self._apis() if other.name != spec.name])
+
+    def follow(self, leaving: str = "") -> None:
+        """Have the front, if there is to be one, lead to every API but one that is ``leaving``; stop it with the last.
+
+        UserError when nginx cannot do that.
+        """
+        with self._home.lock(_LOCK, wait=True):
+            if listen := self._listen():
+                routes = [Route.of(spec, [_upstream(status)]) for spec, status in self._apis() if spec.name != leaving]
+                self._front(listen).follow(routes)
+
+    def url(self, spec: APISpec) -> str:
+        """Return where the front leads to an API, empty when there is none."""
+        host, _, port = self._listen().rpartition(":")
+        here = host in ("0.0.0.0", "[::]", "127.0.0.1", "[::1]")  # noqa: S104 - compared, not bound
+        return f"http://{'localhost' if here else host}:{port}{Route.of(spec, ()).endpoint}" if host else ""
+
+    def _listen(self) -> str:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return self._file.read_text(encoding="ascii").strip()
+        return ""
+
+    def _chosen(self, choice: str) -> str:
+        """Return ``HOST:PORT`` of a choice: without a port the one that there is, or else `PORT`."""
+        found = _CHOICE.fullmatch(choice)
+        port = found and int(found["port"] or self._listen().rpartition(":")[2] or PORT)
+        if not port or port > 65535:
+            raise UserError(f"--front {choice}: must be nginx, nginx:PORT or none")
+        return f"{_bracketed(self._host)}:{port}"
+
+    def _front(self, listen: str) -> LocalFront:
+        return LocalFront(self._home.root, nginx.Front("", listen=listen))
+
+    def _apis(self) -> list[tuple[APISpec, Status]]:
+        """Return what is deployed, in the order in which it first was."""
+        found = []
+        for name in self._home.by_age():
+            directory = self._home.api(name)
+            with contextlib.suppress(OSError, ValueError):  # an API that is damaged does not take the others along
+                if status := directory.status():
+                    found.append((directory.spec(status.revision), status))
+        return found
+
+
+def _upstream(status: Status) -> str:
+    return f"{_bracketed(_LOOPBACK.get(status.host, status.host))}:{status.port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,208 @@
+"""Run APIs as processes on this machine: no container, no cloud account, no daemon beyond one supervisor per API."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cortex.environments import devices, model_format
+from cortex.environments.base import API, Deployed, ProcessStatus, Progress
+from cortex.environments.fields import FieldError
+from cortex.environments.local import logs, ports, supervision
+from cortex.environments.local.entrance import Entrance
+from cortex.environments.local.metrics import network_stats
+from cortex.environments.local.notices import notices
+from cortex.environments.local.plan import Place, plan
+from cortex.environments.local.preview import model_server_command, previews
+from cortex.environments.model_cache import ModelCache
+from cortex.environments.preparation import Prepared, prepare, recall
+from cortex.environments.state import APIDirectory, Home, supervisor
+from cortex.errors import Error, UserError
+from cortex.spec import APISpec, Config
+
+HOST = "0.0.0.0"  # noqa: S104 - as Cortex's own local APIs did; CORTEX_HOST narrows it
+_NO_FRONT = "the nginx in front of it is not running; run `cortex deploy` again"
+
+
+class LocalEnvironment:
+    """Deploy on this machine; all state is under ``root`` (CORTEX_HOME)."""
+
+    provider = "local"
+
+    def __init__(self, root: Path, settings: Mapping[str, str], name: str = "local") -> None:
+        self.name = name
+        if settings:
+            raise UserError(f"the local environment has no setting {next(iter(settings))!r}: it takes none")
+        self._home = Home(root)
+        self._cache = ModelCache(self._home.model_cache)
+        self._host = os.environ.get("CORTEX_HOST", HOST)
+        self._entrance = Entrance(self._home, self._host)
+
+    def choose_front(self, choice: str) -> None:
+        """See `Environment.choose_front`. The front goes with the last API, too."""
+        self._entrance.choose(choice)
+
+    def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
+        """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
+        for spec in config.apis:
+            try:
+                yield self._deploy(config, spec, force=force, progress=progress)
+            except FieldError as error:
+                told = f"{config.where(spec.name, error.field)}: {error.message}"
+                yield Deployed(spec.name, "", error=told, api=self._find(spec.name))
+            except Error as error:
+                yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
+        if not self._home.names():
+            self._entrance.follow()  # to nothing: what a failed first deployment would have been behind
+
+    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+        """See `Environment.render`: a plan for each API, of a revision that is called ``dry-run``."""
+        return previews(config, self._home, self._host)
+
+    def apis(self) -> tuple[API, ...]:
+        """See `Environment.apis`."""
+        return tuple(filter(None, (self._find(name) for name in self._home.names())))
+
+    def api(self, name: str) -> API:
+        """See `Environment.api`."""
+        return self._describe(self._home.find(name))
+
+    def logs(self, name: str, *, follow: bool) -> Iterator[str]:
+        """See `Environment.logs`."""
+        return logs.lines(self._home.find(name).logs, follow=follow)
+
+    def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
+        """See `Environment.refresh`."""
+        directory = self._home.find(name)
+        with self._home.lock(name):
+            before = self._describe(directory)
+            self._run(recall(name, before.api_id, self._home), force=force, progress=progress)
+        self._entrance.follow()
+        return Deployed(name, f"updating {name} ({before.spec.kind})", api=self._find(name))
+
+    def delete(self, name: str, *, keep_cache: bool) -> str:
+        """See `Environment.delete`."""
+        directory = self._home.find(name)
+        with self._home.lock(name):
+            try:
+                self._entrance.follow(leaving=name)
+            finally:
+                supervision.stop(directory)
+                directory.remove()
+        if not keep_cache:
+            self._prune()
+        return f"deleting {name}"
+
+    def _find(self, name: str) -> API | None:
+        with contextlib.suppress(UserError, OSError, ValueError):
+            return self.api(name)
+        return None
+
+    def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
+        directory = self._home.api(spec.name)
+        title = f"{spec.name} ({spec.kind})"
+        with self._home.lock(spec.name), _tidy(directory):
+            before = directory.status()
+            held = before.port if before and supervisor(before) else 0
+            if before and held and before.host != self._host:
+                raise UserError(
+                    f"{spec.name} listens on {before.host}, and cannot move to CORTEX_HOST={self._host} while it runs: "
+                    f"`cortex delete {spec.name}` first"
+                )
+            self._entrance.check(spec)
+            told = notices(spec, config.path.absolute().parent)
+            prepared = prepare(config, spec, self._home, self._cache, progress, notices=told)
+            port = ports.assign(self._home, spec.name, spec.networking.local_port, host=self._host, held=held)
+            if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
+                self._entrance.follow()
+                return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
+            try:
+                self._run(prepared, force=force, progress=progress)
+            except Error:
+                directory.assign_port(held or port)
+                raise
+            finally:
+                directory.forget_revisions_but(prepared.id)
+            self._entrance.follow()
+        self._prune()
+        return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
+
+    def _run(self, prepared: Prepared, *, force: bool, progress: Progress) -> None:
+        """Bring a revision live, or raise what kept it from it."""
+        directory = self._home.api(prepared.resolved.name)
+        gpus = devices.nvidia().ids if prepared.resolved.compute.gpu else ()
+        place = Place(
+            revision=prepared.id,
+            directory=directory.revision(prepared.id),
+            run_dir=directory.run_dir / secrets.token_hex(3),
+            host=self._host,
+            port=directory.port(),
+            python=sys.executable,
+            model_server=_found_model_server(prepared.resolved),
+            cores=devices.cores(),
+            gpus=len(gpus),
+            gpu_ids=gpus,
+            gpu_engine=model_format.gpu_engine(Path(model.path) for model in prepared.resolved.predictor.models),
+            shared_metrics=True,
+            notices=prepared.notices,
+        )
+        for line in supervision.run(directory, plan(prepared.resolved, place), force=force):
+            progress(line)
+
+    def _describe(self, directory: APIDirectory) -> API:
+        status = directory.status()
+        if status is None:
+            raise UserError(f"{directory.name} is not deployed")
+        spec = directory.spec(status.revision)
+        front = self._entrance.url(spec)
+        return API(
+            spec=spec,
+            api_id=status.revision,
+            status=status.status,
+            endpoint=f"http://{_reachable(status.host)}:{status.port}",
+            front=front,
+            last_updated=status.live_since,
+            reason=status.reason,
+            notices=(*status.notices, *([_NO_FRONT] if front and not self._entrance.running else [])),
+            processes=tuple(ProcessStatus(**row) for row in status.processes),
+            stats=network_stats(Path(status.run_dir) / "metrics"),
+        )
+
+    def _prune(self) -> None:
+        """Remove models from the cache that no revision of any API uses any more; none while that is not known."""
+        with contextlib.suppress(OSError, ValueError):
+            specs = [spec for name in self._home.names() for spec in self._home.api(name).all_resolved()]
+            self._cache.prune({Path(model.path).name for spec in specs for model in spec.predictor.models})
+
+
+@contextlib.contextmanager
+def _tidy(directory: APIDirectory) -> Iterator[None]:
+    """Leave no files of an API that never came to have a status."""
+    try:
+        yield
+    finally:
+        if directory.status() is None:
+            directory.remove()
+
+
+def _found_model_server(spec: APISpec) -> tuple[str, ...]:
+    """Return the command that serves an API's models. FieldError when there is no such program."""
+    name, *arguments = model_server_command(spec)
+    found = shutil.which(name)
+    if found is None:
+        raise FieldError(
+            "compute.inf" if spec.compute.inf else "predictor.model_server",
+            f"the program {name} was not found; install it, or give its path in CORTEX_TENSORFLOW_MODEL_SERVER",
+        )
+    return (found, *arguments)
+
+
+def _reachable(host: str) -> str:
+    """Return the name by which this machine reaches an address that an API listens on."""
+    if host in ("0.0.0.0", "::", "127.0.0.1", "::1"):  # noqa: S104 - compared, not bound
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

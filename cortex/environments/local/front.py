@@ -1,0 +1,223 @@
+"""nginx in front of the APIs of this machine: one for each CORTEX_HOME, for as long as an API is behind it.
+
+It runs as nginx does by itself: a master that nobody waits for, which keeps its workers alive and lets them finish when
+its configuration changes. Where the master was killed its workers go on answering, and the next command starts anew.
+
+CORTEX_HOME/front/
+  nginx.conf              what it runs with
+  front.log, error.log    requests with their timings, and what went wrong
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from cortex.environments import nginx
+from cortex.environments.nginx import Route
+from cortex.errors import UserError
+
+_START_SECONDS = 10.0
+_STOP_SECONDS = 90.0
+"""Longer than an API drains."""
+_LARGEST_LOG = 10_000_000
+_REFUSALS = (
+    ("permission denied", "only root may listen below port 1024: choose another port"),
+    ("address already in use", "something else listens there: choose another port, or stop it"),
+)
+
+
+class LocalFront:
+    """Keep one nginx under ``home``, which leads to the routes that it was last told.
+
+    ``front`` says what its owner asks of it: where it listens, TLS, a rate limit; its directory and its logs are set
+    here. Nothing runs before `follow`. UserError says what is wrong with nginx, or with what is asked of it.
+    """
+
+    def __init__(self, home: Path, front: nginx.Front) -> None:
+        self._directory = home.resolve() / "front"
+        self._front = dataclasses.replace(
+            front,
+            directory=str(_run_dir(home)),
+            access_log=str(self._directory / "front.log"),
+            error_log=str(self._directory / "error.log"),
+            daemon=True,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether its master is there."""
+        return self._master() is not None
+
+    def check(self, before: str = "") -> None:
+        """Raise UserError when nginx is not installed, or the address cannot be listened on.
+
+        ``before`` is the address on which this front listens already: that one is not tried.
+        """
+        _binary()
+        if self._front.listen == before and self.running:
+            return
+        host, _, port = self._front.listen.rpartition(":")
+        host = host.strip("[]")
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, int(port)))
+            except OSError as error:
+                raise UserError(
+                    f"nginx cannot listen on port {port}: {_meaning(error.strerror or str(error))}"
+                ) from error
+
+    def follow(self, routes: Sequence[Route]) -> None:
+        """Lead to these routes from now on; without any, stop and leave nothing behind.
+
+        A request under way is answered as it would have been. The front that was stays when nginx refuses the new one.
+        """
+        if not routes:
+            self.stop()
+            return
+        binary = _binary()
+        self._make_directories()
+        self._replace_configuration(binary, nginx.configuration(routes, self._front))
+        if master := self._master():
+            self._rotate()
+            master.send_signal(signal.SIGHUP)
+        else:
+            self._quit()  # workers that a master left that was killed: the port is theirs
+            _run([binary, "-c", str(self._configuration), "-e", self._front.error_log])
+        self._await(nginx.digest(routes, self._front))
+
+    def stop(self) -> None:
+        """Let it answer what it has, end it, and remove its files."""
+        self._quit()
+        for path in (self._directory, Path(self._front.directory)):
+            shutil.rmtree(path, ignore_errors=True)
+
+    @property
+    def _configuration(self) -> Path:
+        return self._directory / "nginx.conf"
+
+    def _make_directories(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        run = Path(self._front.directory)
+        run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if run.stat().st_uid != os.geteuid():
+            raise UserError(f"{run} belongs to another user: remove it, or set TMPDIR to a directory of your own")
+
+    def _replace_configuration(self, binary: str, text: str) -> None:
+        unfinished = self._configuration.with_suffix(".new")
+        unfinished.write_text(text)
+        try:
+            _run([binary, "-t", "-q", "-c", str(unfinished), "-e", self._front.error_log])
+            unfinished.replace(self._configuration)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _rotate(self) -> None:
+        """Begin a log anew that has grown large; nginx opens it when it reloads."""
+        for path in (Path(self._front.access_log), Path(self._front.error_log)):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size > _LARGEST_LOG:
+                    path.replace(path.with_suffix(".log.1"))
+
+    def _family(self) -> list[psutil.Process]:
+        """Return the master and its workers: every nginx that has our log open."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "nginx" and _lives(process) and self._has_log_open(process):
+                    found.append(process)
+        return found
+
+    def _has_log_open(self, process: psutil.Process) -> bool:
+        return any(Path(row.path).parent == self._directory for row in process.open_files())
+
+    def _master(self) -> psutil.Process | None:
+        family = self._family()
+        with contextlib.suppress(OSError, ValueError):
+            number = int((Path(self._front.directory) / "nginx.pid").read_text())
+            return next((process for process in family if process.pid == number), None)
+        return None
+
+    def _quit(self) -> None:
+        """End every process of ours as nginx does gracefully, and by force what is left after that."""
+        family = self._family()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGQUIT)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while left := [process for process in family if _lives(process)]:
+            if time.monotonic() > deadline:
+                for process in left:
+                    process.kill()
+            time.sleep(0.02)
+
+    def _await(self, digest: str) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        host, _, port = self._front.listen.rpartition(":")
+        same = 0
+        while same < 2:  # an old worker may answer once more
+            said = _ask({"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]")), int(port))  # noqa: S104
+            same = same + 1 if said == digest else 0
+            if time.monotonic() > deadline:
+                raise UserError(f"nginx did not take its configuration; see {self._front.error_log}")
+            time.sleep(0.02)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _binary() -> str:
+    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise UserError(
+            "nginx is not installed: install it (sudo apt-get install nginx-light), or deploy without a front "
+            "(--front none)"
+        )
+    return found
+
+
+def _run(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, text=True)
+    if done.returncode == 0:
+        return
+    lines = [line for line in done.stderr.splitlines() if "[emerg]" in line] or done.stderr.splitlines()
+    said = lines[0].partition("[emerg] ")[2] or lines[0] if lines else "it says nothing"
+    raise UserError(f"nginx cannot start: {_meaning(said)}")
+
+
+def _meaning(said: str) -> str:
+    """Return what a refusal means to a person, with its own words behind it."""
+    return next((f"{words} ({said})" for phrase, words in _REFUSALS if phrase in said.lower()), said)
+
+
+def _ask(host: str, port: int) -> str:
+    client = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        client.request("GET", nginx.CONFIGURATION, headers={"Connection": "close"})
+        return client.getresponse().read().decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+    finally:
+        client.close()
+
+
+def _run_dir(home: Path) -> Path:
+    """Return where its pid and its temporary files are: outside of ``home``, which nginx's user may not enter."""
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"cortex-front-{os.getuid()}-{digest}"

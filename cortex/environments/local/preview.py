@@ -1,0 +1,83 @@
+"""The plans that a deployment on this machine would carry out, without doing any of it.
+
+What only a deployment finds out stands for itself: the revision is called ``dry-run``, models are where the yaml has
+them instead of in the cache, and every device that the yaml asks for is taken to be there.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cortex.environments import devices, model_format
+from cortex.environments.local import ports
+from cortex.environments.local.notices import unused
+from cortex.environments.local.plan import Place, plan
+from cortex.environments.model_remote import is_remote
+from cortex.environments.models import local_path
+from cortex.environments.preparation import with_models
+from cortex.environments.state import Home
+from cortex.spec import APISpec, Config, Model
+
+REVISION = "dry-run"
+
+
+def previews(config: Config, home: Home, host: str) -> tuple[Mapping[str, Any], ...]:
+    """Return a plan for each API of a yaml, as maps: the fields of `cortex.plan.Plan` after ``api``, its name."""
+    taken = {spec.networking.local_port for spec in config.apis if spec.networking.local_port}
+    found = []
+    for spec in config.apis:
+        resolved = _resolved(spec, config.path.absolute().parent)
+        port = spec.networking.local_port or ports.expected(home, spec.name, taken)
+        taken.add(port)
+        found.append({"api": spec.name, **asdict(plan(resolved, _place(resolved, home, host, port)))})
+    return tuple(found)
+
+
+def model_server_command(spec: APISpec) -> tuple[str, ...]:
+    """Return the command of an API's model server, without flags; whether that program is there is another question."""
+    if spec.predictor.model_server == "cortex" and not spec.compute.inf:
+        return (sys.executable, "-P", "-m", "cortex.model_server")
+    name = "tensorflow_model_server_neuron" if spec.compute.inf else "tensorflow_model_server"
+    return (os.environ.get("CORTEX_TENSORFLOW_MODEL_SERVER") or name,)
+
+
+def _place(spec: APISpec, home: Home, host: str, port: int) -> Place:
+    directory = home.api(spec.name)
+    return Place(
+        revision=REVISION,
+        directory=directory.revision(REVISION),
+        run_dir=directory.run_dir / REVISION,
+        host=host,
+        port=port,
+        python=sys.executable,
+        model_server=model_server_command(spec),
+        cores=devices.cores(),
+        gpus=spec.compute.gpu,
+        gpu_engine=model_format.gpu_engine(Path(model.path) for model in spec.predictor.models),
+        shared_metrics=True,
+        notices=tuple(unused(spec)),
+    )
+
+
+def _resolved(spec: APISpec, project: Path) -> APISpec:
+    """Return a spec whose models are where the yaml has them; ``models_dir`` is looked into when it is there."""
+    models = (*spec.predictor.models, *_in_directory(spec, project))
+    return with_models(spec, (row.model_copy(update={"path": _absolute(row.path, project)}) for row in models))
+
+
+def _in_directory(spec: APISpec, project: Path) -> Iterator[Model]:
+    """Yield the models of ``models_dir``; one that stands for all of them when they are not known here."""
+    top = spec.predictor.models_dir
+    if top is None:
+        return
+    path = Path() if is_remote(top) else local_path(top, project)
+    names = sorted(entry.name for entry in path.glob("[!.]*/") if entry.is_dir()) if not is_remote(top) else []
+    for name in names or ["*"]:
+        yield Model(name=name, path=f"{top.rstrip('/')}/{name}", signature_key=spec.predictor.models_dir_signature_key)
+
+
+def _absolute(path: str, project: Path) -> str:
+    return path if is_remote(path) else str(local_path(path, project))

@@ -1,0 +1,105 @@
+"""`cortex deploy --front nginx` for real: nginx of this machine in front of what this machine runs."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.deployment import Cortex
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None, reason="nginx is not installed"
+)
+PREDICTOR = """\
+class PythonPredictor:
+    def __init__(self, config):
+        self.name = config["name"]
+
+    def predict(self, payload):
+        return {"api": self.name}
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    return _free_port()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def home(cortex: Cortex) -> Iterator[Cortex]:
+    """A home whose APIs go after each test, and its front with them."""
+    try:
+        yield cortex
+    finally:
+        cortex.clean()
+        assert not (cortex.home / "front").exists()
+        assert not _nginx(cortex)
+
+
+def _nginx(cortex: Cortex) -> list[psutil.Process]:
+    marked = str(cortex.home / "front")
+    return [
+        process
+        for process in psutil.process_iter(["name"])
+        if process.info["name"] == "nginx" and any(row.path.startswith(marked) for row in process.open_files())
+    ]
+
+
+def _project(directory: Path, *names: str) -> Path:
+    """Write APIs that tell their names, and return their yaml."""
+    (directory / "predictor.py").write_text(PREDICTOR)
+    row = "- name: {0}\n  predictor: {{type: python, path: predictor.py, config: {{name: {0}}}}}\n"
+    rows = [row.format(name) for name in names]
+    config = directory / "cortex.yaml"
+    config.write_text("".join(rows))
+    return config
+
+
+def _asked(port: int, path: str) -> str:
+    answer = requests.post(f"http://127.0.0.1:{port}{path}", json={}, timeout=10)
+    return str(answer.json()["api"]) if answer.status_code == 200 else str(answer.status_code)
+
+
+def test_apis_share_one_port_until_the_last_is_gone(home: Cortex, port: int, tmp_path: Path) -> None:
+    """By path; the first has the rest; a later deployment joins them unasked; the last one takes nginx with it."""
+    said = home("deploy", _project(tmp_path, "iris", "wine"), "--front", f"nginx:{port}")
+    assert f"front: http://localhost:{port}/wine" in said
+    assert [_asked(port, path) for path in ("/iris", "/wine", "/predict")] == ["iris", "wine", "iris"]
+    home("deploy", _project(tmp_path, "rose"))
+    assert home.get("rose")["front"] == f"http://localhost:{port}/rose"
+    assert _asked(port, "/rose") == "rose"
+    home("delete", "iris")
+    assert [_asked(port, path) for path in ("/wine", "/rose", "/predict")] == ["wine", "rose", "wine"]
+    home("delete", "wine")
+    home("delete", "rose")
+    assert not _nginx(home)
+
+
+def test_killed_moved_and_taken_back(home: Cortex, port: int, tmp_path: Path) -> None:
+    """nginx that was killed is told and comes back; another port is another choice; `none` leaves the APIs alone."""
+    config = _project(tmp_path, "iris")
+    home("deploy", config, "--front", f"nginx:{port}")
+    for process in _nginx(home):
+        process.kill()
+    assert home.get("iris")["notices"] == ["the nginx in front of it is not running; run `cortex deploy` again"]
+    home("refresh", "iris")
+    assert _asked(port, "/iris") == "iris"
+    assert home.get("iris")["notices"] == []
+    other = _free_port()
+    home("deploy", config, "--front", f"nginx:{other}")
+    assert _asked(other, "/iris") == "iris"
+    assert "front:" not in home("deploy", config, "--front", "none")
+    assert not _nginx(home)
+    told = home.get("iris")
+    assert told["front"] == ""
+    assert requests.post(told["endpoint"], json={}, timeout=10).json() == {"api": "iris"}

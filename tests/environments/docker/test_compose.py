@@ -1,0 +1,175 @@
+"""The plan as services of a compose file: exact for the example, and by rule for what differs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cortex.environments.docker import compose
+from cortex.environments.docker import project as docker_project
+from cortex.environments.docker.compose import Images, Run
+from cortex.environments.docker.images import Shelf
+from cortex.environments.docker.stats import parse
+from cortex.spec import APISpec, Autoscaling, Compute, Model, Networking, Predictor, ServerSideBatching
+
+GOLDEN = Path(__file__).with_name("docker_compose.yaml")
+
+
+def _run(*, spec: dict[str, Any] | None = None, predictor: dict[str, Any] | None = None, **options: Any) -> Run:
+    row = Predictor(
+        **{"type": "tensorflow", "path": "predictor.py", "models": (Model(path="/cache/abc"),), **(predictor or {})}
+    )
+    fields = {"name": "iris", "predictor": row, "networking": Networking(endpoint="/iris"), **(spec or {})}
+    values = {"revision": "0123", "token": "t0k3n", "directory": "/home/apis/iris/revisions/0123", "cores": 4}
+    return Run(
+        **{**values, "spec": APISpec(**fields), "images": Images("cortex-api:1", "cortex-ms:1"), "gpus": 0, **options}
+    )
+
+
+def _servers(run: Run) -> list[dict[str, Any]]:
+    return [row for name, row in compose.services(run).items() if "-model-server-" in name]
+
+
+def _workers(run: Run) -> list[dict[str, Any]]:
+    return [row for name, row in compose.services(run).items() if "-api-" in name]
+
+
+def test_the_whole_file_of_an_api() -> None:
+    """One API of two workers, its model server, its volumes and the front, as they are written."""
+    batching = ServerSideBatching(max_batch_size=8, batch_interval=0.005)
+    run = _run(predictor={"processes_per_replica": 2, "server_side_batching": batching, "env": {"PRICE": "5$"}})
+    front = compose.front("nginx:stable", "/home/front", ["127.0.0.1:80:8080"])
+    document = docker_project.rendered([run], front, {}, {})
+    assert docker_project.text(document) == GOLDEN.read_text()
+
+
+def test_every_service_is_confined() -> None:
+    """No container is root, writes to its image, or gains a privilege; each ends by its own drain."""
+    services = docker_project.rendered([_run()], compose.front("nginx", "/f", []), {}, {})["services"]
+    for row in services.values():
+        assert (row["user"], row["read_only"], row["cap_drop"]) == ("10001:10001", True, ["ALL"])
+        assert row["security_opt"] == ["no-new-privileges:true"]
+        assert row["stop_grace_period"] == "75s"
+        assert all(mount["read_only"] for mount in row["volumes"] if mount["type"] == "bind")
+    assert services["front"]["stop_signal"] == "SIGQUIT"
+
+
+def test_replicas_have_their_own_model_server_and_volume() -> None:
+    """autoscaling.init_replicas is the number of replicas, which share nothing but the front's sockets."""
+    run = _run(spec={"autoscaling": Autoscaling(init_replicas=3)}, predictor={"processes_per_replica": 2})
+    assert (len(_servers(run)), len(_workers(run))) == (3, 6)
+    assert list(compose.volumes(run)) == ["iris-t0k3n-0", "iris-t0k3n-1", "iris-t0k3n-2"]
+    assert len({row["volumes"][0]["source"] for row in _servers(run)}) == 3
+    sockets = [row["environment"]["CORTEX_LISTEN"] for row in _workers(run)]
+    assert len(set(sockets)) == 6
+    assert sorted(f"unix:/run/front/{target[3:]}" for target in compose.links(run).values()) == sorted(sockets)
+    assert sorted(f"unix:/run/front/{link}" for link in compose.links(run)) == sorted(compose.upstreams(run.spec))
+
+
+def test_a_python_api_has_no_model_server() -> None:
+    """Its workers have the models themselves."""
+    run = _run(predictor={"type": "python"})
+    assert not _servers(run)
+    assert "/models/abc" in [mount["target"] for mount in _workers(run)[0]["volumes"]]
+    assert "depends_on" not in _workers(run)[0]
+
+
+def test_models_are_where_the_resolved_spec_says() -> None:
+    """The spec that a worker reads, the model server's configuration and the mounts agree."""
+    run = _run()
+    assert '"/models/abc"' in run.files["resolved.json"]
+    assert 'base_path: "/models/abc"' in run.files["models.config"]
+    assert "/models/abc" in [mount["target"] for mount in _servers(run)[0]["volumes"]]
+
+
+@pytest.mark.parametrize(
+    ("machine", "devices"),
+    [(0, []), (4, [["0", "1"], ["2", "3"]])],
+)
+def test_each_replica_has_gpus_of_its_own(machine: int, devices: list[list[str]]) -> None:
+    """GPUs are reserved by their numbers; on a machine without any, nothing is."""
+    run = _run(spec={"compute": Compute(gpu=2), "autoscaling": Autoscaling(init_replicas=2)}, gpus=machine)
+    rows = [row["deploy"]["resources"]["reservations"]["devices"][0] for row in _servers(run) if "deploy" in row]
+    assert [row["device_ids"] for row in rows] == devices
+    assert all((row["driver"], row["capabilities"]) == ("nvidia", ["gpu"]) for row in rows)
+
+
+def test_neuron_devices_are_mounted() -> None:
+    """Each of the model servers of an Inferentia chip sees the device, and NeuronCores of its own."""
+    run = _run(spec={"compute": Compute(inf=1)}, predictor={"processes_per_replica": 2})
+    assert [row["devices"] for row in _servers(run)] == [["/dev/neuron0:/dev/neuron0"]] * 2
+    assert [row["environment"]["NEURON_RT_VISIBLE_CORES"] for row in _servers(run)] == ["0-1", "2-3"]
+    assert _servers(run)[0]["entrypoint"] == ["tensorflow_model_server_neuron"]
+
+
+def test_compute_limits_the_model_server() -> None:
+    """cpu is a limit, never above what the machine has; mem is kept free for it."""
+    (row,) = _servers(_run(spec={"compute": Compute(cpu="1500m", mem="1Gi")}))
+    assert (row["cpus"], row["mem_reservation"]) == (1.5, 2**30)
+    (row,) = _servers(_run(spec={"compute": Compute(cpu="64")}))
+    assert row["cpus"] == 4.0
+
+
+def test_tensorflow_serving_takes_the_place_of_our_model_server() -> None:
+    """An image of TF Serving gets its own program's name and flags, and no health check of ours."""
+    (row,) = _servers(_run(predictor={"tensorflow_serving_image": "tensorflow/serving:2.19.1"}))
+    assert row["entrypoint"] == ["tensorflow_model_server"]
+    assert "--grpc_socket_path=/run/cortex/model-server-0.sock" in row["command"]
+    assert not [flag for flag in row["command"] if flag.startswith("--engine")]
+    assert "healthcheck" not in row
+
+
+@pytest.mark.parametrize(
+    ("registry", "compute", "predictor", "api", "model_server"),
+    [
+        ("", {}, {}, "cortex-api:{v}", "cortex-model-server:{v}"),
+        ("r.io/x/", {}, {}, "r.io/x/cortex-api:{v}", "r.io/x/cortex-model-server:{v}"),
+        ("", {"gpu": 1}, {}, "cortex-api:{v}", "cortex-model-server-gpu:{v}"),
+        ("", {"inf": 1}, {}, "cortex-api:{v}", "cortex-model-server-neuron:{v}"),
+        ("", {}, {"model_server": "tensorflow_model_server"}, "cortex-api:{v}", "tensorflow/serving:2.19.1"),
+        ("", {}, {"image": "a/b:1", "tensorflow_serving_image": "c:2"}, "a/b:1", "c:2"),
+    ],
+)
+def test_images(registry: str, compute: dict[str, Any], predictor: dict[str, Any], api: str, model_server: str) -> None:
+    """The yaml's own images first, else ours, from the registry of the environment."""
+    import cortex
+
+    spec = _run(spec={"compute": Compute(**compute)}, predictor=predictor).spec
+    images = Shelf(registry).images(spec, gpus=1)
+    assert images.api == api.format(v=cortex.__version__)
+    assert images.model_server == model_server.format(v=cortex.__version__)
+
+
+def test_the_projects_packages_make_an_image_of_their_own() -> None:
+    """It is named by the API and by what is in it."""
+    spec = _run().spec
+    first, second = (Shelf().images(spec, gpus=0, packages=text).api for text in ("a==1", "a==2"))
+    assert first.startswith("cortex-api-iris:")
+    assert first != second
+
+
+def test_nothing_in_the_file_is_a_variable() -> None:
+    """compose replaces $NAME by a variable of the shell; ours are texts."""
+    run = _run(predictor={"env": {"A": "$HOME"}})
+    assert _workers(run)[0]["environment"]["A"] == "$$HOME"
+    assert compose.services(replace(run, directory="/a$b"))["iris-t0k3n-0-api-0"]["volumes"][1]["source"].startswith(
+        "/a$$b"
+    )
+
+
+def test_counts_of_several_workers_are_summed() -> None:
+    """Each worker tells its own, in Prometheus' form."""
+    one = (
+        'cortex_requests_total{status="2XX"} 3.0\ncortex_requests_total{status="4XX"} 1.0\n'
+        'cortex_request_duration_seconds_bucket{le="0.1"} 4.0\n'
+        "cortex_request_duration_seconds_count 4.0\ncortex_request_duration_seconds_sum 0.2\n"
+    )
+    stats = parse(f"# HELP x\n{one}\n{one}")
+    assert (stats.code_2xx, stats.code_4xx, stats.code_5xx, stats.latency_ms) == (6, 2, 0, pytest.approx(50))
+
+
+def test_the_golden_file_is_yaml() -> None:
+    """What is written is what is read back."""
+    assert set(yaml.safe_load(GOLDEN.read_text())) == {"services", "volumes", "x-files"}

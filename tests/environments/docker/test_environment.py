@@ -1,0 +1,252 @@
+"""The docker environment against a stand-in for docker: which commands, in which order, and what is told."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cortex.environments.base import Deployed
+from cortex.environments.docker.environment import DockerEnvironment
+from cortex.errors import Error, UserError
+from cortex.spec.config import Config, read
+
+STAND_IN = Path(__file__).with_name("docker_stand_in.py")
+
+
+class Docker:
+    """The stand-in on the PATH, and one environment that uses it."""
+
+    def __init__(self, root: Path) -> None:
+        self.here = root / "docker"
+        self.home = root / "home"
+        self.project = root / "project"
+        for path in (self.here, self.home, self.project):
+            path.mkdir()
+        for name in ("docker", "docker-compose"):
+            (self.here / name).write_text(f"#!{sys.executable}\n{STAND_IN.read_text()}")
+            (self.here / name).chmod(0o755)
+        (self.here / "images").write_text("nginx:stable")
+        self.write()
+
+    def write(self, version: int = 1, **autoscaling: int) -> Config:
+        """Write the project of an API, and return its configuration."""
+        (self.project / "predictor.py").write_text(f"class PythonPredictor: version = {version}\n")
+        rows: list[dict[str, Any]] = [{"name": "iris", "predictor": {"type": "python", "path": "predictor.py"}}]
+        if autoscaling:
+            rows[0]["autoscaling"] = autoscaling
+        (self.project / "cortex.yaml").write_text(json.dumps(rows))
+        return read(self.project / "cortex.yaml")
+
+    @property
+    def environment(self) -> DockerEnvironment:
+        return DockerEnvironment(self.home, {"host": "127.0.0.1", "port": "8080"})
+
+    def deploy(self, config: Config) -> Deployed:
+        (found,) = self.environment.deploy(config, force=False, progress=lambda line: None)
+        return found
+
+    def did(self, *words: str) -> list[str]:
+        """Return the commands since the last call that have one of some words."""
+        commands = (self.here / "commands").read_text().splitlines()
+        (self.here / "commands").write_text("")
+        return [line for line in commands if any(word in line for word in words)]
+
+    @property
+    def services(self) -> list[str]:
+        return sorted(json.loads((self.here / "containers.json").read_text()))
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
+    found = Docker(tmp_path)
+    monkeypatch.setenv("PATH", f"{found.here}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_STAND_IN", str(found.here))
+    return found
+
+
+def test_the_first_deployment(docker: Docker) -> None:
+    """Images first, then the workers, then the links of the front, then the front itself."""
+    deployed = docker.deploy(docker.write())
+    assert not deployed.error
+    assert deployed.message == "creating iris (RealtimeAPI)"
+    assert deployed.api is not None
+    assert (deployed.api.status, deployed.api.endpoint) == ("live", "http://localhost:8080/iris")
+    done = docker.did("build", " up ", "/readyz", "ln -sfn", "HUP", "/-/configuration")
+    words = ("build", "/readyz", "ln -sfn", "HUP", "/-/configuration", " up ")
+    order = [next(word for word in words if word in line) for line in done]
+    assert order == ["build", " up ", "/readyz", "ln -sfn", " up ", "HUP", "/-/configuration", "/-/configuration"]
+    assert docker.services[0] == "front"
+    assert len(docker.services) == 2
+
+
+def test_what_already_runs_is_left_alone(docker: Docker) -> None:
+    """The same files again change nothing."""
+    docker.deploy(docker.write())
+    docker.did()
+    assert docker.deploy(docker.write()).message == "iris (RealtimeAPI) is up to date"
+    assert not docker.did(" up ", "stop", "rm ", "kill")
+
+
+def test_an_update_starts_the_new_run_before_it_stops_the_old(docker: Docker) -> None:
+    """And nginx is not asked to reload, since its upstreams are links."""
+    docker.deploy(docker.write(1))
+    (old,) = (name for name in docker.services if name != "front")
+    docker.did()
+    assert docker.deploy(docker.write(2)).message == "updating iris (RealtimeAPI)"
+    (new,) = (name for name in docker.services if name != "front")
+    done = [line for line in docker.did(" up ", " stop ", " rm ", "kill") if "exec" not in line]
+    verbs = [next(verb for verb in (" up ", " stop ", "volume rm", " rm ", "kill") if verb in line) for line in done]
+    assert verbs == [" up ", " stop ", " rm ", "volume rm"]
+    assert new in done[0]
+    assert old in done[1]
+    assert new != old
+
+
+def test_another_number_of_workers_is_told_to_nginx(docker: Docker) -> None:
+    """More replicas are more upstreams: nginx is asked to reload before the old run is stopped."""
+    docker.deploy(docker.write(1))
+    docker.did()
+    docker.deploy(docker.write(1, min_replicas=2))
+    done = docker.did("HUP", " stop ")
+    assert "HUP" in done[0]
+    assert " stop " in done[1]
+    assert len(docker.services) == 3
+
+
+def test_an_update_that_fails_leaves_the_old_run(docker: Docker) -> None:
+    """The new containers are removed; the reason is their last error."""
+    docker.deploy(docker.write(1))
+    before = docker.services
+    (docker.here / "crash").write_text("iris")
+    deployed = docker.deploy(docker.write(2))
+    assert deployed.error == "api-0: exited with 3: ValueError: no such label"
+    assert docker.services == before
+    assert deployed.api is not None
+    assert deployed.api.status == "live"
+    assert "goes on: api-0: exited with 3: ValueError: no such label" in deployed.api.notices[-1]
+
+
+def test_two_environments_of_one_home_share_nothing(docker: Docker) -> None:
+    """Each has a compose project, a directory and APIs of its own, all named by it."""
+    docker.deploy(docker.write())
+    other = DockerEnvironment(docker.home, {"port": "8081"}, name="second")
+    assert other.apis() == ()
+    projects = {docker.environment._engine.project, other._engine.project}
+    assert len(projects) == 2
+    assert {path.name for path in (docker.home / "environments").iterdir()} == {"docker"}
+
+
+def test_no_two_apis_have_one_endpoint(docker: Docker) -> None:
+    """nginx could not lead to both: the second is refused before anything is built or started."""
+    docker.deploy(docker.write())
+    docker.did()
+    config = docker.write()
+    text = config.path.read_text().replace('"iris"', '"wine"')
+    config.path.write_text(text.replace("}}", '}, "networking": {"endpoint": "/iris"}}'))
+    deployed = docker.deploy(read(config.path))
+    assert "wine: networking.endpoint: /iris is the endpoint of iris, behind the same front" in deployed.error
+    assert not docker.did("build", " up ")
+
+
+@pytest.mark.parametrize("choice", ["nginx:8080", "none", "apache"])
+def test_the_front_is_no_choice(choice: str, docker: Docker) -> None:
+    """There is always one; its port is a setting, and the words that change it are told."""
+    docker.environment.choose_front("nginx")
+    with pytest.raises(UserError, match="`cortex env configure docker --provider docker --set port=PORT`"):
+        docker.environment.choose_front(choice)
+
+
+def test_delete_leaves_nothing(docker: Docker) -> None:
+    """With the last API go the front, the volumes and the compose file."""
+    docker.deploy(docker.write())
+    assert docker.environment.delete("iris", keep_cache=False) == "deleting iris"
+    assert docker.did("down --volumes")
+    assert docker.services == []
+    assert [path for path in docker.home.rglob("*") if path.is_file() and path.name not in (".lock",)] == []
+    assert docker.environment.apis() == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "x-cortex: {iris: {}}", "x-cortex: [iris]", "{", "\x00"])
+def test_a_compose_file_that_is_damaged_is_told(text: str, docker: Docker) -> None:
+    """One line that names the file; nothing is done."""
+    file = docker.home / "environments/docker/compose.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"compose\.yaml: "):
+        docker.environment.apis()
+    assert file.read_text() == text
+
+
+def test_deleting_one_of_two_stops_it_although_the_front_is_lost(docker: Docker) -> None:
+    """No worker is left that could ask nginx: that is told, and the containers of the API are gone all the same."""
+    docker.deploy(docker.write())
+    config = docker.write()
+    config.path.write_text(config.path.read_text().replace('"iris"', '"wine"'))
+    assert not docker.deploy(read(config.path)).error
+    state = docker.here / "containers.json"
+    rows = json.loads(state.read_text())
+    state.write_text(json.dumps({name: row for name, row in rows.items() if not name.startswith("iris")}))
+    with pytest.raises(Error):
+        docker.environment.delete("wine", keep_cache=False)
+    assert docker.services == ["front"]
+
+
+def test_a_container_that_is_gone_is_told(docker: Docker) -> None:
+    """What was removed behind our back is an error with what to do, and the next deployment mends it."""
+    docker.deploy(docker.write())
+    (docker.here / "containers.json").write_text("{}")
+    (api,) = docker.environment.apis()
+    assert (api.status, api.reason) == ("error", "containers of it are gone; run `cortex deploy` again")
+    assert docker.deploy(docker.write()).message == "updating iris (RealtimeAPI)"
+    assert docker.environment.api("iris").status == "live"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("permission denied while trying to connect to the Docker daemon socket", "this user may not use Docker"),
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "Docker is installed but not running"),
+        ("Error: something new", "something new"),
+    ],
+)
+def test_what_docker_refuses_is_told_in_clear_words(said: str, told: str, docker: Docker) -> None:
+    """Not permitted, not running, and whatever else it says."""
+    (docker.here / "refuse").write_text(said)
+    assert told in docker.deploy(docker.write()).error
+
+
+def test_without_docker(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without Docker is told how to go on."""
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    assert "docker is not on the PATH: install Docker" in docker.deploy(docker.write()).error
+
+
+def test_render_needs_no_docker(docker: Docker) -> None:
+    """The compose file is shown without doing anything, with what it mounts."""
+    (document,) = docker.environment.render(docker.write())
+    assert set(document) == {"services", "volumes", "x-files", "x-links"}
+    assert any(name.endswith("nginx.conf") for name in document["x-files"])
+    assert not (docker.here / "commands").exists()
+    assert not list(docker.home.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"colour": "red"},
+        {"port": "http"},
+        {"port": "70000"},
+        {"certificate": "/a.pem"},
+        {"retry_posts": "yes"},
+        {"rate_limit": "10"},
+        {"rate_limit": "10r/s; } evil {"},
+    ],
+)
+def test_settings_are_checked(settings: dict[str, str], tmp_path: Path) -> None:
+    """A setting that is unknown or wrong is an error before anything is done."""
+    with pytest.raises(UserError):
+        DockerEnvironment(tmp_path, settings)

@@ -1,0 +1,79 @@
+"""The images and what they are made from: in step with each other, and with the project itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import cortex
+from cortex.environments.docker import images
+from cortex.environments.project import Project
+from cortex.spec import APISpec, Predictor
+from cortex.spec.config import read
+
+ROOT = Path(__file__).parents[3]
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
+
+
+def _pins(text: str) -> dict[str, str]:
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in _PIN.findall(text)}
+
+
+@pytest.fixture(scope="module")
+def pinned() -> dict[str, str]:
+    """What the tests of this project ran with."""
+    return _pins((ROOT / "requirements.txt").read_text())
+
+
+@pytest.mark.parametrize("name", ["requirements-api.txt", "requirements-model-server.txt"])
+def test_images_have_the_versions_that_were_tested(name: str, pinned: dict[str, str]) -> None:
+    """Whatever both name is pinned alike, and every line is a pin."""
+    text = (ROOT / "deploy" / name).read_text()
+    found = _pins(text)
+    assert len(found) == sum(1 for line in text.splitlines() if line and not line.startswith("#"))
+    both = found.keys() & pinned.keys()
+    assert {package: found[package] for package in both} == {package: pinned[package] for package in both}
+    assert {"protobuf", "grpcio", "numpy", "uvicorn"} <= both
+
+
+def test_what_the_images_share_is_the_same() -> None:
+    api, server = (_pins((ROOT / f"deploy/requirements-{name}.txt").read_text()) for name in ("api", "model-server"))
+    both = api.keys() & server.keys()
+    assert {package: api[package] for package in both} == {package: server[package] for package in both}
+
+
+def test_what_is_installed_beside_them_is_pinned_alike(pinned: dict[str, str]) -> None:
+    """ONNX Runtime for an ONNX predictor; TensorFlow and ONNX Runtime on a GPU."""
+    assert _pins(images._ONNX_RUNTIME) == {"onnxruntime": pinned["onnxruntime"]}
+    text = (ROOT / "deploy/Dockerfile.gpu").read_text()
+    assert f'"tensorflow[and-cuda]=={pinned["tensorflow"]}"' in text
+    assert f"onnxruntime-gpu=={pinned['onnxruntime']}" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*")), ids=lambda path: path.name)
+def test_images_have_the_version_of_the_code(path: Path) -> None:
+    """Wherever deploy/ names a version of the images, it is the one that `cortex deploy` asks for."""
+    text = path.read_text()
+    found = re.findall(r"^ARG VERSION=(\S+)", text, re.MULTILINE)
+    found += re.findall(r"cortex-(?:api|model-server)[a-z-]*:(\d\S*)", text)
+    assert set(found) <= {cortex.__version__}
+
+
+def test_this_project_installs_nothing_into_its_image() -> None:
+    """Its requirements.txt is what it is developed with; the image has what its API needs."""
+    config = read(ROOT / "cortex_cpu.yaml")
+    project = Project.of(config.path, config.apis)
+    assert set(project.tree.files) == {"predictor.py", "download.py", "export/imagenet_class_index.json"}
+
+
+def test_a_projects_requirements_are_installed(tmp_path: Path) -> None:
+    """Into an image of its own, whose name tells their content."""
+    spec = APISpec(name="iris", predictor=Predictor(type="onnx", path="predictor.py"))
+    assert images.packages(spec, tmp_path) == images._ONNX_RUNTIME
+    (tmp_path / "requirements.txt").write_text("\ufeffscikit-learn==1.9.0\n", encoding="utf-8")
+    wanted = images.packages(spec, tmp_path)
+    assert wanted.splitlines() == [images._ONNX_RUNTIME, "scikit-learn==1.9.0"]
+    shelf = images.Shelf()
+    names = {shelf.images(spec, gpus=0, packages=each).api for each in ("", wanted, images._ONNX_RUNTIME)}
+    assert len(names) == 3
+    assert f"cortex-api:{cortex.__version__}" in names
