@@ -14,8 +14,8 @@ class ProcessPlan:
     """One process to keep alive.
 
     ``ready`` says how it tells that it is ready: ``notify`` (it sends ``READY=1``, see `cortex.notify`), or the path of
-    a Unix socket that it opens once it is. ``env`` is added to the supervisor's own environment, which also has
-    ``NOTIFY_SOCKET`` and ``CORTEX_LISTEN_FD`` for it.
+    a Unix socket that it opens once it is. ``env`` is added to the environment of the shell that deployed, which also
+    has ``NOTIFY_SOCKET`` and ``CORTEX_LISTEN_FD`` for it.
     """
 
     name: str

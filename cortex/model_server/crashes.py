@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -98,6 +97,7 @@ class Crashes:
         self._suspects = threading.Lock()
         self._lock = threading.Lock()  # guards the trials
         self._trials: list[Trial] = []
+        self._is_closed = False
 
     def trial(self, version: Path) -> Trial:
         """Begin the trial of a version directory. Raises Crashed for one that is not to be loaded."""
@@ -112,11 +112,15 @@ class Crashes:
         trial = Trial(record, self._suspects if record.crashes else None)
         with self._lock:
             self._trials = [*(each for each in self._trials if not each.is_over), trial]
+            is_closed = self._is_closed
+        if is_closed:
+            trial.end()
         return trial
 
     def close(self) -> None:
-        """Forget what is under way: the process ends in an orderly way, whatever its threads are at."""
+        """Forget what is under way, and note no more: the process ends in order, whatever its threads are at."""
         with self._lock:
+            self._is_closed = True
             trials = tuple(self._trials)
         for trial in trials:
             trial.end()
@@ -148,6 +152,8 @@ class _Record:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), path.lstat()):
+                raise FileNotFoundError(f"{path} has just been removed by another server")
             found = _parsed(os.pread(descriptor, 2**16, 0))
             now = {"directory": str(version), "artifact": _fingerprint(version), "boot": _boot()}
             record = cls(path, descriptor, now, _crashes(found, now))
@@ -175,8 +181,8 @@ class _Record:
 
 
 def default_directory() -> Path:
-    """Return where this user's servers keep their records."""
-    return Path(tempfile.gettempdir()) / f"cortex-model-server-{os.getuid()}"
+    """Return where this user's servers keep their records, whether or not it can be written to."""
+    return Path(os.environ.get("TMPDIR") or "/tmp") / f"cortex-model-server-{os.getuid()}"  # noqa: S108  made private
 
 
 def _make_private(directory: Path) -> None:
@@ -196,7 +202,7 @@ def _crashes(found: dict[str, Any], now: dict[str, Any]) -> int:
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         found = json.loads(data)
         if isinstance(found, dict):
             return found

@@ -129,8 +129,9 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # typ
 
         def answer() -> Any:
             response = self._handlers.metadata(request)
-            runtime = self._handlers.description(response.model_spec)
-            context.set_trailing_metadata(((_RUNTIME, json.dumps(asdict(runtime))),))
+            with contextlib.suppress(StatusError):  # it has been unloaded meanwhile
+                runtime = self._handlers.description(response.model_spec)
+                context.set_trailing_metadata(((_RUNTIME, json.dumps(asdict(runtime))),))
             return response
 
         return _answer(answer, context)

@@ -18,6 +18,9 @@ from cortex.model_server.lifecycle import Lifecycle, Load, Retries, State, Versi
 from cortex.model_server.servable import Servable
 from cortex.model_server.status import Code, StatusError, invalid
 
+_PATIENCE = 5.0
+"""Seconds for engines to end in order before the process ends anyway; native code may not let itself be broken off."""
+
 
 @dataclass(frozen=True)
 class RepositoryOptions:
@@ -77,7 +80,7 @@ class Repository:
             self._set_labels(models)
 
     def close(self) -> None:
-        """Unload everything, once the requests that still run are done."""
+        """Unload everything, once the requests that still run are done; `_PATIENCE` bounds the wait for it."""
         self._stopping.set()
         self._lifecycle.stop()
         with self._changed:
@@ -86,7 +89,7 @@ class Repository:
                 version.wanted = False
             for name in self._versions:
                 self._retire(name)
-            self._changed.wait_for(lambda: all(version.state is not State.UNLOADING for version in loaded), timeout=30)
+            self._changed.wait_for(lambda: all(version.state is not State.UNLOADING for version in loaded), _PATIENCE)
 
     @contextmanager
     def lease(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:

@@ -4,6 +4,7 @@ A door opens it with `watch`; whoever works on the request finds it with `curren
 signature between a door and an engine has to carry it. A thread that answers no request finds one that nobody reads.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from threading import Lock
 from typing import Any
 
 from cortex.model_server.status import Code, StatusError
+
+_log = logging.getLogger(__name__)
 
 DECODE, QUEUE, EXECUTE, ENCODE = "decode", "queue", "execute", "encode"
 """The stages of a request. ``queue`` is the wait for a batch; ``execute`` is the engine, alone or for a batch."""
@@ -123,54 +126,56 @@ class Page(Recorder):
 
 
 class Recorders(Recorder):
-    """Pass on what is heard to several recorders."""
+    """Pass on what is heard to several recorders; one that fails costs its count, never a request."""
 
     def __init__(self, recorders: Sequence[Recorder]) -> None:
         self._all = tuple(recorders)
+        self._has_failed = False
 
     def began(self, request: Request) -> None:
         """Pass on that a request has come in."""
-        for each in self._all:
-            each.began(request)
+        self._tell(lambda each: each.began(request))
 
     def ended(self, request: Request, code: Code) -> None:
         """Pass on that a request was answered."""
-        for each in self._all:
-            each.ended(request, code)
+        self._tell(lambda each: each.ended(request, code))
 
     def batched(self, model: str, pool: str, sizes: tuple[int, ...], padding: int, seconds: float) -> None:
         """Pass on that a batch ran."""
-        for each in self._all:
-            each.batched(model, pool, sizes, padding, seconds)
+        self._tell(lambda each: each.batched(model, pool, sizes, padding, seconds))
 
     def queued(self, model: str, pool: str, seconds: float) -> None:
         """Pass on how long a request waited."""
-        for each in self._all:
-            each.queued(model, pool, seconds)
+        self._tell(lambda each: each.queued(model, pool, seconds))
 
     def left_out(self, model: str, reason: str) -> None:
         """Pass on that no batch answered a request."""
-        for each in self._all:
-            each.left_out(model, reason)
+        self._tell(lambda each: each.left_out(model, reason))
 
     def ran(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any], seconds: float) -> None:
         """Pass on that an engine ran."""
-        for each in self._all:
-            each.ran(inputs, outputs, seconds)
+        self._tell(lambda each: each.ran(inputs, outputs, seconds))
 
     def loaded(self, directory: str, request: Request, code: Code) -> None:
         """Pass on that a version was loaded, or not."""
-        for each in self._all:
-            each.loaded(directory, request, code)
+        self._tell(lambda each: each.loaded(directory, request, code))
 
     def logged(self, model: str, code: Code) -> None:
         """Pass on that a request was logged."""
-        for each in self._all:
-            each.logged(model, code)
+        self._tell(lambda each: each.logged(model, code))
 
     def count(self, name: str) -> int:
         """Return what the recorder that keeps the counter says."""
         return max((each.count(name) for each in self._all), default=0)
+
+    def _tell(self, what: Callable[[Recorder], None]) -> None:
+        for each in self._all:
+            try:
+                what(each)
+            except Exception:  # noqa: BLE001  a library that writes files was called; what it cannot count is answered
+                if not self._has_failed:
+                    _log.exception("Some metrics cannot be counted from here on")
+                self._has_failed = True
 
 
 _current: ContextVar[Request] = ContextVar("request")

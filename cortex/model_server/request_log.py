@@ -166,8 +166,10 @@ class _Files:
             if self._file.write(record) < len(record):
                 raise OSError(f"{self._file.name}: no space left")
         except OSError:
-            self._file.truncate(self._size)
-            self.close()
+            try:
+                self._file.truncate(self._size)
+            finally:
+                self.close()
             raise
         self._size += len(record)
         self._records += 1

@@ -5,6 +5,7 @@ would add memory and nothing else. A request waits on the event loop and runs on
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import socket
@@ -150,7 +151,8 @@ class RestApp:
             answer = _failure(413, f"The request body is larger than {self._options.max_body} bytes")
         except StatusError as error:
             answer = _failure(_HTTP_CODES.get(error.code, 500), error.message)
-        await self._send(answer, send)
+        with contextlib.suppress(RuntimeError):  # the client is gone: uvicorn tells only the last of pipelined requests
+            await self._send(answer, send)
 
     async def _answer(self, method: str, path: str, headers: Mapping[str, str], receive: Receive) -> Answer:
         if path in _HEALTH:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cortex import __version__
+from cortex import __version__, metrics_files
 from cortex.model_server import api_key, options, servable
 from cortex.model_server.batching import Batcher
 from cortex.model_server.flags import BadFlag, CommandLine, Flags, parse, print_usage
@@ -37,8 +37,9 @@ class ModelServer:
 
     def __init__(self, flags: Flags) -> None:
         self._flags = flags
+        is_shared = metrics_files.open_directory() is not None
         self._pages = _pages(flags)
-        self._recorder = Recorders((*self._pages.values(), *_shared(self._pages)))
+        self._recorder = Recorders((*self._pages.values(), *(_shared() if is_shared and not self._pages else ())))
         source = options.batching(flags)
         self._batcher = Batcher(source.common(), source, self._recorder) if source else None
         self._crashes = options.crashes(flags)
@@ -83,6 +84,7 @@ class ModelServer:
 
     def stop(self) -> None:
         """Stop accepting, answer what is in flight within `GRACE` seconds, then unload."""
+        self.forget()
         self._reloading.stop()
         if self._batcher is not None:
             self._batcher.hurry()
@@ -129,12 +131,8 @@ def _pages(flags: Flags) -> Mapping[str, Page]:
     return metrics_pages.open_pages(flags)
 
 
-def _shared(pages: Mapping[str, Page]) -> Sequence[Recorder]:
-    """Return what counts for a page that other processes show: they share Prometheus' directory, and we have no page."""
-    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if pages or not directory:
-        return ()
-    Path(directory).mkdir(parents=True, exist_ok=True)
+def _shared() -> Sequence[Recorder]:
+    """Return what counts for a page that other processes show, where this one has none."""
     from cortex.model_server.metrics import Metrics
 
     return (Metrics(),)

@@ -75,6 +75,22 @@ def test_what_is_under_way(workers, tmp_path):
         each.join()
 
 
+def test_a_directory_that_cannot_be_used_stops_nobody(workers, tmp_path):
+    """The worker serves and counts for itself, with a warning; a full disk must not end it either."""
+    (tmp_path / "file").touch()
+    worker = workers.start(PREDICTOR, env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "file")}).await_ready()
+    send(worker, 1)
+    assert scrape(worker)['cortex_requests_total{status="2XX"}'] == 1
+
+
+def test_room_for_what_is_counted_is_taken_at_the_start(workers, tmp_path):
+    """A disk that fills up later takes nothing away: its blocks are there before the first request."""
+    workers.start(PREDICTOR, env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}).await_ready()
+    files = list(tmp_path.glob("*.db"))
+    assert {file.stem.rpartition("_")[0] for file in files} == {"counter", "histogram", "gauge_livesum"}
+    assert all(file.stat().st_blocks * 512 >= file.stat().st_size > 2**20 for file in files)
+
+
 def quietly(worker, payload):
     with contextlib.suppress(requests.RequestException):
         send(worker, payload)

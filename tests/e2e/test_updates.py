@@ -23,6 +23,7 @@ YAML = """
     config: {word: one, sleep: 0}
 """
 PREDICTOR = """
+import os
 import time
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class PythonPredictor:
     def predict(self, query_params):
         while "until" in query_params and not Path(query_params["until"]).exists():
             time.sleep(0.02)
+        if "variable" in query_params:
+            return os.environ.get(query_params["variable"], "not set")
         return self.word + " " + Path("file.txt").read_text()
 """
 
@@ -51,6 +54,21 @@ def project(tmp_path: Path) -> Path:
 def change(project: Path, old: str, new: str) -> None:
     config = project / "cortex.yaml"
     config.write_text(config.read_text().replace(old, new))
+
+
+def test_a_deployment_has_the_environment_of_its_shell(
+    cortex: Cortex, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of the shell which deployed the first revision and so started the supervisor."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("A_TEST_VARIABLE", value)
+        change(project, "sleep: 0", "sleep: 0.0" if value == "second" else "sleep: 0")
+        cortex("deploy", project / "cortex.yaml")
+        url = f"{cortex.get('slow')['endpoint']}?variable=A_TEST_VARIABLE"
+        assert requests.post(url, data=b"", timeout=60).text == value
+    monkeypatch.delenv("A_TEST_VARIABLE")
+    cortex("refresh", "slow")
+    assert requests.post(url, data=b"", timeout=60).text == "not set"
 
 
 def test_a_request_under_way_keeps_its_revision(cortex: Cortex, project: Path) -> None:

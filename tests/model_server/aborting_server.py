@@ -1,11 +1,12 @@
-"""The model server with an engine that dies as native code does, where the version directory tells it to.
+"""The model server with an engine that dies or hangs as native code does, where the version directory tells it to.
 
 ``python -m tests.model_server.aborting_server FLAGS``: a version with a file ``abort_on_load`` aborts the process while
-it is loaded, one with ``abort_on_run`` at a request.
+it is loaded, one with ``abort_on_run`` at a request; one with ``hang_on_run`` or ``hang_on_close`` never returns.
 """
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,11 +31,19 @@ class AbortingEngine(FakeEngine):
         self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str], deadline: float | None = None
     ) -> dict[str, Any]:
         self._abort_if("abort_on_run")
+        self._hang_if("hang_on_run")
         return super().run(signature, inputs, outputs, deadline)
+
+    def close(self) -> None:
+        self._hang_if("hang_on_close")
 
     def _abort_if(self, name: str) -> None:
         if (self._directory / name).exists():
             os.abort()
+
+    def _hang_if(self, name: str) -> None:
+        if (self._directory / name).exists():
+            threading.Event().wait()
 
 
 if __name__ == "__main__":

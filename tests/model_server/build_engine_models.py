@@ -219,4 +219,5 @@ def main(root: Path) -> None:
     np.savez(root / "asked.npz", pictures=drawn, labels=labels, answers=model.main(drawn)["probabilities"].numpy())
 
 
-main(Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

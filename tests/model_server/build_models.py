@@ -184,4 +184,5 @@ def main(root: Path) -> None:
     half_plus(root / "half_plus" / "2", 3.0)
 
 
-main(Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -11,22 +11,32 @@ from tests.model_server.harness import Server, Start, config_file, starter
 ENGINES = ("openvino", "tensorflow")
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the SavedModels of `build_models.py`; read it, never write to it."""
-    return _built("build_models.py", tmp_path_factory.mktemp("models"))
+BUILDERS = ("build_engine_models", "build_models")
 
 
 @pytest.fixture(scope="session")
-def engine_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the models of `build_engine_models.py`; read it, never write to it."""
-    return _built("build_engine_models.py", tmp_path_factory.mktemp("engine_models"))
-
-
-def _built(script: str, root: Path) -> Path:
-    command = [sys.executable, str(Path(__file__).parent / script), str(root)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for each builder's models, made in one process: most of the time TensorFlow is imported."""
+    root = tmp_path_factory.mktemp("built")
+    script = "import sys\nfrom pathlib import Path\n"
+    for name in BUILDERS:
+        (root / name).mkdir()
+        script += f"from tests.model_server import {name}\n{name}.main(Path(sys.argv[1], {name!r}))\n"
+    command = [sys.executable, "-c", script, str(root)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120, cwd=Path(__file__).parents[2])
     return root
+
+
+@pytest.fixture(scope="session")
+def models(built: Path) -> Path:
+    """The directory of the SavedModels of `build_models.py`; read it, never write to it."""
+    return built / "build_models"
+
+
+@pytest.fixture(scope="session")
+def engine_models(built: Path) -> Path:
+    """The directory of the models of `build_engine_models.py`; read it, never write to it."""
+    return built / "build_engine_models"
 
 
 @pytest.fixture

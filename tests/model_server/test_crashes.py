@@ -1,8 +1,11 @@
 """Versions that end the process: reported, and not loaded for ever, while the others are served."""
 
+import fcntl
 import json
 import os
 import shutil
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +102,29 @@ def test_a_first_request_that_crashes_counts(serve: Serve, tmp_path: Path) -> No
     poll(serve().is_ready)
 
 
+def test_a_process_that_is_told_to_end_has_not_crashed(serve: Serve, tmp_path: Path) -> None:
+    """Once a signal has asked it to, its death counts for nothing, even in the middle of a first request."""
+    (tmp_path / "bad" / "2" / "hang_on_run").touch()
+    server = serve()
+    poll(server.is_ready)
+    asked = server.prediction.Predict.future(predict_request("bad", X), timeout=30)
+    records = tmp_path / "crashes"
+    poll(lambda: any('"under_way": true' in record.read_text() for record in records.iterdir()))
+    server.process.send_signal(signal.SIGTERM)
+    poll(lambda: not list(records.iterdir()), 15)
+    assert not asked.done()
+    server.process.kill()
+
+
+def test_an_engine_that_does_not_end_is_left_behind(serve: Serve, tmp_path: Path) -> None:
+    """The process waits a moment for engines to close in order, and ends in order without them."""
+    (tmp_path / "bad" / "2" / "hang_on_close").touch()
+    server = serve()
+    poll(server.is_ready)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+
+
 def _version(tmp_path: Path) -> Path:
     version = tmp_path / "model" / "1"
     version.mkdir(parents=True)
@@ -129,7 +155,12 @@ def test_what_is_another_case_is_tried(tmp_path: Path, monkeypatch: pytest.Monke
     _trial(tmp_path, version, "another engine")
     (version / "saved_model.pb").write_bytes(b"another")
     _trial(tmp_path, version)
-    for settings, damage in (("a", b""), ("b", b"[1]"), ("c", b'{"artifact": 1, "crashes": "many"}')):
+    for settings, damage in (
+        ("a", b""),
+        ("b", b"[1]"),
+        ("c", b'{"artifact": 1, "crashes": "many"}'),
+        ("e", b"[" * 60000),
+    ):
         _crash(tmp_path, version, settings)
         newest = max((tmp_path / "crashes").iterdir(), key=lambda path: path.stat().st_mtime_ns)
         newest.write_bytes(damage)
@@ -150,6 +181,37 @@ def test_two_servers_of_one_version(tmp_path: Path) -> None:
         assert record.exists()
     one.close()
     assert not record.exists()
+    with one.trial(version).watched(last=False):
+        assert not record.exists(), "a process that ends notes no more"
+
+
+def test_a_record_that_is_removed_meanwhile_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between opening and locking a record another server may remove it: a lock on nothing would keep nobody out."""
+    version, lock = _version(tmp_path), fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        for record in (tmp_path / "crashes").iterdir():
+            record.unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(crashes.fcntl, "flock", late)
+    _trial(tmp_path, version)
+    assert "will not be known at the next start" in caplog.text
+
+
+def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the records would be does not depend on whether anything can be written there."""
+
+    def fail() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    monkeypatch.setenv("TMPDIR", "/made/up")
+    assert crashes.default_directory().parent == Path("/made/up")
+    monkeypatch.delenv("TMPDIR")
+    assert crashes.default_directory().parent == Path("/tmp")
 
 
 def test_a_place_that_cannot_be_used_is_told_and_harmless(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -112,6 +112,27 @@ def test_a_second_form_that_cannot_be_made_takes_nothing_away(
     assert len(answers) >= 20
 
 
+def test_a_system_without_a_thread_to_spare_takes_nothing_away(
+    slow_model: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be started to compile the second form, the request that asked for it is answered too."""
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            if self.name == "openvino-compile":
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    engine = opened(slow_model)
+    monkeypatch.setattr(threading, "Thread", Thread)
+    try:
+        answers = ask_together(engine, lambda: said(caplog, "can't start new thread"))
+        answers += ask_together(engine, after(20))
+    finally:
+        engine.close()
+    assert len(answers) >= 20
+
+
 def out_of_memory(*_: object) -> None:
     raise MemoryError("std::bad_alloc")
 

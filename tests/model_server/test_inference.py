@@ -2,11 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
+from cortex.model_server import inference, saved_model
+from cortex.model_server.call import Call
+from cortex.model_server.engines.base import Arrays
+from cortex.model_server.status import StatusError
 from cortex.protos import (
     classification_pb2,
     example_pb2,
@@ -232,18 +238,26 @@ def test_no_strings_where_numbers_are_declared(server: Server) -> None:
     assert (code, "No regression inputs found in SignatureDef: " in text) == (PRECONDITION, True)
 
 
-def test_the_method_name_counts_where_it_is_asked_for(start: Start, models: Any) -> None:
-    """--enable_signature_method_name_check refuses a signature of another method."""
-    server = start(
-        "--model_name=estimator",
-        f"--model_base_path={models / 'estimator'}",
-        "--engine=tensorflow",
-        "--enable_signature_method_name_check",
-    )
-    stub = server.prediction
-    assert stub.Regress(_regression("estimator", "regress", ONE)).result.regressions[0].value == 0.125
-    code, text = _failure(stub.Classify, _classification("estimator", "regress", ONE))
+def test_the_method_name_counts_where_it_is_asked_for(models: Path) -> None:
+    """With check_method a signature of the same method is taken, and one of another is refused."""
+    signatures = saved_model.read(models / "estimator" / "1", frozenset({"serve"})).signatures
+
+    def run(call: Call) -> Arrays:
+        return {name: np.full((1, 1), 0.125, np.float32) for name in call.outputs}
+
+    asked = _regression("estimator", "regress", ONE)
+    assert inference.regress(signatures, asked, run, check_method=True).regressions[0].value == 0.125
     want = f"Expected classification signature method_name to be {CLASSIFY}. Was: {REGRESS}"
+    with pytest.raises(StatusError, match=want):
+        inference.classify(signatures, _classification("estimator", "regress", ONE), run, check_method=True)
+
+
+def test_a_flag_asks_for_the_method_name(start: Start, models: Path) -> None:
+    """--enable_signature_method_name_check looks at it before anything else of the signature."""
+    base = f"--model_base_path={models / 'half_plus'}"
+    server = start("--model_name=half_plus", base, "--enable_signature_method_name_check")
+    code, text = _failure(server.prediction.Classify, _classification("half_plus", "", ONE))
+    want = f"Expected classification signature method_name to be {CLASSIFY}. Was: tensorflow/serving/predict"
     assert (code, text) == (INVALID, want)
 
 

@@ -1,6 +1,8 @@
 """The pages of metrics, as a scraper sees them."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,9 +15,10 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cortex import metrics_files
 from cortex.model_server import tf_serving_metrics
 from cortex.model_server.metrics import Metrics
-from cortex.model_server.request import ENCODE, EXECUTE, QUEUE, Recorders, current, watch
+from cortex.model_server.request import ENCODE, EXECUTE, QUEUE, Recorder, Recorders, Request, current, watch
 from cortex.model_server.status import Code, StatusError
 from cortex.model_server.tf_serving_metrics import TFServingMetrics
 from cortex.protos import model_management_pb2
@@ -192,6 +195,56 @@ def test_a_request_that_fails_is_counted_by_its_code() -> None:
     assert values['cortex_model_requests_in_flight{door="GRPC"}'] == 0
 
 
+def test_what_cannot_be_counted_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+    """A recorder that fails, as one whose file cannot be written does, costs its own count, and one line of log."""
+
+    class Failing(Recorder):
+        def began(self, request: Request) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def ended(self, request: Request, code: Code) -> None:
+            raise IndexError("mmap slice assignment is wrong size")
+
+    metrics = Metrics()
+    recorders = Recorders((Failing(), metrics))
+    for _ in range(2):
+        with watch(recorders, "GRPC", "Predict"):
+            pass
+    assert _values(metrics.page())['cortex_model_requests_in_flight{door="GRPC"}'] == 0
+    assert sum(value for name, value in _values(metrics.page()).items() if "requests_total" in name) == 2
+    assert [record.getMessage() for record in caplog.records] == ["Some metrics cannot be counted from here on"]
+
+
+def test_shared_files_have_their_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bytes are there before they are used: a page of a sparse file on a full disk would be the end."""
+    directory = tmp_path / "shared"
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(directory))
+    assert metrics_files.open_directory() == directory
+    gauge = directory / f"gauge_livesum_{os.getpid()}.db"
+    gauge.write_bytes(b"left by a process of the same number")
+    assert metrics_files.open_directory() == directory
+    files = list(directory.iterdir())
+    assert len(files) == 3
+    for file in files:
+        assert file.stat().st_blocks * 512 >= file.stat().st_size > 0
+    assert not gauge.read_bytes().strip(b"\0")
+
+
+def test_a_full_disk_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is no room for the files, nothing will look for them."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert metrics_files.open_directory() is None
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+    assert "No space left on device" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "path"),
     [
@@ -216,10 +269,15 @@ def test_a_bad_monitoring_file_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_without_a_monitoring_file_there_is_only_our_page(start: Start, models: Path) -> None:
-    """TF Serving's path is a plain 404, as there."""
-    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
+    """TF Serving's path is a plain 404, as there; a shared directory that is none takes nothing from our page."""
+    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": os.devnull}
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", env=env)
+    assert "PROMETHEUS_MULTIPROC_DIR cannot be used" in server.log
     assert server.http("GET", "/monitoring/prometheus/metrics")[0] == 404
-    assert server.http("GET", "/metrics")[0] == 200
+    server.prediction.Predict(predict_request("half_plus", X))
+    status, page, _ = server.http("GET", "/metrics")
+    assert status == 200
+    assert _values(page)['cortex_model_load_seconds_count{code="OK"}'] == 1
 
 
 def _names(*pages: Any) -> set[str]:
@@ -227,8 +285,9 @@ def _names(*pages: Any) -> set[str]:
 
 
 def test_every_name_is_documented() -> None:
-    """docs/metrics.md lists the names of both pages, and no others."""
-    documented = set(re.findall(r"^\| `([a-z_:]+)", DOCS.read_text(), re.MULTILINE))
+    """docs/metrics.md lists the names of both pages of the model server, and no others."""
+    _, _, chapter = DOCS.read_text().partition("\n## The model server\n")
+    documented = set(re.findall(r"^\| `([a-z_:]+)", chapter, re.MULTILINE))
     process = {name for name in _names(Metrics()) if name.startswith("process_")}
     assert documented == _names(Metrics(), TFServingMetrics()) - process
 

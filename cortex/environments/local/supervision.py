@@ -1,6 +1,7 @@
 """The supervisor of an API, from outside: start it, ask it, end it."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -22,11 +23,15 @@ STOP_SECONDS = 90.0
 
 
 def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
-    """Have the API's supervisor bring a plan live, and yield what it waits for; it is started if there is none."""
+    """Have the API's supervisor bring a plan live, and yield what it waits for; it is started if there is none.
+
+    The processes get the environment of whoever deploys, not that of whoever once started the supervisor.
+    """
     status = directory.status()
     if status is None or supervisor(status) is None or not _answers(directory.control):
         _start(directory)
-    yield from control.command(directory.control, {"command": "deploy", "plan": plan.to_json(), "force": force})
+    request = {"command": "deploy", "plan": plan.to_json(), "force": force, "environment": dict(os.environ)}
+    yield from control.command(directory.control, request)
 
 
 def stop(directory: APIDirectory) -> None:

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from cortex.model_server.engines import onnxruntime_gpu
 from cortex.model_server.engines.base import FP32, EngineOptions
 from cortex.model_server.engines.onnxruntime_gpu import GPU, NoGPU
-from cortex.model_server.engines.onnxruntime_recipe import CUDA, FP16, INT8, TENSORRT, Profile, Recipe
+from cortex.model_server.engines.onnxruntime_recipe import CUDA, FILE, FP16, INT8, TENSORRT, Profile, Recipe
 from cortex.model_server.model_file import ModelFile
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def _offered(wanted: Sequence[str], available: Collection[str]) -> list[str]:
 def _digest(model: ModelFile) -> str:
     """Return the SHA-256 of the graph, of weights kept in files beside it, and of the recipe."""
     total = hashlib.sha256()
-    recipe = model.directory / "assets.extra/onnxruntime.json"
+    recipe = model.directory / FILE
     for path in (*sorted(model.directory.glob(f"{model.path.name}*")), *[recipe] * recipe.is_file()):
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

@@ -85,16 +85,19 @@ class Forms:
     def _start(self, compile_together: Callable[[], Form]) -> None:
         """Compile the second form, once, while the first goes on answering."""
         self._compile_together = None
-        self._compiling = threading.Thread(target=self._compile, args=(compile_together,), name="openvino-compile")
-        self._compiling.start()
+        compiling = threading.Thread(target=self._compile, args=(compile_together,), name="openvino-compile")
+        try:
+            compiling.start()
+        except RuntimeError as error:  # the system has no thread to spare
+            _warn(error)
+        else:
+            self._compiling = compiling
 
     def _compile(self, compile_together: Callable[[], Form]) -> None:
         try:
             form = compile_together()
         except Exception as error:  # noqa: BLE001  the first form answers all that this one would have
-            _log.warning(
-                "requests go on sharing all cores, since no form with cores of their own could be made: %s", error
-            )
+            _warn(error)
             return
         self._together = form
         _log.info("several requests at once: %d streams on %d threads from now on", form.streams, form.threads)
@@ -107,6 +110,10 @@ class Forms:
                 f"input {alias!r} has shape {list(array.shape)}, but the signature declares {_declared(shape)}"
             )
         return writable(fit)
+
+
+def _warn(error: Exception) -> None:
+    _log.warning("requests go on sharing all cores, since no form with cores of their own could be made: %s", error)
 
 
 def _infer(request: Any, deadline: float | None) -> None:

@@ -81,7 +81,7 @@ def _read_signature(core: Any, model: ModelFile, signatures: Signatures, name: s
     return found
 
 
-def one_line(error: RuntimeError) -> str:
+def one_line(error: Exception) -> str:
     """Return the part of OpenVINO's many lines that names the cause: not where in its sources it was thrown."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(_NOISE)]
@@ -97,7 +97,7 @@ def _convert(core: Any, model: SavedModel, signature: str) -> Graph:
             if found := _found(graph, inputs, outputs):
                 return found
         return _convert_alone(core, model, signature)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise Unsupported(f"OpenVINO cannot convert signature {signature!r}: {one_line(error)}") from error
 
 
