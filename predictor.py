@@ -105,7 +105,7 @@ def decoded(name: str, image: Any) -> bytes:
         raise refusal(f"{name}: expected a base64 string, got {type(image).__name__}")
     data = image.partition(",")[2] if image.startswith("data:") else image
     try:
-        return base64.b64decode("".join(data.split()), validate=True)
+        return base64.b64decode("".join(data.split()) if "\n" in data or " " in data else data, validate=True)
     except ValueError as error:  # binascii.Error is one, and so is a character beyond ASCII
         raise refusal(f"{name}: not base64 ({error})") from error
 

@@ -10,8 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +62,9 @@ def export(order: Order, step: Step) -> tuple[Path, Compiled]:
     Raises UserError for a source, an output or a tool chain that cannot be used, CortexError when it compiles nothing.
     """
     _check(order)
-    source = sources.find(order.source, order.version)
+    source = sources.find_images(order.source, order.version)
     recorded = answers.read(source.directory)
-    output = order.output or source.base.with_name(f"{source.base.name}_neuron")
+    output = source.beside("neuron", order.output)
     accelerator_compiler.check(order.chip, order.python)
     with new_version(output, source.version, force=order.force) as directory, tempfile.TemporaryDirectory() as room:
         frozen = Path(room) / "frozen"
@@ -98,9 +97,7 @@ def _placement(compiled: Compiled) -> str:
 
 def _add_proof(source: Source, order: Order, recorded: Recorded, compiled: Compiled, directory: Path) -> None:
     """Put the recorded requests and the card into the artifact; its answers only the device itself can check."""
-    extra = directory / recorded_requests.FILE
-    extra.parent.mkdir(exist_ok=True)
-    extra.write_bytes((source.directory / recorded_requests.FILE).read_bytes())
+    recorded_requests.copy(source.directory, directory)
     model_card.write(directory, _card(source, order, recorded, compiled))
 
 
@@ -112,13 +109,9 @@ def _tolerance(cast: str, recorded: Recorded) -> Tolerance:
 
 
 def _card(source: Source, order: Order, recorded: Recorded, compiled: Compiled) -> dict[str, Any]:
-    kept = {key: value for key, value in source.card.items() if key != "agreement"}
-    return kept | {
-        "target": "accelerator",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "made_from": {"version": source.version, "sha256": sources.digest(source.directory)},
-        "precision": "bf16" if order.cast == "bf16" else "fp32",
-        "tolerance": asdict(_tolerance(order.cast, recorded)),
+    precision = "bf16" if order.cast == "bf16" else "fp32"
+    allowed = _tolerance(order.cast, recorded)
+    return model_card.derived(source.card, source.made_from(), "accelerator", precision, allowed, compiled.tools) | {
         "agreement": "not measured: it takes the device; a model server compares the recorded answers when it loads",
         "placement": {"chip": order.chip, "share_on_device": compiled.share},
         "compiler": {
@@ -126,5 +119,4 @@ def _card(source: Source, order: Order, recorded: Recorded, compiled: Compiled) 
             "batch_size": order.batch_size,
             "neuroncores": order.cores,
         },
-        "tools": dict(source.card.get("tools", {})) | dict(compiled.tools),
     }

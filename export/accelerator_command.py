@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
+from export import options
 from export.progress import megabytes, stopwatch
 
-_MAX_VERSION = 2**63 - 1
 _MAX_BATCH = 1024
 
 
 @click.command(short_help="Compile a SavedModel for AWS Inferentia.")
-@click.argument("source", type=click.Path(path_type=Path), default=Path("models/resnet50"))
+@options.source
 @click.option(
     "--chip",
     type=click.Choice(["inf1", "inf2"]),
@@ -54,17 +54,9 @@ _MAX_BATCH = 1024
     show_default=True,
     help="bf16: all of float32 becomes bf16. none: as little as the compiler allows.",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The artifact's directory; the version keeps its number in it.  [default: SOURCE_neuron]",
-)
-@click.option(
-    "--version",
-    type=click.IntRange(0, _MAX_VERSION),
-    help="The version of SOURCE to export.  [default: the newest]",
-)
-@click.option("--force", is_flag=True, help="Replace the version if it exists.")
+@options.output("neuron")
+@options.version
+@options.force
 def command(
     source: Path,
     chip: str,

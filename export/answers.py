@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cortex.errors import UserError
 from cortex.protos import prediction_log_pb2
-from cortex.tfrecord import CorruptedRecord, read_records
 from export import recorded_requests
 from export.model_card import Agreement, Tolerance
 from export.recorded_requests import Answers, Images
-from export.signature import INPUT, OUTPUT
+from export.signature import IMAGE, INPUT, OUTPUT
 
 Answer = Callable[[Images], Answers]
 
@@ -40,34 +38,39 @@ class Measured:
     agreement: Agreement
     outside: str
 
-    def document(self) -> dict[str, Any]:
-        """Return the agreement as a model card has it."""
-        facts = asdict(self.agreement)
-        return {"with": facts.pop("with_"), **facts}
-
 
 def read(directory: Path) -> Recorded:
     """Return the requests and answers of a version directory. Raises UserError for none, or for other signatures'."""
-    path = directory / recorded_requests.FILE
-    try:
-        logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in read_records(path)]
-    except FileNotFoundError:
-        raise UserError(f"{directory} has no recorded requests ({recorded_requests.FILE}) to check with") from None
-    except (OSError, CorruptedRecord, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    usable = [
-        log for log in logs if INPUT in log.predict_log.request.inputs and OUTPUT in log.predict_log.response.outputs
-    ]
-    if not usable or len(usable) != len(logs):
+    logs, path = recorded_requests.read(directory), directory / recorded_requests.FILE
+    if not logs:
+        missing = f"has no recorded requests ({recorded_requests.FILE}) to check with"
+        raise UserError(f"{directory} {missing}: python -m export cpu needs none")
+    return Recorded(*zip(*(_pair(path, log) for log in logs), strict=True))
+
+
+def _pair(path: Path, log: prediction_log_pb2.PredictionLog) -> tuple[Images, Answers]:
+    asked = log.predict_log
+    if INPUT not in asked.request.inputs or OUTPUT not in asked.response.outputs:
         raise UserError(f"{path}: every record must be a Predict of {INPUT!r} with its answer in {OUTPUT!r}")
-    return Recorded(
-        tuple(recorded_requests.images_of(log) for log in usable),
-        tuple(recorded_requests.answers_of(log) for log in usable),
-    )
+    try:
+        images, answers = recorded_requests.images_of(log), recorded_requests.answers_of(log)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if images.shape[1:] != IMAGE or answers.shape[:1] != images.shape[:1] or not answers.size:
+        raise UserError(f"{path}: images of shape {list(images.shape)} have answers of shape {list(answers.shape)}")
+    return images, answers
 
 
-def measure(recorded: Recorded, answer: Answer, allowed: Tolerance, of: str) -> Measured:
-    """Send every recorded request, and compare; ``of`` names what gave the recorded answers."""
+def answered(samples: Iterable[Mapping[str, Images]], answer: Answer) -> Recorded:
+    """Return samples with a model's answers to them, to compare another one's with."""
+    requests = tuple(sample[INPUT] for sample in samples)
+    return Recorded(requests, tuple(answer(images) for images in requests))
+
+
+def measure(
+    recorded: Recorded, answer: Answer, allowed: Tolerance, of: str, over: str = "recorded requests"
+) -> Measured:
+    """Send every request, and compare; ``of`` names what gave the answers, ``over`` what the requests are."""
     worst, same, outside = 0.0, 0, ""
     for number, (images, want) in enumerate(zip(recorded.requests, recorded.answers, strict=True), start=1):
         got = answer(images)
@@ -76,4 +79,4 @@ def measure(recorded: Recorded, answer: Answer, allowed: Tolerance, of: str) -> 
             outside = outside or f"the answer to recorded request {number} is off by {float(difference.max()):.2g}"
         worst = max(worst, float(difference.max()))
         same += int((got.argmax(1) == want.argmax(1)).sum()) if got.shape == want.shape else 0
-    return Measured(Agreement(of, sum(map(len, recorded.answers)), worst, same), outside)
+    return Measured(Agreement(of, sum(map(len, recorded.answers)), worst, same, over), outside)

@@ -11,22 +11,22 @@ less so.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cortex.errors import UserError
 from cortex.protos import meta_graph_pb2
+from cortex.tensors import to_proto
 from export import calibration_records, noise, pictures
+from export.calibration_records import Sample
 from export.pictures import BrokenPicture
 from export.progress import Step
-
-Sample = Mapping[str, NDArray[Any]]
 
 RANDOM = "random"
 FEWEST = 10  # samples in all: 8 calibrate, 2 are held out
@@ -42,6 +42,23 @@ class Calibration:
     samples: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
     skipped: int
+
+    @property
+    def measured_over(self) -> str:
+        """What a card says that the agreement was measured over."""
+        return "held-out samples of noise" if self.kind == RANDOM else "held-out samples"
+
+    def document(self) -> dict[str, Any]:
+        """Return, for a model card, what the model was shown: samples to choose its scales, others to measure it."""
+        facts = {
+            "kind": self.kind,
+            "path": self.path,
+            "calibrated_on": len(self.samples),
+            "held_out": len(self.held_out),
+            "skipped": self.skipped,
+        }
+        note = {"note": "noise: what was chosen and measured by it means nothing"}
+        return facts | (note if self.kind == RANDOM else {})
 
 
 @dataclass
@@ -63,17 +80,34 @@ def gather(text: str, signature: meta_graph_pb2.SignatureDef, subset_size: int, 
     there, not readable, fewer than 10, or do not fit the signature.
     """
     skipped = _Skipped()
+    if text == RANDOM:
+        step("noise stands for samples, as asked for: what is chosen and measured by it means nothing")
+    else:
+        step(f"reading samples from {text}")
     kind, found = _found(text, signature, skipped)
-    samples = list(itertools.islice(found, 2 * subset_size))
+    samples = list(itertools.islice(found if kind == RANDOM else _distinct(found), 2 * subset_size))
     if skipped.count:
         step(f"skipped {skipped.count} broken pictures, the first: {skipped.first}")
     if len(samples) < FEWEST:
         broken = f" that are not broken ({skipped.first})" if skipped.count else ""
-        raise UserError(f"--calibration {text}: holds {len(samples)} samples{broken}, at least {FEWEST} are needed")
+        raise UserError(
+            f"--calibration {text}: holds {len(samples)} different samples{broken}, at least {FEWEST} are needed"
+        )
     order = np.random.default_rng(0).permutation(len(samples))
     mixed = [samples[index] for index in order]
     count = min(subset_size, len(samples) - len(samples) // _HELD_OUT)
     return Calibration(kind, text, tuple(mixed[:count]), tuple(mixed[count:]), skipped.count)
+
+
+def _distinct(samples: Iterator[Sample]) -> Iterator[Sample]:
+    """Leave out what came before: on both sides of the division, it would be measured on what chose its scales."""
+    seen = set()
+    for sample in samples:
+        values = (to_proto(sample[alias]).SerializeToString() for alias in sorted(sample))
+        key = tuple(hashlib.sha256(value).digest() for value in values)
+        if key not in seen:
+            seen.add(key)
+            yield sample
 
 
 def _found(text: str, signature: meta_graph_pb2.SignatureDef, skipped: _Skipped) -> tuple[str, Iterator[Sample]]:

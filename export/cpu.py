@@ -26,10 +26,10 @@ from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.model_file import ModelFile
 from cortex.model_server.status import StatusError
 from cortex.protos import predict_pb2
-from export import calibration, cpu_card, ir, noise, proof, quantization
+from export import calibration, cpu_card, ir, noise, proof, quantization, recorded_requests
 from export import source as sources
 from export.agreement import measure
-from export.calibration import RANDOM, Calibration
+from export.calibration import Calibration
 from export.inference import Answer, Inputs, answer_of, opened, precisions
 from export.model_card import Tolerance
 from export.progress import Step
@@ -77,9 +77,7 @@ def export(order: Order, step: Step) -> Path:
     """
     _check(order)
     source = sources.find(order.source, order.version)
-    output = order.output or source.base.with_name(f"{source.base.name}_cpu")
-    if output.resolve() == source.base.resolve():
-        raise UserError(f"--output {output}: holds the SavedModel itself; name another directory")
+    output = source.beside("cpu", order.output)
     job = _Job(source, order.precision, output, step)
     with new_version(output, source.version, force=order.force) as directory:
         shown = _gathered(order, source, step)
@@ -104,10 +102,6 @@ def _gathered(order: Order, source: Source, step: Step) -> Calibration | None:
     """Read the samples. Where nothing is calibrated, as many as would be are held out to measure."""
     if order.calibration is None:
         return None
-    if order.calibration == RANDOM:
-        step("noise stands for samples, as asked for: what is chosen and measured by it means nothing")
-    else:
-        step(f"reading samples from {order.calibration}")
     shown = calibration.gather(order.calibration, source.signature, order.subset_size, step)
     if order.precision == INT8:
         return shown
@@ -141,8 +135,8 @@ def _prove(job: _Job, shown: Calibration | None, artifact: ModelFile) -> None:
         with opened(artifact, FP32 if job.precision == FP32 else precisions()[-1]) as best:
             tolerance = _tolerance(job.precision, engine, best, asked)
             agreement = _agreement(job, best, reference, shown, asked)
-        proof.write(artifact.directory, logs)
-        facts = None if shown is None else cpu_card.calibration(shown, len(shown.samples))
+        recorded_requests.write(artifact.directory, logs)
+        facts = None if shown is None else shown.document()
         digest = sources.digest(job.source.directory)
         content = cpu_card.card(job.source, digest, job.precision, tolerance, agreement, facts)
         cpu_card.write(artifact.directory, content, job.source.directory)
@@ -183,7 +177,7 @@ def _agreement(
     job: _Job, best: OpenVINO, reference: OpenVINO, shown: Calibration | None, asked: Sequence[Inputs]
 ) -> dict[str, Any]:
     """Measure as ``auto`` would compute here; an artifact in fp32 as it computes in fp32."""
-    samples, over = (shown.held_out, "held-out samples") if shown else (asked, "recorded requests")
+    samples, over = (shown.held_out, shown.measured_over) if shown else (asked, _asked_over(job.source))
     job.step(f"comparing with fp32 over {len(samples)} {over}")
     measured = measure(answer_of(best), answer_of(reference), samples)
     job.step(f"agreement with fp32: {measured}")
@@ -191,6 +185,10 @@ def _agreement(
     if measured.top1 is not None and measured.top1 < expected:
         job.step(f"warning: {measured.top1:.1%} is less than {expected:.1%}; {_REMEDY[job.precision]}")
     return cpu_card.agreement(measured, over, best.describe().precision)
+
+
+def _asked_over(source: Source) -> str:
+    return "recorded requests" if proof.requests_of(source.directory) else "samples of noise"
 
 
 _REMEDY = {

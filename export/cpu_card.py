@@ -16,7 +16,6 @@ from cortex.protos import meta_graph_pb2
 from cortex.tensors import type_name
 from export import model_card, recorded_requests
 from export.agreement import Agreement
-from export.calibration import Calibration
 from export.model_card import Tolerance
 from export.signature import SIGNATURE
 from export.source import Source
@@ -65,20 +64,6 @@ def agreement(measured: Agreement, over: str, computed_in: str) -> dict[str, Any
         "top1": measured.top1,
         "max_difference": measured.max_difference,
     }
-
-
-def calibration(gathered: Calibration, calibrated: int) -> dict[str, Any]:
-    """Return what the model was shown: ``calibrated`` samples to choose its scales, and others to measure it."""
-    facts = {
-        "kind": gathered.kind,
-        "path": gathered.path,
-        "calibrated_on": calibrated,
-        "held_out": len(gathered.held_out),
-        "skipped": gathered.skipped,
-    }
-    if gathered.kind == "random":
-        facts["note"] = "noise: what was chosen and measured by it means nothing"
-    return facts
 
 
 def signature(declared: meta_graph_pb2.SignatureDef) -> dict[str, Any]:

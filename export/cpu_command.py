@@ -4,13 +4,12 @@ from pathlib import Path
 
 import click
 
+from export import options
 from export.progress import megabytes, stopwatch
-
-_MAX_VERSION = 2**63 - 1
 
 
 @click.command(short_help="Make an artifact for CPUs, in fp32, bf16 or int8, from a SavedModel.")
-@click.argument("source", type=click.Path(path_type=Path), default=Path("models/resnet50"))
+@options.source
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "int8"]),
@@ -34,17 +33,9 @@ _MAX_VERSION = 2**63 - 1
     help="How many samples calibrate. As many again, where there are enough, and a fifth of all otherwise, are held "
     "out to measure the agreement with fp32. For fp32 and bf16: how many measure it.",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The artifact's directory; the version keeps its number in it.  [default: SOURCE_cpu]",
-)
-@click.option(
-    "--version",
-    type=click.IntRange(0, _MAX_VERSION),
-    help="The version of SOURCE to export.  [default: the newest]",
-)
-@click.option("--force", is_flag=True, help="Replace the version if it exists.")
+@options.output("cpu")
+@options.version
+@options.force
 def command(
     source: Path,
     precision: str,

@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from cortex.errors import CortexError
 from cortex.model_server.engines.onnxruntime_recipe import CUDA, FILE, INT8, TENSORRT, Profile, Recipe
-from export import answers, gpu_device, model_card, onnx_graph
+from export import answers, calibration, gpu_device, model_card, onnx_graph
 from export import source as sources
 from export.answers import Recorded
-from export.gpu_device import Built
+from export.calibration import Calibration
+from export.gpu_device import Built, HeldOut, Questions
 from export.gpu_order import Order, tolerance
 from export.model_card import Tolerance
 from export.progress import Step
@@ -43,20 +42,22 @@ def export(order: Order, step: Step) -> Path:
     does not give the recorded answers.
     """
     order.check()
-    source = sources.find(order.source, order.version)
+    source = sources.find_images(order.source, order.version)
     recorded = answers.read(source.directory)
-    output = order.output or source.base.with_name(f"{source.base.name}_gpu")
+    output = source.beside("gpu", order.output)
     with new_version(output, source.version, force=order.force) as directory:
+        shown = _gathered(order, source, step)
         step(f"copying {source.directory}")
         shutil.copytree(source.directory, directory, dirs_exist_ok=True)
         step("converting it to ONNX")
         onnx_graph.convert(source.directory, directory / GRAPH)
         step("comparing the answers of the graph with the recorded ones")
         converted = _compared(directory, recorded)
-        if order.precision == INT8:
-            _quantize(directory, source, order, step)
-        built = _on_device(directory, order, recorded, step)
-        model_card.write(directory, _card(source, order, converted, built, tolerance(order.precision, recorded)))
+        held_out = None if shown is None else _quantize(directory / GRAPH, shown, step)
+        built = _on_device(directory, order, Questions(recorded, held_out), step)
+        facts = {} if shown is None else {"calibration": shown.document()}
+        allowed = tolerance(order.precision, recorded)
+        model_card.write(directory, _card(source, order.precision, allowed, converted, built) | facts)
         step(f"moving it to {output / str(source.version)}")
     return output / str(source.version)
 
@@ -77,37 +78,41 @@ def _compared(directory: Path, recorded: Recorded) -> answers.Measured:
     return measured
 
 
-def _quantize(directory: Path, source: Source, order: Order, step: Step) -> None:
-    from export import calibration, onnx_int8
-
-    step("reading the calibration samples")
-    gathered = calibration.gather(str(order.calibration), source.signature, order.subset_size, step)
-    step(f"quantizing by {len(gathered.samples)} samples")
-    onnx_int8.quantize(directory / GRAPH, gathered.samples)
+def _gathered(order: Order, source: Source, step: Step) -> Calibration | None:
+    """Read the samples for int8, before anything that takes long."""
+    if order.precision != INT8:
+        return None
+    return calibration.gather(str(order.calibration), source.signature, order.subset_size, step)
 
 
-def _on_device(directory: Path, order: Order, recorded: Recorded, step: Step) -> Built:
+def _quantize(graph: Path, shown: Calibration, step: Step) -> HeldOut:
+    """Quantize the graph; return the samples that were held out from that, with its answers before."""
+    from export import onnx_int8
+
+    with gpu_device.on_cpu(graph) as answer:
+        before = answers.answered(shown.held_out, answer)
+    step(f"quantizing by {len(shown.samples)} samples")
+    onnx_int8.quantize(graph, shown.samples)
+    return HeldOut(before, shown.measured_over)
+
+
+def _on_device(directory: Path, order: Order, questions: Questions, step: Step) -> Built:
     """Write the recipe, then build the engines and compare the answers, on the GPU if there is one."""
     (directory / FILE).write_text(json.dumps(recipe(order).document(), indent=2) + "\n", encoding="utf-8")
     step("trying the artifact on this machine; with a GPU, TensorRT builds its engines now, which takes minutes")
-    built = gpu_device.build(directory / GRAPH, order.batches, recorded, tolerance(order.precision, recorded))
+    allowed = tolerance(order.precision, questions.recorded)
+    built = gpu_device.build(directory / GRAPH, order.batches, questions, allowed)
     step(f"it ran on {built.device}: {built.note}")
     return built
 
 
 def _card(
-    source: Source, order: Order, converted: answers.Measured, built: Built, tolerance: Tolerance
+    source: Source, precision: str, allowed: Tolerance, converted: answers.Measured, built: Built
 ) -> dict[str, Any]:
-    return dict(source.card) | {
-        "target": "gpu",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "made_from": {"version": source.version, "sha256": sources.digest(source.directory)},
-        "precision": order.precision,
-        "tolerance": asdict(tolerance),
-        "agreement": built.measured.document() | {"device": built.device},
-        "conversion": converted.document(),
+    return model_card.derived(source.card, source.made_from(), "gpu", precision, allowed, _tools()) | {
+        "agreement": built.agreement.document() | {"computed_in": built.ran.precision, "device": built.device},
+        "conversion": converted.agreement.document(),
         "engines": built.document(),
-        "tools": dict(source.card.get("tools", {})) | _tools(),
     }
 
 

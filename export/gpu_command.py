@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
+from export import options
 from export.progress import megabytes, stopwatch
 
-_MAX_VERSION = 2**63 - 1
 _MAX_BATCH = 65536
 
 
 @click.command(short_help="Make an artifact for NVIDIA GPUs from a SavedModel.")
-@click.argument("source", type=click.Path(path_type=Path), default=Path("models/resnet50"))
+@options.source
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "fp32", "int8"]),
@@ -57,17 +57,9 @@ _MAX_BATCH = 65536
     show_default=True,
     help="What is to run it. tensorflow: TF-TRT in fp16, which TensorFlow had up to 2.17 (requirements-tensorrt.txt).",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The artifact's directory; the version keeps its number in it.  [default: SOURCE_gpu]",
-)
-@click.option(
-    "--version",
-    type=click.IntRange(0, _MAX_VERSION),
-    help="The version of SOURCE to export.  [default: the newest]",
-)
-@click.option("--force", is_flag=True, help="Replace the version if it exists.")
+@options.output("gpu")
+@options.version
+@options.force
 def command(
     source: Path,
     precision: str,

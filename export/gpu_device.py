@@ -13,29 +13,56 @@ import numpy as np
 
 from cortex.errors import CortexError
 from cortex.model_server.engines import onnxruntime_providers
-from cortex.model_server.engines.base import EngineOptions
+from cortex.model_server.engines.base import Description, EngineOptions, Unsupported
 from cortex.model_server.engines.onnxruntime import ONNXRuntime
 from cortex.model_server.engines.onnxruntime_gpu import GPU, NoGPU
 from cortex.model_server.engines.onnxruntime_recipe import TENSORRT, read
 from cortex.model_server.model_file import ONNX, ModelFile
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE
+from cortex.model_server.status import StatusError
 from export import answers
-from export.answers import Answer, Measured, Recorded
-from export.model_card import Tolerance
+from export.answers import Answer, Recorded
+from export.model_card import Agreement, Tolerance
 from export.signature import IMAGE_SIZE, INPUT, OUTPUT
 
 logging.getLogger("cortex.model_server").addHandler(logging.NullHandler())  # what engines warn of is in the card
 
 
 @dataclass(frozen=True)
-class Built:
-    """Where the artifact ran, how well it agreed there, and its engines: their directory, or why there are none."""
+class HeldOut:
+    """Samples that chose no scales, with the answers of the graph in fp32, and what they are."""
 
-    device: str
-    measured: Measured
+    samples: Recorded
+    name: str
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What an artifact must answer within its tolerance, and for one in int8 what its agreement is measured over.
+
+    The requests that were recorded may have been among the samples that chose the scales of int8.
+    """
+
+    recorded: Recorded
+    held_out: HeldOut | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the artifact ran on, as the engine describes it, how well it agreed there, and its engines.
+
+    ``note`` says why there are none; else ``gpu`` is what they are for, and ``directory`` where they are.
+    """
+
+    ran: Description
+    agreement: Agreement
     note: str
     gpu: GPU | None = None
     directory: str = ""
+
+    @property
+    def device(self) -> str:
+        return getattr(self.ran, "device", "cpu")
 
     def document(self) -> dict[str, Any]:
         """Return what a model card says about the engines."""
@@ -47,33 +74,53 @@ class Built:
 @contextmanager
 def on_cpu(graph: Path) -> Iterator[Answer]:
     """Yield a graph's answers, computed by ONNX Runtime on the CPU; it must have no recipe beside it yet."""
-    engine = ONNXRuntime.open(ModelFile(graph.parent, ONNX, graph), EngineOptions())
-    try:
+    with _opened(graph) as engine:
         yield _answer(engine)
-    finally:
-        engine.close()
 
 
-def build(graph: Path, batches: tuple[int, int], recorded: Recorded, allowed: Tolerance) -> Built:
-    """Open the artifact as a server will, which builds its engines into it, and replay the recorded requests.
+def build(graph: Path, batches: tuple[int, int], questions: Questions, allowed: Tolerance) -> Built:
+    """Open the artifact as a server will, which builds its engines into it, and ask the questions.
 
-    On a machine without a usable GPU it runs on the CPU. Raises CortexError for answers out of tolerance.
+    On a machine without a usable GPU it runs on the CPU. Raises CortexError for answers out of tolerance, or none.
     """
     model = ModelFile(graph.parent, ONNX, graph)
     gpu, missing = _prepared(model)
-    engine = ONNXRuntime.open(model, EngineOptions())
-    try:
+    with _opened(graph) as engine:
         answer = _answer(engine)
-        device = getattr(engine.describe(), "device", "cpu")
-        measured = answers.measure(recorded, answer, allowed, "the SavedModel, in fp32")
+        measured = answers.measure(questions.recorded, answer, allowed, "the SavedModel, in fp32")
+        agreement = _agreement(questions.held_out, answer) or measured.agreement
         if gpu is not None:
             for batch in batches:
                 answer(np.zeros((batch, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
+        ran = engine.describe()
+    built = _outcome(model, gpu, ran, agreement, missing)
+    if measured.outside:
+        raise CortexError(f"the artifact is out of tolerance on {built.device}: {measured.outside}")
+    return built
+
+
+@contextmanager
+def _opened(graph: Path) -> Iterator[ONNXRuntime]:
+    try:
+        engine = ONNXRuntime.open(ModelFile(graph.parent, ONNX, graph), EngineOptions())
+    except Unsupported as error:
+        raise CortexError(str(error)) from error
+    try:
+        yield engine
+    except StatusError as error:
+        raise CortexError(f"ONNX Runtime cannot compute the graph: {error.message}") from error
     finally:
         engine.close()
-    if measured.outside:
-        raise CortexError(f"the artifact is out of tolerance on {device}: {measured.outside}")
-    return _outcome(model, gpu, device, measured, missing)
+
+
+def _agreement(held_out: HeldOut | None, answer: Answer) -> Agreement | None:
+    if held_out is None:
+        return None
+    of = "the graph in fp32, on the CPU"
+    measured = answers.measure(held_out.samples, answer, Tolerance(0.0, np.inf), of, held_out.name)
+    if measured.outside:  # no difference is, but one that is no number
+        raise CortexError(f"the artifact does not answer {held_out.name} with numbers: --precision fp16 may do")
+    return measured.agreement
 
 
 def _prepared(model: ModelFile) -> tuple[GPU | None, str]:
@@ -90,13 +137,13 @@ def _prepared(model: ModelFile) -> tuple[GPU | None, str]:
     return gpu, ""
 
 
-def _outcome(model: ModelFile, gpu: GPU | None, device: str, measured: Measured, missing: str) -> Built:
+def _outcome(model: ModelFile, gpu: GPU | None, ran: Description, agreement: Agreement, missing: str) -> Built:
     if gpu is None:
-        return Built(device, measured, f"engines were not built: {missing}")
+        return Built(ran, agreement, f"engines were not built: {missing}")
     directory = onnxruntime_providers.engines(model, gpu)
     if not any(directory.glob("*.engine")):
-        return Built(device, measured, "engines were not built: TensorRT took no part of the graph")
-    return Built(device, measured, "engines were built", gpu, directory.relative_to(model.directory).as_posix())
+        return Built(ran, agreement, "engines were not built: TensorRT took no part of the graph")
+    return Built(ran, agreement, "engines were built", gpu, directory.relative_to(model.directory).as_posix())
 
 
 def _answer(engine: ONNXRuntime) -> Answer:

@@ -6,8 +6,6 @@ It is what TF Serving's GPU builds run. Its engines are built here, for the batc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,17 +35,15 @@ def export(order: Order, step: Step) -> Path:
     """
     order.check()
     _check(order)
-    source = sources.find(order.source, order.version)
+    source = sources.find_images(order.source, order.version)
     recorded = answers.read(source.directory)
-    output = order.output or source.base.with_name(f"{source.base.name}_gpu")
+    output = source.beside("gpu", order.output)
     with new_version(output, source.version, force=order.force) as directory:
         step("converting with TF-TRT and building engines, which takes minutes")
         _convert(source.directory, directory, order)
         step("comparing the answers with the recorded ones")
         measured = _compared(directory, recorded)
-        extra = directory / recorded_requests.FILE
-        extra.parent.mkdir(exist_ok=True)
-        extra.write_bytes((source.directory / recorded_requests.FILE).read_bytes())
+        recorded_requests.copy(source.directory, directory)
         model_card.write(directory, _card(source, recorded, measured))
         step(f"moving it to {output / str(source.version)}")
     return output / str(source.version)
@@ -110,13 +106,8 @@ def _answer(directory: Path) -> Answer:
 
 
 def _card(source: Source, recorded: Recorded, measured: Measured) -> dict[str, Any]:
-    return dict(source.card) | {
-        "target": "gpu",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "made_from": {"version": source.version, "sha256": sources.digest(source.directory)},
-        "precision": FP16,
-        "tolerance": asdict(tolerance(FP16, recorded)),
-        "agreement": measured.document(),
+    allowed, tools = tolerance(FP16, recorded), {"tensorflow": version("tensorflow")}
+    return model_card.derived(source.card, source.made_from(), "gpu", FP16, allowed, tools) | {
+        "agreement": measured.agreement.document(),
         "engines": {"built": True, "by": "TF-TRT"},
-        "tools": dict(source.card.get("tools", {})) | {"tensorflow": version("tensorflow")},
     }

@@ -13,6 +13,7 @@ from cortex.errors import UserError
 from cortex.model_server.engines.base import BF16, FP32, EngineOptions, Unsupported
 from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.model_file import Model
+from cortex.model_server.status import StatusError
 from export.signature import SIGNATURE
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -40,6 +41,13 @@ def opened(model: Model, precision: str) -> Iterator[OpenVINO]:
 
 
 def answer_of(engine: OpenVINO) -> Answer:
-    """Return the signature as a function from all inputs to all outputs."""
+    """Return the signature as a function from all inputs to all outputs; it raises UserError for what is refused."""
     outputs = sorted(engine.signatures[SIGNATURE].outputs)
-    return lambda inputs: engine.run(SIGNATURE, inputs, outputs)
+
+    def answer(inputs: Inputs) -> Outputs:
+        try:
+            return engine.run(SIGNATURE, inputs, outputs)
+        except StatusError as error:
+            raise UserError(f"the model cannot answer one of its samples: {error.message}") from error
+
+    return answer

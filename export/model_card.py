@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,12 +26,18 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the artifact's answers are from those of what it was made from, measured over the recorded requests."""
+    """How far the artifact's answers are from those of what it was made from, and over which samples that was seen."""
 
     with_: str
     images: int
     max_difference: float
     same_first_class: int
+    over: str = "recorded requests"
+
+    def document(self) -> dict[str, Any]:
+        """Return the agreement as a card has it."""
+        facts = asdict(self)
+        return {"with": facts.pop("with_"), "over": facts.pop("over"), **facts}
 
 
 FP32 = Tolerance(rtol=1e-3, atol=1e-5)  # what two engines may differ by in float32; they do by about 1e-5, relatively
@@ -38,7 +45,6 @@ FP32 = Tolerance(rtol=1e-3, atol=1e-5)  # what two engines may differ by in floa
 
 def card(weights: Weights, digest: str, agreement: Agreement) -> dict[str, Any]:
     """Return the card of a SavedModel that was just exported."""
-    measured = asdict(agreement)
     return {
         "model": "ResNet-50",
         "source": "keras.applications.ResNet50",
@@ -46,7 +52,7 @@ def card(weights: Weights, digest: str, agreement: Agreement) -> dict[str, Any]:
         "weights": _weights(weights, digest),
         "precision": "fp32",
         "tolerance": asdict(FP32),
-        "agreement": {"with": measured.pop("with_"), **measured},
+        "agreement": agreement.document(),
         "signature": _signature(),
         "resize": f"short side {SHORT_SIDE}, center crop {IMAGE_SIZE} x {IMAGE_SIZE}",
         "labels": f"assets.extra/{CLASS_INDEX.name}",
@@ -54,7 +60,30 @@ def card(weights: Weights, digest: str, agreement: Agreement) -> dict[str, Any]:
     }
 
 
-def write(directory: Path, content: dict[str, Any]) -> None:
+def derived(
+    source: Mapping[str, Any],
+    made_from: Mapping[str, Any],
+    target: str,
+    precision: str,
+    tolerance: Tolerance,
+    tools: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the card of an artifact that was just made for a target: what its source's card says, with what changed.
+
+    What was measured of the source is left out: it says nothing about the artifact.
+    """
+    kept = {key: value for key, value in source.items() if key != "agreement"}
+    return kept | {
+        "target": target,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_from": dict(made_from),
+        "precision": precision,
+        "tolerance": asdict(tolerance),
+        "tools": dict(source.get("tools", {})) | dict(tools),
+    }
+
+
+def write(directory: Path, content: Mapping[str, Any]) -> None:
     """Write the card, and the labels it names, into the artifact in ``directory``."""
     path = directory / FILE
     path.parent.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,15 +37,19 @@ def convert(saved_model: Path, target: Path) -> None:
     """Write signature ``serving_default`` of a SavedModel as ONNX, inputs and outputs under their names in it.
 
     tf2onnx runs in a process of its own: it loads TensorFlow, which takes 2 GB while it converts, and sees no GPU.
+    Where this process is killed, that one goes on for a while: it writes to a place that no other run will use.
     Raises CortexError with its last words when it fails.
     """
-    argv = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(saved_model), "--tag", "serve"]
-    argv += ["--signature_def", SIGNATURE, "--opset", str(OPSET), "--output", str(target)]
-    done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | _SETTINGS, check=False)
-    if done.returncode or not target.is_file():
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise CortexError(f"tf2onnx cannot convert {saved_model}: {said[-1] if said else done.returncode}")
-    _arrange(target)
+    with tempfile.TemporaryDirectory(dir=target.parent) as room:
+        written = Path(room) / target.name
+        argv = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(saved_model), "--tag", "serve"]
+        argv += ["--signature_def", SIGNATURE, "--opset", str(OPSET), "--output", str(written)]
+        done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | _SETTINGS, check=False)
+        if done.returncode or not written.is_file():
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            raise CortexError(f"tf2onnx cannot convert {saved_model}: {said[-1] if said else done.returncode}")
+        _arrange(written)
+        written.replace(target)
 
 
 def _arrange(path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex.errors import UserError
-from export.calibration import Sample
+from export.calibration_records import Sample
 
 _OPERATIONS = ["Conv", "MatMul", "Add"]
 _OPTIONS = {

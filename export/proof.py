@@ -27,7 +27,6 @@ from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.status import StatusError
 from cortex.protos import predict_pb2, prediction_log_pb2
 from cortex.tensors import to_proto
-from cortex.tfrecord import CorruptedRecord, encode, read_records
 from export import recorded_requests
 from export.agreement import certainty
 from export.inference import Answer, Inputs, Outputs
@@ -43,14 +42,7 @@ def requests_of(directory: Path) -> list[predict_pb2.PredictRequest]:
 
     Raises UserError when the file cannot be read.
     """
-    path = directory / recorded_requests.FILE
-    if not path.is_file():
-        return []
-    try:
-        logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in read_records(path)]
-    except (OSError, CorruptedRecord, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    return [log.predict_log.request for log in logs if _is_ours(log)]
+    return [log.predict_log.request for log in recorded_requests.read(directory) if _is_ours(log)]
 
 
 def telling(samples: Iterable[Inputs], answer: Answer) -> list[predict_pb2.PredictRequest]:
@@ -72,13 +64,6 @@ def record(
 ) -> list[prediction_log_pb2.PredictionLog]:
     """Return every request with the engine's answer, as model ``name``, ``version`` would have served it."""
     return [_log(engine, request, name, version) for request in requests]
-
-
-def write(directory: Path, logs: Iterable[prediction_log_pb2.PredictionLog]) -> None:
-    """Write the records into the artifact in ``directory``."""
-    path = directory / recorded_requests.FILE
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"".join(encode(log.SerializeToString()) for log in logs))
 
 
 def tolerance(precision: str, fp32: Sequence[Outputs], bf16: Sequence[Outputs]) -> Tolerance:

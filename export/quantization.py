@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cortex.errors import UserError
-from export.calibration import Sample
+from export.calibration_records import Sample
 from export.progress import Step
 
 _TOLD = 100  # samples between two words about them

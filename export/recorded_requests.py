@@ -4,14 +4,17 @@ The file is TF Serving's warm-up file, ``assets.extra/tf_serving_warmup_requests
 Serving replays the requests; a model server that also reads the responses can tell whether it computes the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from cortex.errors import UserError
 from cortex.protos import predict_pb2, prediction_log_pb2
 from cortex.tensors import to_array, to_proto
+from cortex.tfrecord import CorruptedRecord, encode, read_records
 from export.signature import IMAGE_SIZE, INPUT, OUTPUT, SIGNATURE
 
 FILE = "assets.extra/tf_serving_warmup_requests"
@@ -46,15 +49,29 @@ def answers_of(log: prediction_log_pb2.PredictionLog) -> Answers:
     return to_array(log.predict_log.response.outputs[OUTPUT])
 
 
-def write(directory: Path, logs: list[prediction_log_pb2.PredictionLog]) -> None:
-    """Write the records into the artifact in ``directory``."""
-    import tensorflow as tf
+def read(directory: Path) -> list[prediction_log_pb2.PredictionLog]:
+    """Return the records of the artifact in ``directory``, none without the file. Raises UserError for a broken one."""
+    path = directory / FILE
+    try:
+        return [prediction_log_pb2.PredictionLog.FromString(record) for record in read_records(path)]
+    except FileNotFoundError:
+        return []
+    except (OSError, CorruptedRecord, ValueError, DecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
 
+
+def write(directory: Path, logs: Iterable[prediction_log_pb2.PredictionLog]) -> None:
+    """Write the records into the artifact in ``directory``."""
     path = directory / FILE
     path.parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for log in logs:
-            writer.write(log.SerializeToString())
+    path.write_bytes(b"".join(encode(log.SerializeToString()) for log in logs))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Put the records of the artifact in ``source`` into the one in ``target``, to the byte."""
+    path = target / FILE
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((source / FILE).read_bytes())
 
 
 def _cat() -> Images:

@@ -16,6 +16,7 @@ from cortex.protos import prediction_log_pb2
 from export import keras_backend, model_card, recorded_requests
 from export import weights as weights_of
 from export.model_card import FP32, Agreement
+from export.progress import Step
 from export.recorded_requests import Answers, Images
 from export.signature import INPUT, OUTPUT, SIGNATURE, serving_function
 from export.staging import new_version
@@ -23,8 +24,6 @@ from export.weights import Weights
 
 if TYPE_CHECKING:
     import keras
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from export import options
 from export.progress import megabytes, stopwatch
 
-_MAX_VERSION = 2**63 - 1
 _MAX_SEED = 2**32 - 1
 
 
@@ -28,7 +28,7 @@ _MAX_SEED = 2**32 - 1
 )
 @click.option(
     "--version",
-    type=click.IntRange(1, _MAX_VERSION),
+    type=click.IntRange(1, options.MAX_VERSION),
     default=1,
     show_default=True,
     help="The number of this version. Model servers serve the highest one.",

@@ -21,6 +21,7 @@ OUTPUT = "output"
 IMAGE_SIZE = 224
 SHORT_SIDE = 256
 CLASSES = 1000
+IMAGE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 MEANS_BGR = (103.939, 116.779, 123.68)  # of ImageNet's training images, as ResNet-50 was trained with them
 CLASS_INDEX = Path(__file__).with_name("imagenet_class_index.json")
 

@@ -12,8 +12,9 @@ from cortex.model_server import base_paths, saved_model
 from cortex.model_server.saved_model import SavedModel
 from cortex.model_server.status import StatusError
 from cortex.protos import meta_graph_pb2
+from cortex.tensors import type_name
 from export import model_card
-from export.signature import SIGNATURE
+from export.signature import IMAGE, INPUT, OUTPUT, SIGNATURE
 
 _TAGS = frozenset({"serve"})
 
@@ -39,6 +40,40 @@ class Source:
     @property
     def signature(self) -> meta_graph_pb2.SignatureDef:
         return self.model.signatures[SIGNATURE]
+
+    def beside(self, suffix: str, output: Path | None) -> Path:
+        """Return the directory for an artifact: ``output``, or BASE_suffix. Raises UserError for the source's own."""
+        chosen = output or self.base.with_name(f"{self.base.name}_{suffix}")
+        if chosen.resolve() in (self.base.resolve(), self.directory.resolve()):
+            raise UserError(f"--output {chosen}: holds the SavedModel itself; name another directory")
+        return chosen
+
+    def made_from(self) -> dict[str, Any]:
+        """Return what the card of an artifact says about the source that it was made from."""
+        return {"version": self.version, "sha256": digest(self.directory)}
+
+
+def find_images(path: Path, version: int | None) -> Source:
+    """Return the source as ``find`` does. Raises UserError too for another signature than that of ResNet-50.
+
+    It takes ``input`` uint8 [-1, 224, 224, 3] alone, and gives ``output`` float32 [-1, classes] alone.
+    """
+    source = find(path, version)
+    inputs = {alias: _kind(info) for alias, info in source.signature.inputs.items()}
+    outputs = {alias: _kind(info) for alias, info in source.signature.outputs.items()}
+    wanted = {INPUT: ("uint8", [-1, *IMAGE])}
+    dtype, sizes = outputs.get(OUTPUT, ("", []))
+    if inputs != wanted or len(outputs) != 1 or dtype != "float32" or len(sizes) != 2 or sizes[0] != -1:
+        told = "; ".join(f"{alias} {dtype} {sizes}" for alias, (dtype, sizes) in sorted((inputs | outputs).items()))
+        raise UserError(
+            f"{source.directory}: this target is for models that take {INPUT} uint8 {[-1, *IMAGE]} and give {OUTPUT} "
+            f"float32 [-1, classes], nothing else; this one has {told} (python -m export cpu takes others)"
+        )
+    return source
+
+
+def _kind(info: meta_graph_pb2.TensorInfo) -> tuple[str, list[int]]:
+    return type_name(info.dtype), [dim.size for dim in info.tensor_shape.dim]
 
 
 def find(path: Path, version: int | None) -> Source:

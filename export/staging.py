@@ -47,8 +47,13 @@ def new_version(output: Path, version: int, *, force: bool) -> Iterator[Path]:
 def _errors_told(output: Path) -> Iterator[None]:
     try:
         yield
+    except shutil.Error as error:
+        source, _, reason = error.args[0][0]
+        raise UserError(f"cannot copy {source} into {output}: {reason}") from error
     except OSError as error:
-        raise UserError(f"cannot write into {output}: {error.strerror or error}") from error
+        read = isinstance(error.filename, str) and not Path(error.filename).is_relative_to(output)
+        at = error.filename if read else f"cannot write into {output}"
+        raise UserError(f"{at}: {error.strerror or error}") from error
 
 
 @contextmanager

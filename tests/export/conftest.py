@@ -28,17 +28,6 @@ def export_command() -> Command:
     return run
 
 
-@pytest.fixture
-def start_export() -> Callable[..., "subprocess.Popen[bytes]"]:
-    """Start ``python -m export savedmodel ARGUMENTS``; the caller ends it."""
-
-    def start(*arguments: str | Path) -> "subprocess.Popen[bytes]":
-        argv = [sys.executable, "-m", "export", "savedmodel", *map(str, arguments)]
-        return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment())
-
-    return start
-
-
 @pytest.fixture(scope="session")
 def exported(
     export_command: Command, tmp_path_factory: pytest.TempPathFactory

@@ -3,7 +3,6 @@
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,25 +83,3 @@ def test_refused_download_names_the_other_ways(export_command: Command, tmp_path
     assert "--weights PATH" in last
     assert "--weights random" in last
     assert not (tmp_path / "out").exists()
-
-
-def test_killed_export_leaves_no_version(
-    start_export: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
-) -> None:
-    """kill -9 while TensorFlow writes leaves nothing that a model server would take for a version."""
-    output = tmp_path / "resnet50"
-    export = start_export("--weights", "random", "--output", output)
-    try:
-        _wait_for(output / ".exporting-1" / "variables", export)
-    finally:
-        export.kill()
-        export.wait()
-    assert [path.name for path in output.iterdir()] == [".exporting-1"]
-
-
-def _wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, "the export ended by itself"
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.01)

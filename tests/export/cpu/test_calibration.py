@@ -87,19 +87,28 @@ def test_broken_pictures_are_skipped_and_told(pictures: Path, tmp_path: Path) ->
     (tmp_path / "mixed" / "notes.txt").write_text("no picture by its name")
     found, told = _gather(tmp_path / "mixed", subset=300)
     assert (len(found.samples) + len(found.held_out), found.skipped) == (19, 2)
-    assert len(told) == 1
-    assert told[0].startswith(f"skipped 2 broken pictures, the first: {tmp_path}/mixed/")
-    assert "not a picture in JPEG" in told[0]
+    reading, skipped = told
+    assert reading == f"reading samples from {tmp_path}/mixed"
+    assert skipped.startswith(f"skipped 2 broken pictures, the first: {tmp_path}/mixed/")
+    assert "not a picture in JPEG" in skipped
+
+
+def test_a_picture_is_shown_once(pictures: Path, tmp_path: Path) -> None:
+    """Copies of a picture are one sample: else one of them might be measured on what another one has calibrated."""
+    for folder in ("a", "b"):
+        shutil.copytree(pictures, tmp_path / folder)
+    found, _ = _gather(tmp_path, subset=300)
+    assert sorted(_colors(found)) == [10 * number for number in range(20)]
 
 
 def test_too_few_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
     """Ten samples are the least; those that are broken do not count, and are told of."""
     for number in range(9):
         shutil.copy(pictures / "n01" / f"{number:02}.PNG", tmp_path)
-    with pytest.raises(UserError, match=r"holds 9 samples, at least 10 are needed$"):
+    with pytest.raises(UserError, match=r"holds 9 different samples, at least 10 are needed$"):
         _gather(tmp_path)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"holds 9 samples that are not broken \(.*broken.jpg: not a picture"):
+    with pytest.raises(UserError, match=r"holds 9 different samples that are not broken \(.*broken.jpg: not a picture"):
         _gather(tmp_path)
 
 

@@ -6,6 +6,7 @@ for Inf2 stands beside the real TensorFlow. The interpreter that ``--python`` na
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cortex.errors import CortexError
+from cortex.errors import CortexError, UserError
 from cortex.model_server import saved_model
 from cortex.protos import saved_model_pb2
 from export import accelerator, accelerator_graph
@@ -146,6 +147,16 @@ def test_the_frozen_graph_answers_as_before(tiny: Path, tmp_path: Path) -> None:
     )
     (extra / "model_card.json").write_text('{"tolerance": {"rtol": 0.0001, "atol": 0.00001}}')
     servable.load("m", 3, target, LoadOptions(engine="openvino", precision="fp32")).close()
+
+
+def test_a_broken_source_is_one_line(tiny: Path, tmp_path: Path) -> None:
+    """Variables that cannot be read are said in TensorFlow's words, with the directory."""
+    shutil.copytree(tiny / "3", tmp_path / "3")
+    (variables,) = (tmp_path / "3" / "variables").glob("*.data-*")
+    variables.write_bytes(variables.read_bytes()[:1000])
+    with pytest.raises(UserError, match=f"{tmp_path}/3: TensorFlow cannot load it: ") as refused:
+        accelerator_graph.freeze(tmp_path / "3", tmp_path / "frozen")
+    assert "\n" not in str(refused.value)
 
 
 def test_inf2_is_traced_as_ordered(

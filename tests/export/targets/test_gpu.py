@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,38 @@ from cortex.model_server import servable
 from cortex.model_server.engines import onnxruntime_recipe
 from cortex.model_server.servable import LoadOptions
 from cortex.model_server.status import StatusError
+from cortex.protos import saved_model_pb2
 from export import answers, gpu_device, gpu_order
 from export.model_card import Tolerance
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Program = Callable[[str, str], Path]
 
+ROOT = Path(__file__).parents[3]
 WITHIN = Tolerance(0.0, 1e-4)
 
 
 @pytest.fixture(scope="module")
-def done(export_run: Run, tiny: Path) -> "subprocess.CompletedProcess[str]":
+def left_by_a_killed_run(tiny: Path) -> list[str]:
+    """What is in the output after kill -9, once the copied SavedModel looks as if it could be served."""
+    output = tiny.with_name("tiny_gpu")
+    argv = [sys.executable, "-m", "export", "gpu", str(tiny)]
+    export = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while not (output / ".exporting-3" / "saved_model.pb").exists():
+            assert export.poll() is None, "the export ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        export.kill()
+        export.wait()
+    return [path.name for path in output.iterdir()]
+
+
+@pytest.fixture(scope="module")
+def done(export_run: Run, tiny: Path, left_by_a_killed_run: list[str]) -> "subprocess.CompletedProcess[str]":
+    """The export, run where another one was killed."""
     done = export_run("gpu", tiny, PATH=_path_without_driver())
     assert done.returncode == 0, done.stderr
     return done
@@ -77,6 +100,12 @@ def test_resnet_answers_as_its_savedmodel_does(export_run: Run, exported: Any, t
     assert card["conversion"]["same_first_class"] == card["conversion"]["images"] == 4
 
 
+def test_a_killed_run_leaves_nothing_to_serve(left_by_a_killed_run: list[str], artifact: Path) -> None:
+    """kill -9 leaves no version, and the next run works and cleans up."""
+    assert left_by_a_killed_run == [".exporting-3"]
+    assert [path.name for path in artifact.parent.iterdir()] == ["3"]
+
+
 def test_it_takes_the_place_of_the_savedmodel(artifact: Path, tiny: Path) -> None:
     """Everything of the source is there, so what only reads SavedModels serves the artifact too."""
     for path in (path.relative_to(tiny / "3") for path in (tiny / "3").rglob("*") if path.is_file()):
@@ -106,6 +135,9 @@ def test_the_card_says_what_was_and_was_not_done(card: dict[str, Any]) -> None:
     """Engines that were not built, the agreement and where it was measured; what the source's card says stays."""
     assert card["engines"] == {"built": False, "reason": _Matching(r"engines were not built: there is no nvidia-smi.*")}
     assert (card["target"], card["precision"], card["weights"]) == ("gpu", "fp16", {"kind": "random"})
+    assert card["agreement"]["over"] == card["conversion"]["over"] == "recorded requests"
+    assert "calibration" not in card
+    assert card["agreement"]["computed_in"] == "fp32"  # the CPU's, not the artifact's fp16
     assert card["agreement"]["device"].startswith("cpu (fell back: there is no nvidia-smi")
     assert card["conversion"]["max_difference"] <= 1e-4
     assert card["tools"].keys() >= {"tf2onnx", "onnx", "keras"}
@@ -173,6 +205,18 @@ def test_int8_has_its_scales_in_the_graph(export_run: Run, tiny: Path, tmp_path:
         "int8",
         "engines were not built: TensorRT was not asked for",
     )
+    assert card["agreement"] | {"max_difference": 0.0, "same_first_class": 8} == {
+        "with": "the graph in fp32, on the CPU",
+        "over": "held-out samples of noise",
+        "images": 8,
+        "max_difference": 0.0,
+        "same_first_class": 8,
+        "computed_in": "int8",
+        "device": "cpu",
+    }
+    assert card["agreement"]["max_difference"] > 0
+    assert (card["calibration"]["calibrated_on"], card["calibration"]["held_out"]) == (8, 8)
+    assert card["calibration"]["note"].startswith("noise")
     loaded = servable.load("m", 3, artifact, LoadOptions(engine="onnxruntime"))
     assert (loaded.description.precision, "fell back" in str(loaded.description)) == ("int8", False)
     loaded.close()
@@ -202,6 +246,36 @@ def test_a_source_without_recorded_requests_is_refused(export_run: Run, tiny: Pa
     done = export_run("gpu", tmp_path / "bare")
     assert done.returncode == 1
     assert "has no recorded requests (assets.extra/tf_serving_warmup_requests) to check with" in done.stderr
+
+
+def test_a_source_is_never_its_own_artifact(export_run: Run, tiny: Path) -> None:
+    """Neither the directory of the versions nor a version takes an artifact, even by force."""
+    for output in (tiny, tiny / "3"):
+        done = export_run("gpu", tiny, "--output", output, "--force")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"error: --output {output}: holds the SavedModel itself; name another directory\n"
+
+
+@pytest.mark.parametrize("target", ["gpu", "accelerator"])
+@pytest.mark.parametrize("change", ["two inputs", "two outputs", "another size", "a fixed batch"])
+def test_other_signatures_are_refused(export_run: Run, tiny: Path, tmp_path: Path, target: str, change: str) -> None:
+    """What does not take and give what ResNet-50 does is refused in one line, before anything is converted."""
+    shutil.copytree(tiny, tmp_path / "other")
+    path = tmp_path / "other/3/saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    declared = saved.meta_graphs[0].signature_def["serving_default"]
+    if change == "two inputs":
+        declared.inputs["more"].CopyFrom(declared.inputs["input"])
+    elif change == "two outputs":
+        declared.outputs["more"].CopyFrom(declared.outputs["output"])
+    else:
+        declared.inputs["input"].tensor_shape.dim[0 if change == "a fixed batch" else 1].size = 299
+    path.write_bytes(saved.SerializeToString())
+    done = export_run(target, tmp_path / "other")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "this target is for models that take input uint8 [-1, 224, 224, 3] and give output float32" in line
+    assert [each.name for each in tmp_path.iterdir()] == ["other"]
 
 
 def test_tolerances_follow_the_precision(artifact: Path) -> None:
