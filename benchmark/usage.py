@@ -14,8 +14,8 @@ import psutil
 from psutil import Process
 
 QUIET = 0.2
-"""Processors that others may take before throughput says more about them than about us: a tenth of two. The kernel's own
-threads took about 0.1 in every run of a machine that did nothing else."""
+"""Processors that others may take before a figure says more about them than about us: a tenth of two. The kernel's own
+threads took about 0.1 in every run on a machine that did nothing else."""
 
 
 @dataclass(frozen=True)
