@@ -80,8 +80,8 @@ def test_ctrl_c(endpoint: str, seen: Any, picture_file: Path, options: tuple[str
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 30
-        while len(seen.requests) < 20 and time.monotonic() < deadline:
+        deadline, before = time.monotonic() + 30, len(seen.requests)
+        while len(seen.requests) < before + 30 and time.monotonic() < deadline:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=30)
