@@ -29,7 +29,7 @@ from cortex.spec import APISpec
 from cortex.status import Status
 
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux, less the closing zero
-_LONGEST_SOCKET = "/000000/model-server-000.sock"
+_LONGEST_SOCKET = "/000000/model-server-000.sock.line"
 _GONE = "its supervisor is not running (killed, or the machine was restarted); run `cortex deploy` again"
 
 
