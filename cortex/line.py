@@ -37,34 +37,42 @@ def address(grpc_socket: str) -> str:
 
 def send_request(connection: socket.socket, message: bytes, seconds: float) -> None:
     """Send a request. Raises OSError, and then the other end has not seen all of it."""
-    connection.sendall(_REQUEST.pack(len(message), seconds) + message)
+    _send(connection, _REQUEST.pack(len(message), seconds), message)
 
 
 def send_answer(connection: socket.socket, message: bytes, code: int) -> None:
     """Send an answer. Raises OSError."""
-    connection.sendall(_ANSWER.pack(len(message), code) + message)
+    _send(connection, _ANSWER.pack(len(message), code), message)
 
 
-def receive_request(connection: socket.socket) -> tuple[RequestHead, bytearray]:
+def receive_request(connection: socket.socket) -> tuple[RequestHead, bytes]:
     """Wait for a request. Raises EOFError when there comes none, and OSError."""
     head = RequestHead(*_REQUEST.unpack(_received(connection, _REQUEST.size)))
     return head, _received(connection, head.size)
 
 
-def receive_answer(connection: socket.socket) -> tuple[AnswerHead, bytearray]:
+def receive_answer(connection: socket.socket) -> tuple[AnswerHead, bytes]:
     """Wait for an answer. Raises EOFError when there comes none, and OSError."""
     head = AnswerHead(*_ANSWER.unpack(_received(connection, _ANSWER.size)))
     return head, _received(connection, head.size)
 
 
-def _received(connection: socket.socket, size: int) -> bytearray:
+def _send(connection: socket.socket, head: bytes, message: bytes) -> None:
+    """Send both as one, without joining them first: whoever waits for them wakes up once."""
+    sent = connection.sendmsg((head, message)) - len(head)
+    if sent < 0:
+        connection.sendall(head[sent:])
+    if sent < len(message):
+        connection.sendall(memoryview(message)[max(0, sent) :])
+
+
+def _received(connection: socket.socket, size: int) -> bytes:
     if size > LARGEST:
         raise EOFError(f"a message of {size} bytes is announced")
-    message = bytearray(size)
-    left = memoryview(message)
-    while left:
-        count = connection.recv_into(left)
-        if not count:
+    message = connection.recv(size, socket.MSG_WAITALL)
+    while len(message) < size:  # a signal came between, or the end
+        more = connection.recv(size - len(message), socket.MSG_WAITALL)
+        if not more:
             raise EOFError("the other end is gone")
-        left = left[count:]
+        message += more
     return message

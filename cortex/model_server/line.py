@@ -88,7 +88,7 @@ class LineServer:
             with self._changing:
                 del self._threads[connection]
 
-    def _answer(self, message: bytearray, seconds: float) -> tuple[bytes, Code]:
+    def _answer(self, message: bytes, seconds: float) -> tuple[bytes, Code]:
         try:
             with watch(self._recorder, "LINE", "Predict"):
                 deadline = time.monotonic() + seconds if seconds < _FOREVER else None
@@ -98,7 +98,7 @@ class LineServer:
             return truncated(error.message).encode(), error.code
 
 
-def _parsed(message: bytearray) -> predict_pb2.PredictRequest:
+def _parsed(message: bytes) -> predict_pb2.PredictRequest:
     try:
         return predict_pb2.PredictRequest.FromString(message)
     except DecodeError as error:

@@ -2,6 +2,7 @@
 
 import faulthandler
 import functools
+import gc
 import logging
 import os
 import sys
@@ -230,6 +231,8 @@ def _run(server: ModelServer, signals: Signals) -> int:
     server.start(lambda: signals.stopped)
     if signals.stopped:
         return 0
+    gc.collect()
+    gc.freeze()  # what is loaded by now mostly stays: no collection during a request need look through it
     notify(ready=True, status="serving")
     _log.info("Entering the event loop ...")
     while signals.is_reload():
