@@ -132,11 +132,6 @@ def gpus() -> int:
     return len(nvidia().devices)
 
 
-def neuron_devices() -> int:
-    """Return how many AWS Inferentia devices there are."""
-    return len(neuron().devices)
-
-
 def _numbered(dev: Path, name: str) -> list[str]:
     """Return the numbers of the device files of a name, in order."""
     numbers = (path.name.removeprefix(name) for path in dev.glob(f"{name}[0-9]*"))

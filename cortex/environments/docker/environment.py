@@ -8,13 +8,13 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from cortex.environments import devices, model_format, nginx
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress
-from cortex.environments.docker import compose, images
+from cortex.environments.docker import compose, images, shares
 from cortex.environments.docker import front as docker_front
 from cortex.environments.docker import project as docker_project
 from cortex.environments.docker.changeover import Changeover
@@ -129,9 +129,12 @@ class DockerEnvironment:
         finally:
             self._changeover.take_down(deployment.run, deployment.name)
 
-    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+    def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
         """See `Environment.render`: one compose file. ``x-files`` are what `deploy` writes for it to mount."""
-        runs = [self._rendered(spec, config) for spec in config.apis]
+        self.choose_front(front or "nginx")  # which only refuses
+        runs: list[compose.Run] = []
+        for spec in config.apis:
+            runs.append(self._rendered(spec, config, {number for run in runs for number in run.neuron_devices}))
         routes = [Route.of(spec, compose.upstreams(spec)) for spec in config.apis]
         directory, settings = self._home.root / "front", self._front.settings
         files = {f"{run.directory}/containers/{name}": text for run in runs for name, text in run.files.items()}
@@ -140,9 +143,10 @@ class DockerEnvironment:
         document = docker_project.rendered(runs, settings.service(directory), files, self._shelf.builds())
         return ({**document, "x-links": links},)
 
-    def _rendered(self, spec: APISpec, config: Config) -> compose.Run:
+    def _rendered(self, spec: APISpec, config: Config, taken: Set[int]) -> compose.Run:
         resolved, revision = rendered(spec, config, self._home)
-        return self._planned(resolved, revision, gpus=spec.compute.gpu, token=revision[:6])
+        planned = self._planned(resolved, revision, gpus=spec.compute.gpu, token=revision[:6])
+        return shares.shared(planned, taken | self._project.neuron_devices(but=spec.name))
 
     # -- from one run to the next
 
@@ -169,11 +173,9 @@ class DockerEnvironment:
 
     def _run(self, prepared: Prepared) -> compose.Run:
         run = self._planned(prepared.resolved, prepared.id, gpus=devices.gpus(), notices=prepared.notices)
-        if run.gpus and run.spec.compute.gpu * run.replicas > run.gpus:
-            raise FieldError(
-                "autoscaling.init_replicas",
-                f"{run.replicas} replicas of {run.spec.compute.gpu} GPUs are more than this machine's {run.gpus}",
-            )
+        taken = self._project.neuron_devices(but=run.spec.name)
+        run = shares.shared(run, taken)
+        shares.check(run, taken)
         return run
 
     def _planned(

@@ -113,6 +113,12 @@ class Project:
         rows: Mapping[str, Any] = self.read()["services"]
         return {row["labels"]["cortex.run"] for name, row in rows.items() if name != compose.FRONT}
 
+    def neuron_devices(self, but: str) -> set[int]:
+        """Return the numbers of the Inferentia devices that other APIs than ``but`` have."""
+        rows = [row for row in self.read()["services"].values() if row.get("labels", {}).get("cortex.api") != but]
+        named = [str(device).partition(":")[0] for row in rows for device in row.get("devices", ())]
+        return {int(name.removeprefix(compose.NEURON_DEVICE)) for name in named}
+
     def _write(self, document: Mapping[str, Any]) -> None:
         """Replace the file in one step."""
         unfinished = self._file.with_name(f".{self._file.name}")

@@ -66,8 +66,10 @@ class KubernetesEnvironment:
             except Error as error:
                 yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
 
-    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+    def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
         """See `Environment.render`. Models of this machine are shown as on a cluster whose nodes have them."""
+        if front is not None:
+            self.choose_front(front)  # which only refuses
         releases = (release(config, spec, self._settings, home=self._home) for spec in config.apis)
         return tuple(document for each in releases for document in manifests(each))
 

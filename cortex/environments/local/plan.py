@@ -41,6 +41,8 @@ class Place:
     notices: tuple[str, ...] = ()
     gpu_ids: tuple[str, ...] = ()
     """What CUDA calls the GPUs; their numbers from 0 when not given."""
+    neuron_core: int = 0
+    """The first of the NeuronCores that are this API's."""
     gpu_engine: str = "tensorflow"
     """What runs these models on a GPU when the yaml leaves that open."""
     shared_metrics: bool = False
@@ -88,7 +90,10 @@ def _model_servers(spec: APISpec, place: Place) -> tuple[ProcessPlan, ...]:
         return (_model_server(spec, place, 0, _gpu_env(_gpus(spec, place))),)
     count = spec.predictor.processes_per_replica
     group = NEURON_CORES_PER_INF * spec.compute.inf // count
-    return tuple(_model_server(spec, place, index, _neuron_env(index, group)) for index in range(count))
+    return tuple(
+        _model_server(spec, place, index, _neuron_env(place.neuron_core + index * group, group))
+        for index in range(count)
+    )
 
 
 def _holds_device_alone(spec: APISpec) -> bool:
@@ -166,9 +171,8 @@ def _gpu_env(gpus: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **growth}
 
 
-def _neuron_env(index: int, group: int) -> dict[str, str]:
+def _neuron_env(first: int, group: int) -> dict[str, str]:
     """Give a process its group of NeuronCores, by the name of Neuron's runtime 2, and by that of runtime 1."""
-    first = index * group
     cores = str(first) if group == 1 else f"{first}-{first + group - 1}"
     return {"NEURON_RT_VISIBLE_CORES": cores, "NEURONCORE_GROUP_SIZES": str(group)}
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from cortex.environments import devices
 from cortex.environments.base import Deployed
+from cortex.environments.devices import Device, Found
 from cortex.environments.docker.environment import DockerEnvironment
 from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
@@ -150,6 +152,33 @@ def test_no_two_apis_have_one_endpoint(docker: Docker) -> None:
     deployed = docker.deploy(read(config.path))
     assert "wine: networking.endpoint: /iris is the endpoint of iris, behind the same front" in deployed.error
     assert not docker.did("build", " up ")
+
+
+def test_no_two_apis_have_one_inferentia_device(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the first that is free, an update keeps its own, a preview says so, and too many are refused."""
+    monkeypatch.setattr(devices, "neuron", lambda: Found((Device("0", cores=4), Device("1", cores=4))))
+
+    def config(*names: str) -> Config:
+        predictor = {"type": "python", "path": "predictor.py"}
+        rows = [{"name": name, "predictor": predictor, "compute": {"inf": 1}} for name in names]
+        (docker.project / "cortex.yaml").write_text(json.dumps(rows))
+        return read(docker.project / "cortex.yaml")
+
+    def mounted(document: dict[str, Any]) -> dict[str, list[str]]:
+        rows = (row for name, row in document["services"].items() if name != "front")
+        return {row["labels"]["cortex.api"]: row["devices"] for row in rows}
+
+    each = [["/dev/neuron0:/dev/neuron0"], ["/dev/neuron1:/dev/neuron1"], ["/dev/neuron2:/dev/neuron2"]]
+    assert mounted(dict(docker.environment.render(config("a", "b"))[0])) == {"a": each[0], "b": each[1]}
+    assert [row.error for row in docker.environment.deploy(config("a", "b"), force=False, progress=str)] == ["", ""]
+    docker.write(2)
+    assert [row.error for row in docker.environment.deploy(config("b"), force=False, progress=str)] == [""]
+    assert mounted(docker.environment._project.read()) == {"a": each[0], "b": each[1]}
+    assert mounted(dict(docker.environment.render(config("c"))[0])) == {"c": each[2]}
+    assert docker.deploy(config("c")).error == (
+        f"{docker.project / 'cortex.yaml'}:1: c: compute.inf: 1 Inferentia devices are asked for, and this machine has "
+        "2, of which other APIs have 2: `cortex delete` one of them first"
+    )
 
 
 @pytest.mark.parametrize("choice", ["nginx:8080", "none", "apache"])
