@@ -21,6 +21,7 @@ from cortex.environments.docker.changeover import Changeover
 from cortex.environments.docker.condition import judge, process, state
 from cortex.environments.docker.engine import Container, Engine
 from cortex.environments.docker.front import DockerFront, FrontSettings
+from cortex.environments.docker.packages import Packages
 from cortex.environments.docker.project import Deployment, Project
 from cortex.environments.docker.revision import notices, rendered
 from cortex.environments.docker.stats import network_stats
@@ -29,6 +30,7 @@ from cortex.environments.model_cache import ModelCache
 from cortex.environments.nginx import Route
 from cortex.environments.preparation import Prepared, prepare, recall
 from cortex.environments.state import Home
+from cortex.environments.tree import Tree
 from cortex.errors import Error, UserError
 from cortex.spec import APISpec, Config
 
@@ -144,8 +146,8 @@ class DockerEnvironment:
         return ({**document, "x-links": links},)
 
     def _rendered(self, spec: APISpec, config: Config, taken: Set[int]) -> compose.Run:
-        resolved, revision = rendered(spec, config, self._home)
-        planned = self._planned(resolved, revision, gpus=spec.compute.gpu, token=revision[:6])
+        resolved, revision, packages = rendered(spec, config, self._home)
+        planned = self._planned(resolved, revision, packages, gpus=spec.compute.gpu, token=revision[:6])
         return shares.shared(planned, taken | self._project.neuron_devices(but=spec.name))
 
     # -- from one run to the next
@@ -172,22 +174,29 @@ class DockerEnvironment:
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
 
     def _run(self, prepared: Prepared) -> compose.Run:
-        run = self._planned(prepared.resolved, prepared.id, gpus=devices.gpus(), notices=prepared.notices)
+        files = Tree.of(self._home.api(prepared.resolved.name).revision(prepared.id) / "project").files
+        packages = Packages.of(prepared.resolved, files)
+        run = self._planned(prepared.resolved, prepared.id, packages, gpus=devices.gpus(), notices=prepared.notices)
         taken = self._project.neuron_devices(but=run.spec.name)
         run = shares.shared(run, taken)
         shares.check(run, taken)
         return run
 
     def _planned(
-        self, spec: APISpec, revision: str, *, gpus: int, notices: Sequence[str] = (), token: str = ""
+        self,
+        spec: APISpec,
+        revision: str,
+        packages: Packages,
+        *,
+        gpus: int,
+        notices: Sequence[str] = (),
+        token: str = "",
     ) -> compose.Run:
-        directory = self._home.api(spec.name).revision(revision)
-        packages = images.packages(spec, directory / "project")
         return compose.Run(
             spec=spec,
             revision=revision,
             token=token or secrets.token_hex(3),
-            directory=str(directory),
+            directory=str(self._home.api(spec.name).revision(revision)),
             images=self._shelf.images(spec, gpus=gpus, packages=packages),
             cores=devices.cores(),
             gpus=gpus,
