@@ -34,7 +34,7 @@ from cortex.environments.tree import Tree
 from cortex.errors import Error, UserError
 from cortex.spec import APISpec, Config
 
-_SETTINGS = ("registry", *docker_front.SETTINGS)
+SETTINGS = ("registry", *docker_front.SETTINGS)
 
 
 class DockerEnvironment:
@@ -43,8 +43,8 @@ class DockerEnvironment:
     provider = "docker"
 
     def __init__(self, home: Path, settings: Mapping[str, str], name: str = "docker") -> None:
-        if unknown := settings.keys() - _SETTINGS:
-            raise UserError(f"no setting of a docker environment: {min(unknown)} (there are: {', '.join(_SETTINGS)})")
+        if unknown := settings.keys() - SETTINGS:
+            raise UserError(f"no setting of a docker environment: {min(unknown)} (there are: {', '.join(SETTINGS)})")
         self.name = name
         root = home / "environments" / name
         digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
@@ -108,8 +108,8 @@ class DockerEnvironment:
         return Deployed(name, f"updating {name} ({api.spec.kind})", api=api)
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
-        """See `Environment.delete`. With the last API goes the front."""
-        with self._alone():
+        """See `Environment.delete`. With the last API goes the front; the images that APIs share stay."""
+        with self._alone(), contextlib.nullcontext() if keep_cache else self._discarding_images():
             deployment = self._deployment(name)
             self._engine.check()
             if self._project.deployments().keys() == {name}:
@@ -167,7 +167,8 @@ class DockerEnvironment:
                 self._changeover.lead()
                 return Deployed(spec.name, f"{title} is up to date", api=found)
             try:
-                self._changeover.swap(self._run(prepared), before, progress)
+                with self._discarding_images():
+                    self._changeover.swap(self._run(prepared), before, progress)
             finally:
                 self._forget_revisions()
             self._prune()
@@ -211,6 +212,14 @@ class DockerEnvironment:
         for path in self._home.root.glob("apis/*/revisions/*"):
             if (path.parents[1].name, path.name) not in live:
                 shutil.rmtree(path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _discarding_images(self) -> Iterator[None]:
+        """Remove, afterwards, the images of single APIs that no API uses any more; never one that a container has."""
+        before = self._project.own_images()
+        yield
+        for image in sorted(before - self._project.own_images()):
+            self._engine.good("image", "rm", image)
 
     def _prune(self) -> None:
         """Remove models from the cache that no API uses any more; none while that is not known."""

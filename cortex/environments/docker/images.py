@@ -14,6 +14,8 @@ from cortex.errors import UserError
 from cortex.spec import APISpec
 
 TENSORFLOW_SERVING = "tensorflow/serving:2.19.1"
+OF_AN_API = "cortex-api-"
+"""Begins the names of images with packages of an API's own."""
 _TARGETS = ("api", "model-server")
 _PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 
@@ -29,7 +31,7 @@ class Shelf:
         """Return the images of an API; ``packages`` are what its project wants installed."""
         api = self.api(spec)
         if packages:
-            api = f"cortex-api-{spec.name}:{packages.digest(api)}"
+            api = f"{OF_AN_API}{spec.name}:{packages.digest(api)}"
         return Images(api, self._model_server(spec, gpus), self.front)
 
     def api(self, spec: APISpec) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cortex.environments import devices
 from cortex.environments.base import Deployed
@@ -197,6 +198,25 @@ def test_delete_leaves_nothing(docker: Docker) -> None:
     assert docker.services == []
     assert [path for path in docker.home.rglob("*") if path.is_file() and path.name not in (".lock",)] == []
     assert docker.environment.apis() == ()
+
+
+def test_an_image_of_one_api_goes_with_it(docker: Docker) -> None:
+    """The one that an update replaced, and with the API its last one; with --keep-cache that one stays."""
+
+    def updated(packages: str) -> str:
+        (docker.project / "requirements.txt").write_text(packages)
+        docker.deploy(docker.write())
+        services = yaml.safe_load((docker.home / "environments/docker/compose.yaml").read_text())["services"]
+        (image,) = {row["image"] for name, row in services.items() if name != "front"}
+        return str(image)
+
+    first, second = updated("a==1"), updated("a==2")
+    assert docker.did("image rm") == [f"docker image rm {first}"]
+    docker.environment.delete("iris", keep_cache=True)
+    assert docker.did("image rm") == []
+    updated("a==2")
+    docker.environment.delete("iris", keep_cache=False)
+    assert docker.did("image rm") == [f"docker image rm {second}"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "x-cortex: {iris: {}}", "x-cortex: [iris]", "{", "\x00"])
