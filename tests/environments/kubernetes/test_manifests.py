@@ -345,6 +345,26 @@ def test_each_manifest_says_what_the_cluster_must_have(render: Render) -> None:
     assert any("/project/models/cows on every node" in said for said in needs["Deployment"])
 
 
+def test_the_engine_on_a_gpu_follows_the_artifact(render: Render, tmp_path: Path) -> None:
+    """An ONNX graph that is here runs in ONNX Runtime; of models elsewhere nobody knows, and that is a notice."""
+    version = tmp_path / "project/models/m/1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_bytes(b"\x08\x08")
+    here = render(_api("compute: {gpu: 1}").replace("'s3://b/m'", "models/m"), registry="r.io/x")
+    assert "--engine=onnxruntime" in _container(here, "model-server-0")["command"]
+    assert "predictor.engine" not in str(_notices(here))
+    there = render(_api("compute: {gpu: 1}"))
+    assert "--engine=tensorflow" in _container(there, "model-server-0")["command"]
+    assert "set predictor.engine: onnxruntime for those of `python -m export gpu`" in str(_notices(there))
+    told = render(_api("compute: {gpu: 1}", predictor=", engine: onnxruntime"))
+    assert "--engine=onnxruntime" in _container(told, "model-server-0")["command"]
+    assert "predictor.engine" not in str(_notices(told))
+
+
+def _notices(documents: tuple[Mapping[str, Any], ...]) -> Any:
+    return _one(documents, "Deployment")["spec"]["template"]["metadata"]["annotations"]["cortex/notices"]
+
+
 def test_the_project_lies_in_the_pod_under_its_own_names(render: Render, tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "src/deep").mkdir(parents=True)
