@@ -113,15 +113,19 @@ class DockerEnvironment:
             deployment = self._deployment(name)
             self._engine.check()
             if self._project.deployments().keys() == {name}:
-                self._engine.compose("down", "--volumes", "--remove-orphans")
-                self._engine.file.unlink()
-                shutil.rmtree(self._home.root / "front", ignore_errors=True)
+                self._remove_all()
             else:
                 self._delete_beside_others(deployment)
             self._home.api(name).remove()
             if not keep_cache:
                 self._prune()
         return f"deleting {name}"
+
+    def _remove_all(self) -> None:
+        """Stop whatever is there, and remove it with its network, its volumes and the compose file."""
+        self._engine.compose("down", "--volumes", "--remove-orphans")
+        self._engine.file.unlink()
+        shutil.rmtree(self._home.root / "front", ignore_errors=True)
 
     def _delete_beside_others(self, deployment: Deployment) -> None:
         """Have the front forget an API, then stop it; it is stopped, too, when the front cannot be led elsewhere."""
@@ -156,6 +160,7 @@ class DockerEnvironment:
         title = f"{spec.name} ({spec.kind})"
         with self._alone():
             self._engine.check()
+            self._front.check()
             nginx.check(
                 spec, (self._spec(row) for row in self._project.deployments().values() if row.name != spec.name)
             )
@@ -170,6 +175,8 @@ class DockerEnvironment:
                 with self._discarding_images():
                     self._changeover.swap(self._run(prepared), before, progress)
             finally:
+                if not self._project.deployments() and self._engine.file.exists():
+                    self._remove_all()  # of a first deployment that failed
                 self._forget_revisions()
             self._prune()
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))

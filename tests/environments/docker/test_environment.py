@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,41 @@ def test_an_update_that_fails_leaves_the_old_run(docker: Docker) -> None:
     assert deployed.api is not None
     assert deployed.api.status == "live"
     assert "goes on: api-0: exited with 3: ValueError: no such label" in deployed.api.notices[-1]
+
+
+def test_a_first_deployment_that_fails_leaves_nothing(docker: Docker) -> None:
+    """No container, network or volume, and no compose file that would say there was one."""
+    (docker.here / "crash").write_text("iris")
+    assert docker.deploy(docker.write()).error == "api-0: exited with 3: ValueError: no such label"
+    assert docker.did("down --volumes")
+    assert docker.services == []
+    assert not (docker.home / "environments/docker/compose.yaml").exists()
+    assert docker.environment.apis() == ()
+
+
+def test_a_front_that_does_not_come_up_leaves_no_api(docker: Docker) -> None:
+    """The first API is taken down again, since nobody could reach it."""
+    (docker.here / "crash").write_text("front")
+    assert docker.deploy(docker.write()).error
+    assert docker.services == []
+    assert docker.environment.apis() == ()
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_built(docker: Docker) -> None:
+    """In one line, with how to choose another."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": port})
+        (found,) = environment.deploy(docker.write(), force=False, progress=lambda line: None)
+    assert found.error.startswith(f"port {port} is taken: choose another with `cortex env configure NAME")
+    assert not docker.did("build", " up ")
+
+
+def test_a_docker_elsewhere_that_does_not_answer(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not this machine's that is to be started."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    (docker.here / "refuse").write_text("Cannot connect to the Docker daemon at tcp://127.0.0.1:9. Is it running?")
+    assert docker.deploy(docker.write()).error.startswith("Docker does not answer at DOCKER_HOST=tcp://127.0.0.1:9: ")
 
 
 def test_two_environments_of_one_home_share_nothing(docker: Docker) -> None:
