@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cortex import threads
 from cortex.environments.tool import Refused, ask, last_line
+from cortex.topology import Core, this_topology
 
 _DEV = Path("/dev")
 _NVIDIA_SMI = (
@@ -104,6 +106,11 @@ _NEURON = Kind("AWS Inferentia device", _NEURON_LS, "neuron", _chips, failure_is
 def cores() -> int:
     """Return how many physical cores this process may use."""
     return threads.available()
+
+
+def nodes() -> tuple[tuple[Core, ...], ...]:
+    """Return the cores of each NUMA node to which processes can be bound: nothing where there is one, or no taskset."""
+    return this_topology().nodes if shutil.which("taskset") else ()
 
 
 def nvidia(dev: Path = _DEV) -> Found:

@@ -147,6 +147,7 @@ class LocalEnvironment:
             python=sys.executable,
             model_server=_found_model_server(prepared.resolved),
             cores=devices.cores(),
+            nodes=devices.nodes(),
             gpus=len(gpus),
             gpu_ids=gpus,
             neuron_core=cores.assign(self._home, prepared.resolved).start,

@@ -58,6 +58,7 @@ def _place(spec: APISpec, home: Home, host: str, port: int, neuron_core: int) ->
         python=sys.executable,
         model_server=model_server_command(spec),
         cores=devices.cores(),
+        nodes=devices.nodes(),
         gpus=spec.compute.gpu,
         neuron_core=neuron_core,
         gpu_engine=model_format.gpu_engine(Path(model.path) for model in spec.predictor.models),
