@@ -77,7 +77,9 @@ def _worker(spec: APISpec, place: Place, index: int, servers: tuple[ProcessPlan,
     argv += ["--spec", str(place.directory / "resolved.json"), "--worker", str(index)]
     if servers:
         argv += ["--model-server", f"unix:{servers[index % len(servers)].ready}"]
+    share = 1 if servers else max(1, place.cores // spec.predictor.processes_per_replica)
     env = {
+        "OPENCV_FOR_THREADS_NUM": str(share),  # the cores are the model server's, or shared out among the workers
         **spec.predictor.env,
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

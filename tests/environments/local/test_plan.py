@@ -60,6 +60,7 @@ def test_cpu_is_one_model_server_and_a_worker_per_process() -> None:
     assert first.ready == "notify"
     assert first.env == {
         "A": "1",
+        "OPENCV_FOR_THREADS_NUM": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PROMETHEUS_MULTIPROC_DIR": "/run/a/x/metrics",
@@ -203,9 +204,10 @@ def test_numa_nodes_that_are_not_told_apart(fields: dict[str, object], gpus: int
 @pytest.mark.parametrize("kind", ["python", "onnx"])
 def test_python_and_onnx_need_no_model_server(kind: str) -> None:
     """The workers of these types run the model themselves."""
-    made = plan(spec(predictor={"type": kind}), PLACE)
+    made = plan(spec(predictor={"type": kind, "processes_per_replica": 2}), PLACE)
     assert made.back == ()
     assert "--model-server" not in made.front[0].argv
+    assert made.front[0].env["OPENCV_FOR_THREADS_NUM"] == "4", "they share the eight cores"
 
 
 def test_batching_writes_tf_servings_own_file() -> None:
