@@ -23,6 +23,7 @@ REFERENCE = ROOT / "docs" / "cortex.yaml"
 TARGETS = ("cortex_cpu.yaml", "cortex_gpu.yaml", "cortex_accelerator.yaml")
 FREE = ("predictor.config", "predictor.env")
 """Maps whose keys are the user's own."""
+SECTIONS = ("networking", "autoscaling", "update_strategy")
 DEPENDING = {
     "networking.endpoint": "the name, after a slash",
     "autoscaling.init_replicas": "min_replicas",
@@ -192,3 +193,20 @@ def test_every_setting_of_an_environment_is_documented(provider: str) -> None:
     table = text.partition("\n## ")[0].partition("| setting | default | |\n|---|---|---|\n")[2].partition("\n\n")[0]
     named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
     assert sorted(named) == sorted(known[provider])
+
+
+@pytest.mark.parametrize("name", ["local", "docker"])
+def test_the_reference_says_what_an_environment_uses(name: str) -> None:
+    """As the environment does, which tells its user of every key of these sections that it does not use."""
+    from cortex.environments.docker import revision
+    from cortex.environments.local import notices
+
+    used = {"local": notices.USED, "docker": revision.USED}[name]
+    keys = [("predictor", "image"), ("predictor", "tensorflow_serving_image"), ("compute", "mem")]
+    told = dict(_documented())
+    keys += [(section, key) for way in told for section, _, key in [way.partition(".")] if section in SECTIONS and key]
+    for section, key in keys:
+        found = re.search(r"Used by: ([a-z, ]+)\.", told[f"{section}.{key}"])
+        assert found, key
+        users = found[1].split(", ")
+        assert (name in users or "every environment" in users) == (f"{section}.{key}" in used), f"{section}.{key}"

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cortex.environments.fields import FieldError
+from cortex.errors import Error
 from cortex.spec import APISpec, Config
 
 Progress = Callable[[str], None]
@@ -113,3 +115,20 @@ class Environment(Protocol):
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """Stop an API, remove everything it left, and return ``deleting NAME``."""
+
+
+def deploy_each(
+    config: Config, deploy: Callable[[APISpec], Deployed], find: Callable[[str], API | None]
+) -> Iterator[Deployed]:
+    """Deploy the APIs of a yaml one by one; one that fails, with file and line, does not keep the others from it.
+
+    ``find`` returns what an API that failed still is.
+    """
+    for spec in config.apis:
+        try:
+            yield deploy(spec)
+        except FieldError as error:
+            told = f"{config.where(spec.name, error.field)}: {error.message}"
+            yield Deployed(spec.name, "", error=told, api=find(spec.name))
+        except Error as error:
+            yield Deployed(spec.name, "", error=str(error), api=find(spec.name))

@@ -9,11 +9,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cortex.environments import devices, model_format, nginx
-from cortex.environments.base import API, Deployed, ProcessStatus, Progress
+from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
 from cortex.environments.docker import compose, images, shares
 from cortex.environments.docker import front as docker_front
 from cortex.environments.docker import project as docker_project
@@ -25,7 +26,6 @@ from cortex.environments.docker.packages import Packages
 from cortex.environments.docker.project import Deployment, Project
 from cortex.environments.docker.revision import notices, rendered
 from cortex.environments.docker.stats import network_stats
-from cortex.environments.fields import FieldError
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.nginx import Route
 from cortex.environments.preparation import Prepared, prepare, recall
@@ -67,14 +67,7 @@ class DockerEnvironment:
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
-        for spec in config.apis:
-            try:
-                yield self._deploy(config, spec, force=force, progress=progress)
-            except FieldError as error:
-                told = f"{config.where(spec.name, error.field)}: {error.message}"
-                yield Deployed(spec.name, "", error=told, api=self._find(spec.name))
-            except Error as error:
-                yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
+        yield from deploy_each(config, partial(self._deploy, config, force=force, progress=progress), self._find)
 
     def apis(self) -> tuple[API, ...]:
         """See `Environment.apis`."""

@@ -14,7 +14,7 @@ from cortex.environments.project import Project
 from cortex.environments.state import Home
 from cortex.spec import APISpec, Config
 
-_USED = (
+USED = (
     "predictor.image",
     "predictor.tensorflow_serving_image",
     "networking.endpoint",
@@ -31,7 +31,7 @@ _USED = (
 def notices(spec: APISpec) -> Iterator[str]:
     """Yield what the owner of an API is to know. FieldError for what keeps it from running here."""
     yield from device_notices(spec)
-    yield from unused_fields(spec, "docker", _USED)
+    yield from unused_fields(spec, "docker", USED)
 
 
 def rendered(spec: APISpec, config: Config, home: Home) -> tuple[APISpec, str, Packages]:

@@ -7,11 +7,11 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cortex.environments.base import API, Deployed, Progress
-from cortex.environments.fields import FieldError
+from cortex.environments.base import API, Deployed, Progress, deploy_each
 from cortex.environments.kubernetes import image as kubernetes_image
 from cortex.environments.kubernetes.kubectl import MANAGER, Kubectl
 from cortex.environments.kubernetes.manifests.documents import manifests
@@ -19,7 +19,7 @@ from cortex.environments.kubernetes.manifests.release import Release
 from cortex.environments.kubernetes.release import check_reachable, kinds, release
 from cortex.environments.kubernetes.settings import Settings
 from cortex.environments.kubernetes.status import Seen, describe, spec_of
-from cortex.errors import Error, UserError
+from cortex.errors import UserError
 from cortex.spec import APISpec, Config
 
 POLL_SECONDS = 1.0
@@ -57,14 +57,7 @@ class KubernetesEnvironment:
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
-        for spec in config.apis:
-            try:
-                yield self._deploy(config, spec, force=force, progress=progress)
-            except FieldError as error:
-                told = f"{config.where(spec.name, error.field)}: {error.message}"
-                yield Deployed(spec.name, "", error=told, api=self._find(spec.name))
-            except Error as error:
-                yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
+        yield from deploy_each(config, partial(self._deploy, config, force=force, progress=progress), self._find)
 
     def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
         """See `Environment.render`. Models of this machine are shown as on a cluster whose nodes have them.

@@ -6,11 +6,12 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cortex.environments import devices, model_format
-from cortex.environments.base import API, Deployed, ProcessStatus, Progress
+from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
 from cortex.environments.fields import FieldError
 from cortex.environments.local import cores, logs, ports, supervision
 from cortex.environments.local.entrance import Entrance
@@ -48,14 +49,7 @@ class LocalEnvironment:
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
-        for spec in config.apis:
-            try:
-                yield self._deploy(config, spec, force=force, progress=progress)
-            except FieldError as error:
-                told = f"{config.where(spec.name, error.field)}: {error.message}"
-                yield Deployed(spec.name, "", error=told, api=self._find(spec.name))
-            except Error as error:
-                yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
+        yield from deploy_each(config, partial(self._deploy, config, force=force, progress=progress), self._find)
         if not self._home.names():
             self._entrance.follow()  # to nothing: what a failed first deployment would have been behind
 

@@ -7,7 +7,7 @@ from cortex.environments import requirements
 from cortex.environments.preparation import device_notices, unused_fields
 from cortex.spec import APISpec
 
-_USED = (
+USED = (
     "networking.local_port",
     "networking.max_body_size",
     "networking.endpoint",
@@ -25,4 +25,4 @@ def notices(spec: APISpec, project: Path) -> Iterator[str]:
 
 def unused(spec: APISpec) -> Iterator[str]:
     """Yield one notice that names what the yaml says and only a cluster could do."""
-    return unused_fields(spec, "local", _USED)
+    return unused_fields(spec, "local", USED)
