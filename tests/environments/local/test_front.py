@@ -329,6 +329,10 @@ def worker(tmp_path: Path) -> Iterator[Route]:
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, str(listen), *command], cwd=tmp_path, env=env, stderr=log)
     try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "worker.sock").exists():  # connections wait in it from then on
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         yield Route.of(spec, [address])
     finally:
         process.send_signal(signal.SIGTERM)
