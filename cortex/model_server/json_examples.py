@@ -6,7 +6,7 @@ from typing import Any
 from cortex.model_server import json_document
 from cortex.model_server.json_document import Document
 from cortex.model_server.json_error import check_lossless, debug_string, type_name
-from cortex.model_server.json_object import Repeated, is_base64
+from cortex.model_server.json_object import is_base64, pairs
 from cortex.model_server.status import StatusError, invalid
 from cortex.protos import example_pb2, input_pb2, types_pb2
 
@@ -46,7 +46,7 @@ def _example(value: Any) -> example_pb2.Example:
     if not isinstance(value, dict):
         raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
     example = example_pb2.Example()
-    for name, content in value.pairs if isinstance(value, Repeated) else value.items():  # the last of a name counts
+    for name, content in pairs(value):  # the last of a name counts
         feature = example.features.feature[json_document.utf8(name).decode("utf-8", "replace")]
         feature.Clear()
         for element in content if isinstance(content, list) else [content]:
