@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from cortex.http_protocol import HttpProtocol
 from cortex.model_server import http_body, json_writer, routes
 from cortex.model_server.api_key import ApiKeys
 from cortex.model_server.disconnect import Disconnect
@@ -34,6 +35,8 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Page = Callable[[], Answer]
 
+_KEEP_ALIVE = 75
+"""Seconds for the next request of a connection; proxies keep theirs for 60, and must be the first to give one up."""
 _HEALTH = ("/healthz", "/readyz")
 _ORIGIN = re.compile(r"https?://.*", re.ASCII)
 
@@ -100,11 +103,13 @@ class RestServer:
         listener = _listen(self._options.port)
         config = uvicorn.Config(
             self._app,
+            http=HttpProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,
             ws="none",
             server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=int(grace),
         )
         self._server = uvicorn.Server(config)
@@ -164,6 +169,8 @@ class RestApp:
             return await self._in_pool(lambda deadline: self._pages[path]())
         if not path.lower().startswith("/v1/"):
             return routes.text(_NOT_FOUND, "text/html", 404)
+        if int(headers.get("content-length", 0)) > self._options.max_body:
+            raise http_body.BodyTooLarge
         gzipped = headers.get("content-encoding", "").strip().lower() == "gzip"
         body = await http_body.read(receive, gzipped=gzipped, limit=self._options.max_body)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -197,6 +204,7 @@ class RestApp:
             (b"content-type", answer.content_type.encode()),
             (b"content-length", str(len(answer.body)).encode()),
             *(((b"www-authenticate", b"Bearer"),) if answer.status == 401 else ()),
+            *(((b"connection", b"close"),) if answer.status == 413 else ()),  # nobody reads the rest of the body
             *(_CORS if self._options.cors else ()),
         ]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faulthandler.enable()  # a crash in native code shows where every thread was
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", level=logging.INFO, stream=sys.stderr)
     _report_idle(line)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its warnings are a line for every broken request
     code = _serve(line.flags)
     logging.shutdown()
     sys.stdout.flush()
