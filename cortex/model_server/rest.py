@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Page = Callable[[], Answer]
+Act = Callable[[float | None], Answer]
+"""Answers a request by a deadline on `time.monotonic`'s clock."""
 
 _KEEP_ALIVE = 75
 """Seconds for the next request of a connection; proxies keep theirs for 60, and must be the first to give one up."""
@@ -69,14 +71,14 @@ _NOT_FOUND = (
 
 @dataclass(frozen=True)
 class RestOptions:
-    """Where to listen and how much to accept. ``timeout`` is in seconds, ``max_body`` in bytes once inflated.
+    """Where to listen and how much to accept. ``timeout`` is in seconds or None, ``max_body`` in bytes.
 
     ``keys`` are asked of every request but those for the health pages.
     """
 
     port: int
     threads: int = 8
-    timeout: float = 30.0
+    timeout: float | None = 30.0
     cors: bool = False
     max_body: int = 256 * 2**20
     keys: ApiKeys = field(default_factory=ApiKeys)
@@ -190,12 +192,13 @@ class RestApp:
         ready = self._handlers.is_ready()
         return routes.text("ready\n" if ready else "not ready\n", "text/plain", 200 if ready else 503)
 
-    async def _in_pool(self, act: Callable[[float], Answer]) -> Answer:
+    async def _in_pool(self, act: Act) -> Answer:
         """Run the request on a thread; one that outlives the timeout is answered without it."""
-        deadline = time.monotonic() + self._options.timeout
+        timeout = self._options.timeout
+        deadline = time.monotonic() + timeout if timeout is not None else None
         running = asyncio.get_running_loop().run_in_executor(self._pool, _guarded, act, deadline)
         try:
-            return await asyncio.wait_for(running, self._options.timeout)
+            return await asyncio.wait_for(running, timeout)
         except TimeoutError:
             raise timed_out() from None
 
@@ -211,7 +214,7 @@ class RestApp:
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _guarded(act: Callable[[float], Answer], deadline: float) -> Answer:
+def _guarded(act: Act, deadline: float | None) -> Answer:
     try:
         return act(deadline)
     except StatusError:

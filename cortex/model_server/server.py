@@ -108,7 +108,7 @@ class ModelServer:
         where = RestOptions(
             port=flags.rest_api_port,
             threads=max(1, flags.rest_api_num_threads),
-            timeout=flags.rest_api_timeout_in_ms / 1000,
+            timeout=flags.rest_api_timeout_in_ms / 1000 if flags.rest_api_timeout_in_ms > 0 else None,
             cors=flags.rest_api_enable_cors_support,
             max_body=flags.rest_api_max_body_bytes,
             keys=api_key.read(flags.api_key_file),
@@ -189,6 +189,8 @@ def _report_idle(line: CommandLine) -> None:
     flags = line.flags
     if line.not_in_effect:
         _log.warning("These flags are accepted and have no effect here: %s", ", ".join(line.not_in_effect))
+    for name, engine in line.of_other_engines:
+        _log.warning("--%s counts for models that the %s engine runs, and for no others", name, engine)
     if flags.rest_api_port and not options.has_rest(flags):
         _log.error(
             "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "

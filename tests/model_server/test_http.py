@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_server.harness import Server, starter
+from tests.model_server.harness import Server, Start, starter
 
 BODY = b'{"instances": [[1]]}'
 ANSWER = b'{\n    "predictions": [[3.5]\n    ]\n}'
@@ -102,6 +102,14 @@ def test_an_offer_of_http_2_is_not_taken(server: Server, split: bool) -> None:
 def test_one_status_each(server: Server, request_: bytes, status: int) -> None:
     """Whatever is asked gets one answer, and the connection is closed where it cannot go on or was not to."""
     assert [status for status, _ in _answers(server, last=request_)] == [status]
+
+
+def test_a_timeout_of_zero_is_none(start: Start, models: Path) -> None:
+    """--rest_api_timeout_in_ms=0 is TensorFlow's zero, which stands for no limit."""
+    base = f"--model_base_path={models / 'half_plus'}"
+    server = start("--model_name=half_plus", base, "--rest_api_timeout_in_ms=0", "--tensorflow_session_parallelism=1")
+    assert _answers(server, POST + SIZED)[0] == (200, ANSWER)
+    assert "--tensorflow_session_parallelism counts for models that the tensorflow engine runs" in server.log
 
 
 def test_head_has_no_body(server: Server) -> None:
