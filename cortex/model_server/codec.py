@@ -17,7 +17,8 @@ from cortex.model_server import json_document
 from cortex.model_server.call import dtype_string
 from cortex.model_server.engines.base import Array
 from cortex.model_server.json_document import Document
-from cortex.model_server.json_error import debug_string, explain, is_lossy
+from cortex.model_server.json_error import debug_string, explain
+from cortex.model_server.json_numbers import FLOATS, INTEGERS, is_lossy
 from cortex.model_server.json_object import is_base64, pairs
 from cortex.model_server.status import StatusError, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, types_pb2
@@ -26,13 +27,6 @@ Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
 Shape = tuple[int, tuple[int, ...]]
 """The number of leaves of a JSON value, and its dimensions."""
 Shapes = dict[str, Shape]
-
-_FLOATS = {types_pb2.DT_FLOAT: 2**24 - 1, types_pb2.DT_DOUBLE: 2**53 - 1}
-"""The largest integer that each floating type holds with all those below it."""
-
-_INTEGERS = frozenset(
-    getattr(types_pb2, f"DT_{name}") for name in ("INT32", "INT16", "INT8", "UINT8", "INT64", "UINT32", "UINT64")
-)
 
 
 class Format(Enum):
@@ -210,23 +204,22 @@ def _leaves(values: Sequence[Any], dtype: int) -> Array | None:
         return _strings(values) if kinds <= {str, dict} else None
     if dtype == types_pb2.DT_BOOL:
         return np.array(values, np.bool_) if kinds <= {bool} else None
-    if dtype in _INTEGERS:
-        return _integers(values, tensors.dtype_of(dtype)) if kinds <= {int} else None
-    return _decimals(values, kinds, dtype) if dtype in _FLOATS and kinds <= {int, float} else None
+    if dtype in INTEGERS:
+        return _integers(values, dtype) if kinds <= {int} else None
+    return _decimals(values, kinds, dtype) if dtype in FLOATS and kinds <= {int, float} else None
 
 
-def _integers(values: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
-    limits = np.iinfo(dtype)
-    if values and not limits.min <= min(values) <= max(values) <= limits.max:
+def _integers(values: Sequence[int], dtype: int) -> Array | None:
+    if values and not (min(values) in INTEGERS[dtype] and max(values) in INTEGERS[dtype]):
         return None
-    return np.array(values, dtype)
+    return np.array(values, tensors.dtype_of(dtype))
 
 
 def _decimals(values: Sequence[float], kinds: set[type], dtype: int) -> Array | None:
     if int in kinds:
         whole = [value for value in values if type(value) is int]
         largest = max(max(whole), -min(whole))
-        if largest > _FLOATS[dtype] and any(is_lossy(value, dtype) for value in whole):
+        if largest > FLOATS[dtype].whole and any(is_lossy(value, dtype) for value in whole):
             return None
     wide = np.array(values, np.float64)
     if dtype == types_pb2.DT_DOUBLE:
