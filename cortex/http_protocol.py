@@ -12,7 +12,7 @@ _HEAD_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself waits for a head for ever, keeps all of it, and loses bodies after an offer.
+    """uvicorn's protocol, which by itself waits for a head for ever, keeps all of it, and loses a body after an offer.
 
     Java's client offers HTTP/2 with the first request of every connection; a server that has none answers as if it had
     not been asked (RFC 9110, 7.8).
@@ -24,6 +24,11 @@ class HttpProtocol(HttpToolsProtocol):
     _in_head = True
     _head_size = 0
     _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection; it may not stay silent for longer than between two requests."""
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type itself
+        self._expect_request(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that has ended."""
@@ -58,6 +63,10 @@ class HttpProtocol(HttpToolsProtocol):
     @property
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _expect_request(self, seconds: float) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _is_offer(self) -> bool:
         return bool(self.parser.should_upgrade() and not self._should_upgrade())

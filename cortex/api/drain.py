@@ -56,12 +56,10 @@ class DrainProtocol(HttpProtocol):
         # else its headers are out, and did not say close: the connection lingers once the response is complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, even one whose accept overlapped with the start of the drain; it may not stay silent."""
-        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type itself
+        """Take a connection, even one whose accept overlapped with the start of the drain."""
+        super().connection_made(transport)
         if self.server_state.draining:
             self.shutdown()
-        else:
-            self._expect_request(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that has ended, and have the other workers know."""
@@ -87,10 +85,6 @@ class DrainProtocol(HttpProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(_TICK_S, self.timeout_keep_alive_handler)
             return
         super().timeout_keep_alive_handler()
-
-    def _expect_request(self, seconds: float) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
 class DrainServer(Server):

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_server.harness import Server, Start, starter
+from cortex.http_protocol import HttpProtocol
+from cortex.model_server import rest
+from cortex.model_server.handlers import Handlers
+from cortex.model_server.repository import Repository, RepositoryOptions
+from tests.model_server.harness import Server, Start, free_port, starter
 
 BODY = b'{"instances": [[1]]}'
 ANSWER = b'{\n    "predictions": [[3.5]\n    ]\n}'
@@ -118,3 +122,27 @@ def test_head_has_no_body(server: Server) -> None:
         connection.sendall(HEALTH.replace(b"GET", b"HEAD") + HEALTH.replace(b"1.1", b"1.0"))
         with connection.makefile("rb") as stream:
             assert stream.read().count(b"ok\n") == 1
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a REST door that waits for a head, and for its first byte, no longer than a second."""
+    monkeypatch.setattr(rest, "_KEEP_ALIVE", 1)
+    monkeypatch.setattr(HttpProtocol, "head_seconds", 1)
+    port = free_port()
+    door = rest.RestServer(Handlers(Repository(lambda *_: None, RepositoryOptions())), rest.RestOptions(port))
+    door.start(1)
+    try:
+        yield port
+    finally:
+        door.stop()
+
+
+@pytest.mark.parametrize(("sent", "answer"), [(b"", b""), (b"GET /healthz HT", b"HTTP/1.1 408 Request Timeout\r\n")])
+def test_a_connection_that_says_nothing_more_is_closed(impatient: int, sent: bytes, answer: bytes) -> None:
+    """A head that has begun and does not end is told so."""
+    with socket.create_connection(("127.0.0.1", impatient), timeout=20) as connection:
+        connection.sendall(sent)
+        with connection.makefile("rb") as stream:
+            assert stream.readline() == answer
+            stream.read()
