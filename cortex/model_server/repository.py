@@ -76,7 +76,7 @@ class Repository:
             self._check_labels(models)
             new = {model.name for model in models} - set(self._models)
             self._set_models(models)
-            failed = self._wait(new, self._stopping.is_set)
+            failed = self._wait_for_replacements(new, self._stopping.is_set)
             if failed:
                 raise StatusError(Code.UNKNOWN, f"{len(failed)} model(s) did not become available: {_listed(failed)}")
             self._set_labels(models)

@@ -199,6 +199,9 @@ def test_a_version_that_crashed_does_not_count_as_the_latest(disk: _Disk, make: 
     disk.add("m", 4)
     poll(lambda: _states(repository, "m").get(4) is State.AVAILABLE and _states(repository, "m")[1] is State.END)
     assert len(disk.attempts) == 5
+    disk.bad["new", 2] = Crashed(disk.root / "new" / "2", 3, tmp_path / "record")
+    repository.reload([disk.config("m"), disk.add("new", 1, 2)])
+    assert _version(repository, "new") == 1
 
 
 def test_a_version_in_use_is_closed_after_its_last_request(disk: _Disk, make: Make) -> None:
