@@ -14,7 +14,6 @@ Keys of ``predictor.config``, all optional:
     allow_private_urls  true: ``url`` may lead to loopback and private addresses
 """
 
-import base64
 import io
 import json
 import threading
@@ -22,8 +21,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+import pybase64
 from PIL import Image, ImageOps, UnidentifiedImageError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -105,7 +106,7 @@ def decoded(name: str, image: Any) -> bytes:
         raise refusal(f"{name}: expected a base64 string, got {type(image).__name__}")
     data = image.partition(",")[2] if image.startswith("data:") else image
     try:
-        return base64.b64decode("".join(data.split()) if "\n" in data or " " in data else data, validate=True)
+        return pybase64.b64decode("".join(data.split()) if "\n" in data or " " in data else data, validate=True)
     except ValueError as error:  # binascii.Error is one, and so is a character beyond ASCII
         raise refusal(f"{name}: not base64 ({error})") from error
 
@@ -128,7 +129,7 @@ def pixels(name: str, data: bytes) -> npt.NDArray[np.uint8]:
             with ONE_LARGE_PICTURE if image.width * image.height > LARGE else nullcontext():
                 image = smaller(image)
                 ImageOps.exif_transpose(image, in_place=True)
-                return middle(eight_bit(image))
+                return middle(image)
     except UnidentifiedImageError as error:
         raise refusal(f"{name}: not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} format") from error
     except HTTPException:
@@ -138,28 +139,27 @@ def pixels(name: str, data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def smaller(image: Image.Image) -> Image.Image:
-    """Return a large image at an integer fraction of its size, so that the steps after this one cost little."""
-    factor = min(image.size) // (4 * SHORT_SIDE)
+    """Return an image at an integer fraction of its size, its short side at least 256: the average of whole blocks."""
+    factor = min(image.size) // SHORT_SIDE
     return image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "RGBA", "CMYK") else image
+
+
+def middle(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the middle square of an image, as 224 x 224 RGB: what is left of it at a short side of 256, cut to 224."""
+    side = max(1, round(min(image.size) * SIDE / SHORT_SIDE))
+    left, top = ((length - side) // 2 for length in image.size)
+    square = eight_bit(image.crop((left, top, left + side, top + side)))
+    if square.mode == "RGBA":
+        square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB")
+    return cv2.resize(np.asarray(square), (SIDE, SIDE))
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
     """Return the image as RGB or, where parts of it are transparent, as RGBA."""
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits of grey to 8, not scale them
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
-
-
-def middle(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return the middle 224 x 224 of the image at a short side of 256. What lies outside of it is never resized."""
-    size = np.array(image.size)
-    resized = np.round(size * SHORT_SIDE / size.min())
-    corner = (resized - SIDE) // 2
-    box = np.concatenate([corner, corner + SIDE]) * np.tile(size / resized, 2)
-    image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=tuple(box), reducing_gap=3.0)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return np.asarray(image)
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def refusal(why: str) -> HTTPException:

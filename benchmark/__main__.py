@@ -19,6 +19,7 @@ from benchmark.launch import launch
 from benchmark.machine import this_machine
 from benchmark.startup import startup as run_startup
 from benchmark.tfrecords import tfrecords
+from benchmark.worth import worth
 from cortex.errors import Error
 
 _ROOT = Path(__file__).parents[1]
@@ -41,6 +42,7 @@ def main() -> None:
 main.add_command(compare)
 main.add_command(launch)
 main.add_command(tfrecords)
+main.add_command(worth)
 
 
 @main.command()

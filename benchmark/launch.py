@@ -19,8 +19,8 @@ from benchmark import configuration, container, measurement
 from benchmark.batches import PIXELS
 from benchmark.configuration import ACCURACY, BENCHMARK, Configuration
 from benchmark.settings import ALL_SOCKETS, decide
-from benchmark.topology import this_topology
 from cortex.errors import Error, UserError
+from cortex.topology import this_topology
 
 _ROOT = Path(__file__).parents[1]
 

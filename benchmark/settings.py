@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmark.configuration import ACCURACY, Configuration
-from benchmark.topology import Core, Topology
 from cortex.errors import UserError
+from cortex.topology import Core, Topology
 
 _BATCH_SIZE, _STEPS, _WARMUP_STEPS = 128, 50, 10
 ALL_SOCKETS = -1

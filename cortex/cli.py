@@ -119,7 +119,7 @@ def deploy(
     environment = registry.open(entry)
     config = spec.read(path)
     if dry_run:
-        click.echo(rendered(environment.render(config), output))
+        click.echo(rendered(environment.render(config, front), output))
         return
     if front is not None:
         environment.choose_front(front)

@@ -1,6 +1,7 @@
 """docs/cortex.yaml tells the truth, and the three targets differ in what differs."""
 
 import copy
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,3 +179,16 @@ def test_the_targets_differ_in_what_differs(project: Path) -> None:
     per_target = {"models", "processes_per_replica", "threads_per_process", "server_side_batching"}
     same = [api.predictor.model_dump(exclude=per_target) for api in (cpu, gpu, accelerator)]
     assert same[0] == same[1] == same[2]
+
+
+@pytest.mark.parametrize("provider", ["docker", "kubernetes"])
+def test_every_setting_of_an_environment_is_documented(provider: str) -> None:
+    """In the section of its provider, and no other."""
+    from cortex.environments.docker.environment import SETTINGS
+    from cortex.environments.kubernetes.settings import Settings
+
+    known = {"docker": set(SETTINGS), "kubernetes": {field.name for field in dataclasses.fields(Settings)}}
+    text = (ROOT / "docs/environments.md").read_text().partition(f"\n## {provider.capitalize()}\n")[2]
+    table = text.partition("\n## ")[0].partition("| setting | default | |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(known[provider])

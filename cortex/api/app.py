@@ -4,29 +4,30 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
+from cortex.api import documentation
 from cortex.api.admission import Admission
 from cortex.api.metrics import CONTENT_TYPE, Metrics
-from cortex.api.openapi import RESPONSES, request_forms
-from cortex.api.paths import HEALTH, METRICS, PREDICT_PATHS, READY
+from cortex.api.paths import DOCS, HEALTH, METRICS, OPENAPI, PREDICT_PATHS, READY
 from cortex.api.payload import close, read_arguments
 from cortex.api.predictor import LoadedPredictor
-from cortex.api.responses import EXCEPTION_HANDLERS, failed, then, to_response
+from cortex.api.responses import EXCEPTION_HANDLERS, failed, refusal, then, to_response
 from cortex.api.trace import Trace
 from cortex.client.base import ModelClient
 from cortex.quantity import parse_quantity
@@ -53,7 +54,7 @@ class Worker:
     draining: Callable[[], bool] = lambda: False
     metrics: Metrics = field(default_factory=Metrics)
 
-    @property
+    @cached_property
     def max_body(self) -> int:
         return int(parse_quantity(self.spec.networking.max_body_size))
 
@@ -103,9 +104,11 @@ class Worker:
                 prediction = self.predictor.predict(arguments)
             with self.metrics.timed("encode"):
                 return prediction, to_response(prediction)
-        except (HTTPException, RequestValidationError):
+        except HTTPException:
             raise
         except BaseException as error:
+            if refused := refusal(error):
+                raise refused from error
             # SystemExit would end this process and StopIteration hang the request: nothing of a user's gets past here
             raise _PredictionFailed from error
 
@@ -125,14 +128,11 @@ class Worker:
             close(arguments["payload"])
 
 
-def create_app(worker: Worker) -> FastAPI:
+def create_app(worker: Worker) -> Starlette:
     """Return the app that serves one worker."""
-    app = FastAPI(
-        title=worker.spec.name,
-        description="\n\n".join((worker.predictor.description, *worker.notices)),
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers=EXCEPTION_HANDLERS,  # type: ignore[arg-type]  # starlette's type is invariant in its keys
+    app = Starlette(
+        routes=[*_predict_routes(worker), *_probe_routes(worker), *_documentation_routes(worker)],
+        exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             Middleware(Trace, metrics=worker.metrics),
             Middleware(
@@ -151,45 +151,43 @@ def create_app(worker: Worker) -> FastAPI:
             ),
         ],
     )
-    _add_predict_routes(app, worker)
-    _add_probe_routes(app, worker)
+    app.router.redirect_slashes = False
     return app
 
 
-def _add_predict_routes(app: FastAPI, worker: Worker) -> None:
-    async def predict(request: Request) -> Response:
-        return await worker.predict(request)
-
-    async def summary() -> Response:
+def _predict_routes(worker: Worker) -> Iterator[Route]:
+    async def summary(_: Request) -> Response:
         return to_response(await worker.summary())
 
-    for path, suffix in zip(PREDICT_PATHS, ("", "_at_path"), strict=True):
-        app.add_api_route(
-            path,
-            predict,
-            methods=["POST"],
-            operation_id=f"predict{suffix}",
-            response_model=None,
-            responses=RESPONSES,
-            openapi_extra=request_forms(worker.predictor),
-        )
-        app.add_api_route(path, summary, methods=["GET"], operation_id=f"summary{suffix}", response_model=None)
+    for path in PREDICT_PATHS:
+        yield Route(path, worker.predict, methods=["POST"])
+        yield Route(path, summary, methods=["GET"])
 
 
-def _add_probe_routes(app: FastAPI, worker: Worker) -> None:
-    @app.get(HEALTH, response_class=PlainTextResponse)
-    async def healthz() -> str:
-        """Say that the process lives."""
-        return "ok"
+def _probe_routes(worker: Worker) -> Iterator[Route]:
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok")
 
-    @app.get(READY, response_class=PlainTextResponse)
-    async def readyz() -> PlainTextResponse:
-        """Say whether requests should be sent here: the predictor is loaded, its model server answers, no drain."""
+    async def readyz(_: Request) -> Response:
         if reason := await worker.not_ready():
             return PlainTextResponse(reason, HTTPStatus.SERVICE_UNAVAILABLE)
         return PlainTextResponse("ready")
 
-    @app.get(METRICS, response_class=PlainTextResponse)
-    async def expose() -> Response:
-        """Return the metrics of all workers, for Prometheus."""
+    async def metrics(_: Request) -> Response:
         return Response(await run_in_threadpool(worker.metrics.exposition), media_type=CONTENT_TYPE)
+
+    yield Route(HEALTH, healthz)
+    yield Route(READY, readyz)
+    yield Route(METRICS, metrics)
+
+
+def _documentation_routes(worker: Worker) -> Iterator[Route]:
+    async def openapi(_: Request) -> Response:
+        described = worker.spec.name, worker.predictor, worker.notices
+        return JSONResponse(await run_in_threadpool(documentation.openapi, *described))
+
+    async def page(_: Request) -> Response:
+        return HTMLResponse(await run_in_threadpool(documentation.page, worker.spec.name))
+
+    yield Route(OPENAPI, openapi)
+    yield Route(DOCS, page)

@@ -2,4 +2,5 @@
 
 PREDICT_PATHS = ("/", "/predict")
 HEALTH, READY, METRICS = "/healthz", "/readyz", "/metrics"
+OPENAPI, DOCS = "/openapi.json", "/docs"
 PROBE_PATHS = (HEALTH, READY, METRICS)

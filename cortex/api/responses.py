@@ -2,10 +2,10 @@
 
 import copy
 import json
+import sys
 from http import HTTPStatus
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from starlette.background import BackgroundTask, BackgroundTasks
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -51,6 +51,17 @@ def failed() -> Response:
     return Response("internal server error", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+def refusal(error: BaseException) -> HTTPException | None:
+    """Return the 400 that FastAPI's RequestValidationError stands for, and None for any other error.
+
+    Cortex had FastAPI, and a predictor may raise its error. Nothing here imports it: whoever raises it has.
+    """
+    fastapi = sys.modules.get("fastapi.exceptions")
+    if fastapi is not None and isinstance(error, fastapi.RequestValidationError):
+        return HTTPException(HTTPStatus.BAD_REQUEST, str(error))
+    return None
+
+
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer with the status and the detail of the HTTPException that the user's code or the routing raised."""
     assert isinstance(error, HTTPException)  # registered for nothing else
@@ -62,11 +73,6 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return Response(str(error.detail), error.status_code, headers)
 
 
-async def on_invalid_request(_: Request, error: Exception) -> Response:
-    """Answer 400 with what FastAPI found wrong."""
-    return Response(str(error), HTTPStatus.BAD_REQUEST)
-
-
 async def on_bad_json(_: Request, error: Exception) -> Response:
     """Answer 400 with the parser's words."""
     return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
@@ -74,6 +80,5 @@ async def on_bad_json(_: Request, error: Exception) -> Response:
 
 EXCEPTION_HANDLERS = {
     HTTPException: on_http_exception,
-    RequestValidationError: on_invalid_request,
     NotJSON: on_bad_json,
 }

@@ -6,6 +6,7 @@ and readiness over ``NOTIFY_SOCKET``. SIGTERM drains it. Exit codes: 0 after a d
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _log.exception("failed to start api")
         notify(status=f"error: {told(error)}")
         sys.exit(NotStarted.exit_code)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection during a request need look through it
     DrainServer(config, state, tally).run(sockets=[listener])
     worker.pool.shutdown()  # lets every post_predict finish
     if worker.client is not None:

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 
 from cortex.client.base import Progress, Timed
 from cortex.client.inputs import to_tensor
+from cortex.client.line import Line
 from cortex.client.models import LATEST, choose_name, choose_version
 from cortex.client.outputs import flat_list
 from cortex.client.served import ServedModel, Version, await_models, open_channel, statuses
@@ -24,14 +25,22 @@ _HEALTH_TIMEOUT_S = 1.0
 
 
 class TensorFlowClient:
-    """Run the models of one API on its model server. Safe to use from several threads, which share one channel.
+    """Run the models of one API on its model server. Safe to use from several threads.
 
+    Predictions go over the model server's line where it has one, else over gRPC, and everything else over gRPC.
     A prediction waits for a model server that is restarting, up to 300 seconds. One that was under way when the model
     server died fails with grpc.RpcError and is not repeated, because it may be what killed it.
     """
 
-    def __init__(self, channel: grpc.Channel, models: tuple[ServedModel, ...], timed: Timed = nullcontext) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        models: tuple[ServedModel, ...],
+        timed: Timed = nullcontext,
+        line: Line | None = None,
+    ) -> None:
         self._channel = channel
+        self._line = line
         self._timed = timed
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         self._models = {served.model.name: served for served in models}
@@ -46,7 +55,8 @@ class TensorFlowClient:
         """
         channel = open_channel(address)
         try:
-            return cls(channel, await_models(channel, models, progress), timed)
+            served = await_models(channel, models, progress)
+            return cls(channel, served, timed, Line.beside(address, _PREDICT_TIMEOUT_S))
         except BaseException:
             channel.close()
             raise
@@ -103,8 +113,10 @@ class TensorFlowClient:
         return True
 
     def close(self) -> None:
-        """Close the channel; predictions under way fail."""
+        """Close all connections; predictions under way may fail."""
         self._channel.close()
+        if self._line is not None:
+            self._line.close()
 
     def _run(self, model_input: Mapping[str, Any], model_name: str | None, model_version: str) -> Mapping[str, Any]:
         name = choose_name(list(self._models), model_name)
@@ -117,8 +129,13 @@ class TensorFlowClient:
         if model_version != LATEST:
             request.model_spec.version.value = number
         _fill(request, signature, model_input, name)
-        answer = self._stub.Predict(request, timeout=_PREDICT_TIMEOUT_S, wait_for_ready=True)
-        return dict(answer.outputs)
+        return dict(self._answer(request).outputs)
+
+    def _answer(self, request: predict_pb2.PredictRequest) -> Any:
+        answer = self._line.predict(request) if self._line is not None else None
+        if answer is None:  # there is no line, or nobody listens: gRPC waits until somebody does
+            answer = self._stub.Predict(request, timeout=_PREDICT_TIMEOUT_S, wait_for_ready=True)
+        return answer
 
 
 def _fill(

@@ -91,11 +91,12 @@ class Environment(Protocol):
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """Bring every API of a yaml to its new revision; yield what came of each once it is live or has failed."""
 
-    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
-        """Return the documents that `deploy` would carry out: local: one plan for each API; docker: the compose
-        project; kubernetes: the manifests.
+    def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
+        """Return the documents that `deploy` would carry out: local: one plan for each API, and one for the front
+        where there is to be one; docker: the compose project; kubernetes: the manifests.
 
-        Nothing is done, and nothing has to be there: no device, no daemon, no model.
+        ``front`` is what `choose_front` would be told, None for nothing; UserError for what it would refuse. Nothing is
+        done, and nothing has to be there: no device, no daemon, no model, no nginx.
         """
 
     def apis(self) -> tuple[API, ...]:

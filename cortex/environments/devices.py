@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cortex import threads
 from cortex.environments.tool import Refused, ask, last_line
+from cortex.topology import Core, this_topology
 
 _DEV = Path("/dev")
 _NVIDIA_SMI = (
@@ -106,6 +108,11 @@ def cores() -> int:
     return threads.available()
 
 
+def nodes() -> tuple[tuple[Core, ...], ...]:
+    """Return the cores of each NUMA node to which processes can be bound: nothing where there is one, or no taskset."""
+    return this_topology().nodes if shutil.which("taskset") else ()
+
+
 def nvidia(dev: Path = _DEV) -> Found:
     """Return the GPUs that a process of this user sees: those of ``CUDA_VISIBLE_DEVICES``, when that is set."""
     found = _NVIDIA.find(dev)
@@ -130,11 +137,6 @@ def neuron(dev: Path = _DEV) -> Found:
 def gpus() -> int:
     """Return how many NVIDIA GPUs can be used."""
     return len(nvidia().devices)
-
-
-def neuron_devices() -> int:
-    """Return how many AWS Inferentia devices there are."""
-    return len(neuron().devices)
 
 
 def _numbered(dev: Path, name: str) -> list[str]:

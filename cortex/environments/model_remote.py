@@ -27,6 +27,8 @@ _WHEELS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "http
 _FILES = (".zip", ".onnx")
 _CONTENT = ("ETag", "etag", "md5Hash", "Content-MD5")
 """What a store says about a file's content, by the names that fsspec's file systems pass on."""
+_REFUSED = "not found or insufficient permissions"
+_ANONYMOUS = "; no AWS credentials were found (variables, a profile, a role), so that it was asked for as anybody"
 _STALLED_SECONDS = 60
 _PIN = re.compile(r"(?P<url>.*)#sha256=(?P<digest>[^#]*)")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -122,7 +124,9 @@ class Remote:
         except UserError:
             raise
         except Exception as error:  # each store's library raises errors of its own
-            raise UserError(_reason(error)) from error
+            reason = _reason(error)
+            anonymous = reason == _REFUSED and getattr(self.filesystem, "anon", False) is True
+            raise UserError(f"{reason}{_ANONYMOUS if anonymous else ''}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -133,7 +137,7 @@ def _reason(error: Exception) -> str:
         # fsspec's http says so too when the server is not there, or has a fault
         unreachable = isinstance(cause, OSError) or getattr(cause, "status", 0) >= 500
         if not (unreachable and isinstance(cause, Exception)):
-            return "not found or insufficient permissions"
+            return _REFUSED
         shown = cause
     return f"cannot be downloaded: {type(shown).__name__}: {' '.join(str(shown).split())}"
 

@@ -29,6 +29,7 @@ _ERRORS = {
     503: "the API takes no requests now; try again in a second",
     504: f"the API did not answer within {UPSTREAM_READ_S} seconds",
 }
+_ID = "add_header X-Request-Id $request_id_of_api always;"
 _LOG_FORMAT = (
     '$remote_addr [$time_iso8601] "$request" $status in=$request_length out=$body_bytes_sent seconds=$request_time '
     "upstream=$upstream_addr upstream_status=$upstream_status upstream_connect=$upstream_connect_time "
@@ -233,12 +234,12 @@ def _passed(route: Route, path: str) -> Iterator[str]:
 def _too_large(routes: Sequence[Route]) -> Iterator[str]:
     for route in routes:
         text = f"the request body is larger than networking.max_body_size, which is {route.max_body} bytes"
-        yield from _location(f"@too_large_{route.name}", ["default_type text/plain;", f"return 413 '{text}';"])
+        yield from _location(f"@too_large_{route.name}", ["default_type text/plain;", _ID, f"return 413 '{text}';"])
 
 
 def _answer(code: int, body: dict[str, str]) -> Iterator[str]:
     yield "default_type application/json;"
-    yield "add_header X-Request-Id $request_id_of_api always;"
+    yield _ID
     if code != 404:
         yield "add_header Retry-After 1 always;"
     yield f"return {code} '{json.dumps(body)}';"

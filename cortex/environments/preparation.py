@@ -127,8 +127,8 @@ def _check_neuron(wanted: int) -> None:
     if not chips.devices:
         raise FieldError(
             "compute.inf",
-            f"{chips.problem}: deploy this target on an inf1 or inf2 instance with the Neuron driver, or deploy the "
-            "CPU or GPU target here",
+            f"inf compute resources cannot be used locally: {chips.problem}; deploy this target on an inf1 or inf2 "
+            "instance with the Neuron driver, or deploy the CPU or GPU target here",
         )
     there = sum(device.cores for device in chips.devices)  # 0 when neuron-ls did not say
     if 0 < there < wanted * NEURON_CORES_PER_INF:

@@ -66,7 +66,7 @@ def missing(file: Path) -> tuple[Unmet, ...]:
 
 
 def _requirements(file: Path, including: tuple[Path, ...]) -> Iterator[Requirement]:
-    for number, line in _lines(file):
+    for number, line in lines(file):
         if match := _INCLUDE.fullmatch(line):
             included = file.parent / match["file"].strip("\"'")
             if not included.is_file():
@@ -84,13 +84,16 @@ def _requirements(file: Path, including: tuple[Path, ...]) -> Iterator[Requireme
             yield requirement
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the logical lines that say something, each with the number of its first physical line."""
+def lines(file: Path, shown: str = "") -> Iterator[tuple[int, str]]:
+    """Yield the logical lines that say something, each with the number of its first physical line.
+
+    UserError, which calls the file ``shown`` if that is given, when it cannot be read.
+    """
     with plainly("cannot read"):
         try:
             text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UserError(f"{file}: must be text in UTF-8: {error}") from error
+            raise UserError(f"{shown or file}: must be text in UTF-8: {error}") from error
     start, logical = 1, ""
     for number, physical in enumerate(text.splitlines(), start=1):
         start = start if logical else number

@@ -3,6 +3,7 @@
 CORTEX_HOME/
   apis/NAME/status.json            written by the API's supervisor
   apis/NAME/port                   assigned when it was first deployed; its time tells the APIs' order
+  apis/NAME/neuron_cores           assigned, too, when it was first deployed to Inferentia (`local.cores`)
   apis/NAME/logs/PROCESS.log
   apis/NAME/revisions/ID/          spec.json, resolved.json, notices.json, and project/: a copy
   front/                           of the nginx in front of all APIs, when there is one (`local.front`)
@@ -29,7 +30,7 @@ from cortex.spec import APISpec
 from cortex.status import Status
 
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux, less the closing zero
-_LONGEST_SOCKET = "/000000/model-server-000.sock"
+_LONGEST_SOCKET = "/000000/model-server-000.sock.line"
 _GONE = "its supervisor is not running (killed, or the machine was restarted); run `cortex deploy` again"
 
 
@@ -78,6 +79,15 @@ class Home:
         finally:
             path.unlink(missing_ok=True)
             os.close(descriptor)
+
+    def busy(self, name: str) -> bool:
+        """Tell whether some command holds ``name`` now."""
+        with contextlib.suppress(FileNotFoundError), (self.root / "locks" / name).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
 
 def _locked(path: Path, *, wait: bool) -> int | None:
@@ -130,6 +140,18 @@ class APIDirectory:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "port").write_text(str(port))
+
+    def neuron_cores(self) -> range:
+        """Return the NeuronCores that are assigned to the API, empty before it has some."""
+        with contextlib.suppress(OSError, ValueError):
+            first, _, last = (self.path / "neuron_cores").read_text().partition("-")
+            return range(int(first), int(last) + 1)
+        return range(0)
+
+    def assign_neuron_cores(self, cores: range) -> None:
+        """Record the API's NeuronCores, so that it keeps them and no other API takes them."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "neuron_cores").write_text(f"{cores[0]}-{cores[-1]}")
 
     def age_mark(self) -> int:
         """Return when the API got the port that it has: nanoseconds, to compare with those of others."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from cortex.line import address
 from cortex.model_server import api_key, config, tls
 from cortex.model_server.batching_parameters import BatchingSource
 from cortex.model_server.config import ModelConfig
@@ -109,6 +110,11 @@ def request_log(flags: Flags) -> RequestLogOptions:
         max_file_bytes=max(1, flags.request_log_max_file_bytes),
         max_total_bytes=max(1, flags.request_log_max_total_bytes),
     )
+
+
+def line(flags: Flags) -> str:
+    """Return where the line listens: beside gRPC's Unix socket, unless keys are asked for, which it does not carry."""
+    return address(flags.grpc_socket_path) if flags.grpc_socket_path and not flags.api_key_file else ""
 
 
 def grpc_options(flags: Flags) -> GrpcOptions:

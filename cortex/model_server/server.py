@@ -2,6 +2,7 @@
 
 import faulthandler
 import functools
+import gc
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from cortex.model_server.flags import BadFlag, CommandLine, Flags, parse, print_
 from cortex.model_server.grpc import GrpcServer
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.lifecycle import Load
+from cortex.model_server.line import LineServer
 from cortex.model_server.reloading import Reloading
 from cortex.model_server.repository import Repository
 from cortex.model_server.request import Page, Recorder, Recorders, Request, watch
@@ -55,6 +57,8 @@ class ModelServer:
             recorder=self._recorder,
         )
         self._grpc = GrpcServer(self._handlers, options.grpc_options(flags), self._recorder)
+        path = options.line(flags)
+        self._line = LineServer(self._handlers, path, self._recorder) if path else None
         self._reloading = Reloading(
             flags.model_config_file, flags.model_config_file_poll_wait_seconds, self._handlers.apply, self._batcher
         )
@@ -70,6 +74,8 @@ class ModelServer:
         if interrupted():
             return
         self._log.configure(models)
+        if self._line is not None:
+            self._line.start()  # before gRPC, by which clients know that they need not wait any more
         self._grpc.start()
         self._start_rest()
         self._reloading.start()
@@ -88,10 +94,14 @@ class ModelServer:
         self._reloading.stop()
         if self._batcher is not None:
             self._batcher.hurry()
-        rest = threading.Thread(target=self._stop_rest, name="stop-rest")
-        rest.start()
-        self._grpc.stop(GRACE)
-        rest.join()
+        doors: list[Callable[[], object]] = [self._stop_rest, functools.partial(self._grpc.stop, GRACE)]
+        if self._line is not None:
+            doors.append(functools.partial(self._line.stop, GRACE))
+        stopping = [threading.Thread(target=stop, name="stop") for stop in doors]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
         if self._batcher is not None:
             self._batcher.close()
         self._log.close()
@@ -223,6 +233,8 @@ def _run(server: ModelServer, signals: Signals) -> int:
     server.start(lambda: signals.stopped)
     if signals.stopped:
         return 0
+    gc.collect()
+    gc.freeze()  # what is loaded by now mostly stays: no collection during a request need look through it
     notify(ready=True, status="serving")
     _log.info("Entering the event loop ...")
     while signals.is_reload():

@@ -127,6 +127,15 @@ def test_a_project_may_be_named_like_our_modules(workers):
     assert worker.post(b"").json() == 1
 
 
+def test_fastapi_waits_for_somebody_who_reads_the_documentation(workers):
+    """A worker serves without FastAPI, and shows the documentation that FastAPI writes."""
+    loaded = "'fastapi' in sys.modules"
+    worker = workers.start(python(head="import sys", predict=f"return {loaded}")).await_ready()
+    assert worker.post(b"").json() is False
+    assert requests.get(worker.url + "/openapi.json", timeout=30).json()["info"]["title"]
+    assert worker.post(b"").json() is True
+
+
 def test_config_is_a_copy(workers):
     """What __init__ does to its config stays with it."""
     predictor = """

@@ -176,13 +176,13 @@ def test_document(measured: Record, tmp_path: Path) -> None:
     """Only what is between the two comments changes, and writing again changes nothing."""
     path = tmp_path / "performance.md"
     path.write_text("before\n")
-    with pytest.raises(UserError, match=r"performance\.md: has no place for the figures"):
+    with pytest.raises(UserError, match=r"performance\.md: has no place for it"):
         document.write(measured, path)
-    path.write_text(f"before\n{document.BEGIN}\nstale\n{document.END}\nafter\n")
+    path.write_text(f"before\n{document.FIGURES.begin}\nstale\n{document.FIGURES.end}\nafter\n")
     document.write(measured, path)
     first = path.read_text()
-    assert first.startswith(f"before\n{document.BEGIN}\n\n![")
-    assert first.endswith(f"\n\n{document.END}\nafter\n")
+    assert first.startswith(f"before\n{document.FIGURES.begin}\n\n![")
+    assert first.endswith(f"\n\n{document.FIGURES.end}\nafter\n")
     assert "stale" not in first
     assert (tmp_path / "performance.svg").exists()
     document.write(measured, path)

@@ -8,8 +8,8 @@ import pytest
 from benchmark import container
 from benchmark.configuration import Configuration
 from benchmark.settings import Settings, decide
-from benchmark.topology import Topology, this_topology
 from cortex.errors import UserError
+from cortex.topology import Topology
 
 ONE_SOCKET = Topology({0: ((0, 4), (1, 5), (2, 6), (3, 7))}, 4)
 TWO_SOCKETS = Topology({0: ((0,), (1,)), 1: ((2,), (3,))}, 4)
@@ -82,25 +82,6 @@ def test_what_the_machine_does_not_have(asked: Any, options: dict[str, int], mes
     """A socket or a number of cores that is not there is refused by its flag."""
     with pytest.raises(UserError, match=message):
         _settings(asked(**options), TWO_SOCKETS)
-
-
-def test_topology(tmp_path: Path) -> None:
-    """Sockets are NUMA nodes; hardware threads of one core are one core; the affinity mask and the group bound both."""
-    for node, processors in enumerate(("0-1,4-5", "2-3,6-7")):
-        (tmp_path / f"sys/devices/system/node/node{node}").mkdir(parents=True)
-        (tmp_path / f"sys/devices/system/node/node{node}/cpulist").write_text(processors + "\n")
-    for number in range(8):
-        folder = tmp_path / f"sys/devices/system/cpu/cpu{number}/topology"
-        folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{number % 4},{number % 4 + 4}\n")
-    whole = this_topology(tmp_path, set(range(8)))
-    assert whole == Topology({0: ((0, 4), (1, 5)), 1: ((2, 6), (3, 7))}, 4)
-    assert this_topology(tmp_path, {0, 1, 5}) == Topology({0: ((0,), (1, 5))}, 2)
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("150000 100000\n")
-    assert len(this_topology(tmp_path, set(range(8))).cores()) == 2
 
 
 def test_docker_command(asked: Any, tmp_path: Path) -> None:

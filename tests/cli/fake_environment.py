@@ -60,8 +60,8 @@ class FakeLocal:
             progress(step)
         yield from self.world.results
 
-    def render(self, config: Config) -> tuple[dict[str, Any], ...]:
-        self._called("render", config=config.path)
+    def render(self, config: Config, front: str | None = None) -> tuple[dict[str, Any], ...]:
+        self._called("render", config=config.path, front=front)
         return tuple({"provider": self.provider, "api": spec.name, **self.settings} for spec in config.apis)
 
     def apis(self) -> tuple[API, ...]:

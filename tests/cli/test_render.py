@@ -30,6 +30,12 @@ def test_dry_run_deploys_nothing(cortex: Callable[..., Any], world: Any, config:
     assert [name for name, _ in world.calls] == ["render"]
 
 
+def test_dry_run_shows_the_front_that_was_asked_for(cortex: Callable[..., Any], world: Any, config: Path) -> None:
+    """The choice reaches what is shown, and is not carried out."""
+    cortex("deploy", config, "--dry-run", "--front", "nginx:8090")
+    assert world.calls == [("render", {"config": config, "front": "nginx:8090"})]
+
+
 def test_dry_run_as_json(cortex: Callable[..., Any], config: Path) -> None:
     out = cortex("deploy", config, "--dry-run", "-o", "json").out
     assert json.loads(out) == [{"provider": "local", "api": name} for name in ("one", "two")]

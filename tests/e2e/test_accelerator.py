@@ -152,6 +152,19 @@ def test_three_processes_are_refused(inferentia: tuple[Equipped, Path]) -> None:
     assert cortex.get()["status"]["status_code"] == "status_live"
 
 
+def test_a_second_api_finds_no_chip(inferentia: tuple[Equipped, Path]) -> None:
+    """The machine has one: the second API is refused in one line, before a process starts, and the first goes on."""
+    cortex, project = inferentia
+    known = len(cortex.starts())
+    (project / "second.yaml").write_text((project / "cortex_accelerator.yaml").read_text().replace(NAME, "second"))
+    assert (
+        f"second.yaml:18: second: compute.inf: no chip is left of this machine's 4 NeuronCores: {NAME} has 0-3; "
+        f"`cortex delete {NAME}` first, or deploy on a machine with more"
+    ) in cortex("deploy", project / "second.yaml", code=1)
+    assert len(cortex.starts()) == known
+    assert cortex.get()["status"]["status_code"] == "status_live"
+
+
 def test_tensorflow_serving_on_gpus(equip: Callable[[], Equipped], tmp_path: Path, models: Path) -> None:
     """`model_server: tensorflow_model_server`: one server, which sees the GPUs that the user lets it see."""
     project = copy_project(tmp_path, models / "colours")

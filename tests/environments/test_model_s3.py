@@ -125,6 +125,23 @@ def test_a_model_that_is_not_there_is_one_line(bucket: str, tmp_path: Path, make
     assert raised.value.message == f"{url}: not found or insufficient permissions"
 
 
+def test_without_credentials_that_is_told(
+    bucket: str, tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not to be had as anybody may be had by somebody: the line says that no credentials were found."""
+    for name, value in (("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))):
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    url = f"s3://{bucket.rpartition('/')[2]}/nothing"
+    with pytest.raises(FieldError) as raised:
+        _deploy(make_spec(url), tmp_path)
+    assert raised.value.message == (
+        f"{url}: not found or insufficient permissions; no AWS credentials were found (variables, a profile, a role), "
+        "so that it was asked for as anybody"
+    )
+
+
 def test_a_pod_has_the_model_under_its_name(
     bucket: str, tmp_path: Path, write_saved_model: Make, make_spec: MakeSpec, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,7 @@ def test_gpus_that_are_missing_are_a_notice(
     [
         (
             Found(problem="no AWS Inferentia device: none"),
-            "no AWS Inferentia device: none: deploy this target on an inf1",
+            "inf compute resources cannot be used locally: no AWS Inferentia device: none; deploy this target on an",
         ),
         (Found((Device("0", cores=2),)), "1 means 4 NeuronCores, and this machine has 2"),
     ],

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ Execute = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def execute(tmp_path_factory: pytest.TempPathFactory) -> Execute:
-    """Execute a notebook, less the cells in ``without``, and return its cells by their ids.
+    """Execute a whole notebook, and return its cells by their ids.
 
     There are no downloads, no GPU, and no settings but those given.
     """
@@ -34,9 +34,8 @@ def execute(tmp_path_factory: pytest.TempPathFactory) -> Execute:
     isolated = {"IPYTHONDIR": str(home / "ipython"), "KERAS_HOME": str(home / "keras")} | NO_DOWNLOADS | NO_GPU
     inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
-    def run(name: str, without: Collection[str] = (), **settings: str) -> dict[str, Any]:
+    def run(name: str, **settings: str) -> dict[str, Any]:
         notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
-        notebook.cells = [cell for cell in notebook.cells if cell.id not in without]
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("execute.py")), str(NOTEBOOKS)],
             input=nbformat.writes(notebook),

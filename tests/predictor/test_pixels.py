@@ -29,12 +29,11 @@ def encode(image: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def reference(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Do the same the long way: resize the whole picture to a short side of 256, then crop 224 x 224."""
-    scale = 256 / min(image.size)
-    width, height = (round(side * scale) for side in image.size)
-    image = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - 224) // 2, (height - 224) // 2
-    return np.asarray(image.crop((left, top, left + 224, top + 224)))
+    """Do the same the long way: cut the middle square out of the whole picture, and let Pillow resize it."""
+    side = max(1, round(min(image.size) * 224 / 256))
+    left, top = ((length - side) // 2 for length in image.size)
+    square = image.convert("RGB").crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((224, 224), Image.Resampling.BILINEAR))
 
 
 def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
@@ -43,23 +42,36 @@ def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> floa
     return float(np.abs(one.astype(int) - other).mean())
 
 
+def blurred(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the pixels with each replaced by the mean of its block of eight by eight."""
+    means = pixels.reshape(28, 8, 28, 8, 3).mean(axis=(1, 3))
+    return means.repeat(8, axis=0).repeat(8, axis=1).round().astype(np.uint8)
+
+
 @pytest.mark.parametrize(
     "size", [(451, 300), (300, 451), (256, 256), (224, 224), (640, 480), (100, 90), (1, 1), (700, 3)]
 )
-def test_equals_the_long_way(module: Any, size: tuple[int, int]) -> None:
-    """Resizing and cropping in one step gives the pixels of resizing, then cropping."""
+def test_is_the_middle_square(module: Any, size: tuple[int, int]) -> None:
+    """The model sees the square in the middle, seven eighths of the short side wide."""
     image = photo(*size)
     off = difference(module.pixels("x", encode(image, "PNG")), reference(image))
-    assert off < 0.01
+    assert off < 0.5
 
 
 @pytest.mark.parametrize("size", [(512, 512), (1024, 768), (2048, 1536), (4000, 3000)])
-def test_reduced_decoding_equals_full_decoding(module: Any, size: tuple[int, int]) -> None:
-    """A large JPEG that is decoded at a half, a quarter or an eighth of its size gives the same picture."""
-    data = encode(photo(*size), "JPEG", quality=95)
-    with Image.open(io.BytesIO(data)) as full:
-        off = difference(module.pixels("x", data), reference(full))
-    assert off < 1
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_a_large_picture_is_made_smaller_first(module: Any, format: str, size: tuple[int, int]) -> None:
+    """A large picture, decoded or averaged down to a fraction of its size, gives the same pixels."""
+    image = photo(*size)
+    off = difference(module.pixels("x", encode(image, format, quality=95)), reference(image))
+    assert off < 1.5
+
+
+def test_fine_detail_of_a_large_picture_is_averaged(module: Any) -> None:
+    """A pattern much finer than the model's pixels becomes its mean, and no pattern of another kind."""
+    checks = np.indices((1024, 1536)).sum(axis=0) % 2 * 255
+    seen = module.pixels("x", encode(Image.fromarray(checks.astype(np.uint8)), "PNG"))
+    assert np.abs(seen.astype(int) - 127).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -147,7 +159,7 @@ KINDS: dict[str, tuple[Callable[[], bytes], Callable[[], Image.Image], float]] =
 def test_kinds(module: Any, kind: str) -> None:
     """Every kind of picture becomes RGB; what is transparent becomes white; 16 bits are scaled and not clipped."""
     data, expected, tolerance = KINDS[kind]
-    off = difference(module.pixels("x", data()), reference(expected()))
+    off = difference(blurred(module.pixels("x", data())), blurred(reference(expected())))
     assert off < tolerance
 
 

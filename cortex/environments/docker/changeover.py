@@ -87,7 +87,13 @@ class Changeover:
         created = before.created if before else now
         self._turn(run)
         self._project.remember(Deployment(run.spec.name, run.revision, run.name, created, now, run.notices))
-        self.lead()
+        try:
+            self.lead()
+        except BaseException:
+            if before is None:  # nobody has reached it yet
+                self._project.forget(run.spec.name)
+                self.take_down(run.name, run.spec.name)
+            raise
         if before:
             self.take_down(before.run)
 

@@ -23,6 +23,7 @@ Service = dict[str, Any]
 FRONT = "front"
 FRONT_SOCKETS = "/run/front"
 FRONT_PORT, FRONT_TLS_PORT = 8080, 8443
+NEURON_DEVICE = "/dev/neuron"
 USER = "10001:10001"
 STOP_GRACE = "75s"
 """Longer than a drain of a worker or of a model server takes."""
@@ -53,6 +54,8 @@ class Run:
     cores: int
     gpus: int
     """NVIDIA GPUs of the machine; without any, the API runs on the CPU."""
+    neuron_device: int = 0
+    """The first of the Inferentia devices that are this run's: no other API has them."""
     gpu_engine: str = "tensorflow"
     notices: tuple[str, ...] = ()
 
@@ -63,6 +66,11 @@ class Run:
     @property
     def replicas(self) -> int:
         return self.spec.autoscaling.init_replicas or self.spec.autoscaling.min_replicas
+
+    @property
+    def neuron_devices(self) -> range:
+        """The numbers of the Inferentia devices of all replicas."""
+        return range(self.neuron_device, self.neuron_device + self.replicas * self.spec.compute.inf)
 
     @property
     def contained(self) -> APISpec:
@@ -255,8 +263,8 @@ def _devices(run: Run, replica: int, index: int = 0) -> Service:
     """Return the GPUs or Neuron devices of one replica: those that no other replica of the API has."""
     compute = run.spec.compute
     if compute.inf:
-        first = replica * compute.inf
-        return {"devices": [f"/dev/neuron{each}:/dev/neuron{each}" for each in range(first, first + compute.inf)]}
+        own = run.neuron_devices[replica * compute.inf : (replica + 1) * compute.inf]
+        return {"devices": [f"{NEURON_DEVICE}{each}:{NEURON_DEVICE}{each}" for each in own]}
     if not (compute.gpu and run.gpus):
         return {}
     ids = [str(each) for each in range(replica * compute.gpu, (replica + 1) * compute.gpu)]

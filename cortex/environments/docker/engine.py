@@ -15,6 +15,10 @@ from cortex.errors import UserError
 
 _LAST_WORDS = 5
 _ERROR = re.compile(r"(Error|error|emerg\]|Exception)\b")
+TAKEN = (
+    "port {port} is taken: choose another with `cortex env configure NAME --provider docker --set port=PORT`, or stop "
+    "what listens there"
+)
 _REFUSALS = (
     (
         "permission denied",
@@ -25,12 +29,9 @@ _REFUSALS = (
         "cannot connect to the docker daemon",
         "Docker is installed but not running: start it (sudo systemctl start docker, or Docker Desktop)",
     ),
-    ("error during connect", "Docker does not answer at DOCKER_HOST: correct it, or unset it for this machine's own"),
-    (
-        "already allocated",
-        "its port is taken: choose another with `cortex env configure NAME --provider docker --set port=PORT`, "
-        "or stop what listens there",
-    ),
+    ("error during connect", "Docker does not answer"),
+    ("already allocated", TAKEN.format(port="of the front")),
+    ("address already in use", TAKEN.format(port="of the front")),
     ("could not select device driver", "Docker cannot give GPUs to containers: install the NVIDIA Container Toolkit"),
 )
 """What Docker says (in lower case), and what that means for a person."""
@@ -141,6 +142,10 @@ def _run(argv: list[str]) -> str:
     if done.returncode == 0:
         return done.stdout.strip()
     said = f"{done.stderr.strip()}\n{done.stdout.strip()}".strip()
+    if "cannot connect to the docker daemon" in said.lower() and (place := os.environ.get("DOCKER_HOST")):
+        raise UserError(
+            f"Docker does not answer at DOCKER_HOST={place}: correct it, or unset it for this machine's own"
+        )
     for phrase, meaning in _REFUSALS:
         if phrase in said.lower():
             raise UserError(f"{meaning} ({_short(said)})")

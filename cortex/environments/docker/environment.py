@@ -8,19 +8,20 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from cortex.environments import devices, model_format, nginx
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress
-from cortex.environments.docker import compose, images
+from cortex.environments.docker import compose, images, shares
 from cortex.environments.docker import front as docker_front
 from cortex.environments.docker import project as docker_project
 from cortex.environments.docker.changeover import Changeover
 from cortex.environments.docker.condition import judge, process, state
 from cortex.environments.docker.engine import Container, Engine
 from cortex.environments.docker.front import DockerFront, FrontSettings
+from cortex.environments.docker.packages import Packages
 from cortex.environments.docker.project import Deployment, Project
 from cortex.environments.docker.revision import notices, rendered
 from cortex.environments.docker.stats import network_stats
@@ -29,10 +30,11 @@ from cortex.environments.model_cache import ModelCache
 from cortex.environments.nginx import Route
 from cortex.environments.preparation import Prepared, prepare, recall
 from cortex.environments.state import Home
+from cortex.environments.tree import Tree
 from cortex.errors import Error, UserError
 from cortex.spec import APISpec, Config
 
-_SETTINGS = ("registry", *docker_front.SETTINGS)
+SETTINGS = ("registry", *docker_front.SETTINGS)
 
 
 class DockerEnvironment:
@@ -41,8 +43,8 @@ class DockerEnvironment:
     provider = "docker"
 
     def __init__(self, home: Path, settings: Mapping[str, str], name: str = "docker") -> None:
-        if unknown := settings.keys() - _SETTINGS:
-            raise UserError(f"no setting of a docker environment: {min(unknown)} (there are: {', '.join(_SETTINGS)})")
+        if unknown := settings.keys() - SETTINGS:
+            raise UserError(f"no setting of a docker environment: {min(unknown)} (there are: {', '.join(SETTINGS)})")
         self.name = name
         root = home / "environments" / name
         digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
@@ -106,20 +108,24 @@ class DockerEnvironment:
         return Deployed(name, f"updating {name} ({api.spec.kind})", api=api)
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
-        """See `Environment.delete`. With the last API goes the front."""
-        with self._alone():
+        """See `Environment.delete`. With the last API goes the front; the images that APIs share stay."""
+        with self._alone(), contextlib.nullcontext() if keep_cache else self._discarding_images():
             deployment = self._deployment(name)
             self._engine.check()
             if self._project.deployments().keys() == {name}:
-                self._engine.compose("down", "--volumes", "--remove-orphans")
-                self._engine.file.unlink()
-                shutil.rmtree(self._home.root / "front", ignore_errors=True)
+                self._remove_all()
             else:
                 self._delete_beside_others(deployment)
             self._home.api(name).remove()
             if not keep_cache:
                 self._prune()
         return f"deleting {name}"
+
+    def _remove_all(self) -> None:
+        """Stop whatever is there, and remove it with its network, its volumes and the compose file."""
+        self._engine.compose("down", "--volumes", "--remove-orphans")
+        self._engine.file.unlink()
+        shutil.rmtree(self._home.root / "front", ignore_errors=True)
 
     def _delete_beside_others(self, deployment: Deployment) -> None:
         """Have the front forget an API, then stop it; it is stopped, too, when the front cannot be led elsewhere."""
@@ -129,9 +135,12 @@ class DockerEnvironment:
         finally:
             self._changeover.take_down(deployment.run, deployment.name)
 
-    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
+    def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
         """See `Environment.render`: one compose file. ``x-files`` are what `deploy` writes for it to mount."""
-        runs = [self._rendered(spec, config) for spec in config.apis]
+        self.choose_front(front or "nginx")  # which only refuses
+        runs: list[compose.Run] = []
+        for spec in config.apis:
+            runs.append(self._rendered(spec, config, {number for run in runs for number in run.neuron_devices}))
         routes = [Route.of(spec, compose.upstreams(spec)) for spec in config.apis]
         directory, settings = self._home.root / "front", self._front.settings
         files = {f"{run.directory}/containers/{name}": text for run in runs for name, text in run.files.items()}
@@ -140,9 +149,10 @@ class DockerEnvironment:
         document = docker_project.rendered(runs, settings.service(directory), files, self._shelf.builds())
         return ({**document, "x-links": links},)
 
-    def _rendered(self, spec: APISpec, config: Config) -> compose.Run:
-        resolved, revision = rendered(spec, config, self._home)
-        return self._planned(resolved, revision, gpus=spec.compute.gpu, token=revision[:6])
+    def _rendered(self, spec: APISpec, config: Config, taken: Set[int]) -> compose.Run:
+        resolved, revision, packages = rendered(spec, config, self._home)
+        planned = self._planned(resolved, revision, packages, gpus=spec.compute.gpu, token=revision[:6])
+        return shares.shared(planned, taken | self._project.neuron_devices(but=spec.name))
 
     # -- from one run to the next
 
@@ -150,6 +160,7 @@ class DockerEnvironment:
         title = f"{spec.name} ({spec.kind})"
         with self._alone():
             self._engine.check()
+            self._front.check()
             nginx.check(
                 spec, (self._spec(row) for row in self._project.deployments().values() if row.name != spec.name)
             )
@@ -161,31 +172,39 @@ class DockerEnvironment:
                 self._changeover.lead()
                 return Deployed(spec.name, f"{title} is up to date", api=found)
             try:
-                self._changeover.swap(self._run(prepared), before, progress)
+                with self._discarding_images():
+                    self._changeover.swap(self._run(prepared), before, progress)
             finally:
+                if not self._project.deployments() and self._engine.file.exists():
+                    self._remove_all()  # of a first deployment that failed
                 self._forget_revisions()
             self._prune()
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
 
     def _run(self, prepared: Prepared) -> compose.Run:
-        run = self._planned(prepared.resolved, prepared.id, gpus=devices.gpus(), notices=prepared.notices)
-        if run.gpus and run.spec.compute.gpu * run.replicas > run.gpus:
-            raise FieldError(
-                "autoscaling.init_replicas",
-                f"{run.replicas} replicas of {run.spec.compute.gpu} GPUs are more than this machine's {run.gpus}",
-            )
+        files = Tree.of(self._home.api(prepared.resolved.name).revision(prepared.id) / "project").files
+        packages = Packages.of(prepared.resolved, files)
+        run = self._planned(prepared.resolved, prepared.id, packages, gpus=devices.gpus(), notices=prepared.notices)
+        taken = self._project.neuron_devices(but=run.spec.name)
+        run = shares.shared(run, taken)
+        shares.check(run, taken)
         return run
 
     def _planned(
-        self, spec: APISpec, revision: str, *, gpus: int, notices: Sequence[str] = (), token: str = ""
+        self,
+        spec: APISpec,
+        revision: str,
+        packages: Packages,
+        *,
+        gpus: int,
+        notices: Sequence[str] = (),
+        token: str = "",
     ) -> compose.Run:
-        directory = self._home.api(spec.name).revision(revision)
-        packages = images.packages(spec, directory / "project")
         return compose.Run(
             spec=spec,
             revision=revision,
             token=token or secrets.token_hex(3),
-            directory=str(directory),
+            directory=str(self._home.api(spec.name).revision(revision)),
             images=self._shelf.images(spec, gpus=gpus, packages=packages),
             cores=devices.cores(),
             gpus=gpus,
@@ -200,6 +219,14 @@ class DockerEnvironment:
         for path in self._home.root.glob("apis/*/revisions/*"):
             if (path.parents[1].name, path.name) not in live:
                 shutil.rmtree(path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _discarding_images(self) -> Iterator[None]:
+        """Remove, afterwards, the images of single APIs that no API uses any more; never one that a container has."""
+        before = self._project.own_images()
+        yield
+        for image in sorted(before - self._project.own_images()):
+            self._engine.good("image", "rm", image)
 
     def _prune(self) -> None:
         """Remove models from the cache that no API uses any more; none while that is not known."""

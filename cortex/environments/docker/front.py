@@ -1,8 +1,10 @@
 """The nginx container in front of all APIs of a docker environment: its settings, its service, its configuration."""
 
+import errno
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from cortex.environments import nginx
 from cortex.environments.docker import compose
-from cortex.environments.docker.engine import Container, Engine
+from cortex.environments.docker.engine import TAKEN, Container, Engine
 from cortex.errors import NotStarted, UserError
 
 SETTINGS = ("host", "port", "tls_port", "certificate", "certificate_key", "rate_limit", "retry_posts", "front_image")
@@ -88,6 +90,21 @@ class DockerFront:
         self._engine = engine
         self._directory = directory
 
+    def check(self) -> None:
+        """Raise UserError when something else listens where the front is to; whoever may not try that does not."""
+        if any(row.service == compose.FRONT and row.running for row in self._engine.containers()):
+            return
+        ports = [self.settings.port, *([self.settings.tls_port] if self.settings.certificate else [])]
+        for port in ports:
+            host = self.settings.host.strip("[]")
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, port))
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE:
+                        raise UserError(TAKEN.format(port=port)) from error
+
     def follow(self, routes: Sequence[nginx.Route], worker: str) -> None:
         """Have the front lead to these routes; it is started when it does not run, and asked to reload otherwise.
 
@@ -141,8 +158,9 @@ class DockerFront:
         while same < 2:  # an old process of nginx may answer once more
             _, said = self._engine.ask(worker, "python", "/opt/cortex/probe.py", nginx.CONFIGURATION, _ADDRESS)
             same = same + 1 if said == digest else 0
-            if time.monotonic() > deadline:
-                words = self._engine.last_words(self._container().id)
+            front = self._container()
+            if not front.running or time.monotonic() > deadline:
+                words = self._engine.last_words(front.id)
                 raise NotStarted(f"nginx did not take its configuration: {words}")
 
 

@@ -1,6 +1,5 @@
 """Which images an API's containers are made from, and how they come to this machine."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +8,16 @@ import cortex
 from cortex.environments.base import Progress
 from cortex.environments.docker.compose import Images
 from cortex.environments.docker.engine import Engine
+from cortex.environments.docker.packages import Packages
+from cortex.environments.tree import Tree
 from cortex.errors import UserError
 from cortex.spec import APISpec
 
 TENSORFLOW_SERVING = "tensorflow/serving:2.19.1"
+OF_AN_API = "cortex-api-"
+"""Begins the names of images with packages of an API's own."""
 _TARGETS = ("api", "model-server")
-_ONNX_RUNTIME = "onnxruntime==1.31.1"
 _PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
-_DOCKERFILE = """\
-FROM {base}
-USER root
-{arguments}
-COPY requirements.txt /tmp/requirements.txt
-RUN pip --python /opt/cortex/bin/python install --no-cache-dir -r /tmp/requirements.txt && rm /tmp/requirements.txt
-USER 10001:10001
-"""
 
 
 @dataclass(frozen=True)
@@ -33,12 +27,11 @@ class Shelf:
     registry: str = ""
     front: str = "nginx:stable"
 
-    def images(self, spec: APISpec, *, gpus: int, packages: str = "") -> Images:
-        """Return the images of an API; ``packages`` is the text of what its project wants installed."""
+    def images(self, spec: APISpec, *, gpus: int, packages: Packages) -> Images:
+        """Return the images of an API; ``packages`` are what its project wants installed."""
         api = self.api(spec)
         if packages:
-            content = f"{api}\n{packages}"
-            api = f"cortex-api-{spec.name}:{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+            api = f"{OF_AN_API}{spec.name}:{packages.digest(api)}"
         return Images(api, self._model_server(spec, gpus), self.front)
 
     def api(self, spec: APISpec) -> str:
@@ -76,31 +69,24 @@ class Shelf:
         return self._own(f"model-server{kind}")
 
 
-def packages(spec: APISpec, project: Path) -> str:
-    """Return the text of the requirements that an API's workers have beyond those of their image."""
-    file = project / "requirements.txt"
-    lines = [_ONNX_RUNTIME] if spec.predictor.type == "onnx" else []
-    try:
-        lines += [file.read_text(encoding="utf-8-sig").strip()] if file.is_file() else []
-    except UnicodeDecodeError as error:
-        raise UserError(f"requirements.txt: must be text in UTF-8: {error}") from error
-    return "\n".join(filter(None, lines))
+def context(spec: APISpec, packages: Packages, shelf: Shelf) -> dict[str, bytes]:
+    """Return the files that the image of an API with packages of its own is built from, by name."""
+    return packages.context(shelf.api(spec), iter(_PIP))
 
 
 def provide(spec: APISpec, project: Path, shelf: Shelf, engine: Engine, images: Images, progress: Progress) -> None:
     """Have every image of an API on this machine: built, pulled, or there already. UserError when one cannot be had."""
-    wanted = packages(spec, project)
-    used = [shelf.api(spec) if wanted else images.api, images.front]
+    packages = Packages.of(spec, Tree.of(project).files)
+    used = [shelf.api(spec) if packages else images.api, images.front]
     used += [images.model_server] if spec.predictor.type == "tensorflow" else []
     for image in used:
         _provide(image, shelf, engine, progress)
-    if wanted:
+    if packages:
         progress(f"installing the packages of {spec.name} into {images.api} ...")
         directory = project.parent / "image"
-        directory.mkdir(exist_ok=True)
-        arguments = "\n".join(f"ARG {name}" for name in _PIP)
-        (directory / "Dockerfile").write_text(_DOCKERFILE.format(base=used[0], arguments=arguments))
-        (directory / "requirements.txt").write_text(f"{wanted}\n")
+        for name, data in context(spec, packages, shelf).items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(data)
         engine("build", "--quiet", *_build_arguments(), "--tag", images.api, str(directory))
 
 

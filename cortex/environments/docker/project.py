@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cortex.environments.docker import compose
+from cortex.environments.docker import compose, images
 from cortex.errors import UserError
 
 _KEY = "x-cortex"
@@ -112,6 +112,17 @@ class Project:
         """Return every run that has services, live or not."""
         rows: Mapping[str, Any] = self.read()["services"]
         return {row["labels"]["cortex.run"] for name, row in rows.items() if name != compose.FRONT}
+
+    def own_images(self) -> set[str]:
+        """Return the images that were built for one API alone (`images.Shelf.images`)."""
+        named = {str(row.get("image", "")) for row in self.read()["services"].values()}
+        return {image for image in named if image.startswith(images.OF_AN_API)}
+
+    def neuron_devices(self, but: str) -> set[int]:
+        """Return the numbers of the Inferentia devices that other APIs than ``but`` have."""
+        rows = [row for row in self.read()["services"].values() if row.get("labels", {}).get("cortex.api") != but]
+        named = [str(device).partition(":")[0] for row in rows for device in row.get("devices", ())]
+        return {int(name.removeprefix(compose.NEURON_DEVICE)) for name in named}
 
     def _write(self, document: Mapping[str, Any]) -> None:
         """Replace the file in one step."""

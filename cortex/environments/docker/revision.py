@@ -6,9 +6,11 @@ The packages that the project wants are installed in its image, not looked for h
 from collections.abc import Iterator
 from pathlib import Path
 
+from cortex.environments.docker.packages import Packages
 from cortex.environments.model_remote import is_remote
 from cortex.environments.models import local_path
 from cortex.environments.preparation import device_notices, named, unused_fields, with_models
+from cortex.environments.project import Project
 from cortex.environments.state import Home
 from cortex.spec import APISpec, Config
 
@@ -32,11 +34,16 @@ def notices(spec: APISpec) -> Iterator[str]:
     yield from unused_fields(spec, "docker", _USED)
 
 
-def rendered(spec: APISpec, config: Config, home: Home) -> tuple[APISpec, str]:
-    """Return a spec with its models where they would be, and the name of a revision; nothing has to be there."""
+def rendered(spec: APISpec, config: Config, home: Home) -> tuple[APISpec, str, Packages]:
+    """Return a spec with its models where they would be, the name of a revision, and the packages of the project.
+
+    No model has to be there.
+    """
     root = config.path.absolute().parent
     rows = (row.model_copy(update={"path": _would_be(row.path, root, home)}) for row in spec.predictor.models)
-    return with_models(spec, rows), named([spec.model_dump_json()])
+    project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
+    packages = Packages.of(spec, project.tree.files)
+    return with_models(spec, rows), named([spec.model_dump_json()]), packages
 
 
 def _would_be(path: str, root: Path, home: Home) -> str:

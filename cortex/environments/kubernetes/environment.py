@@ -66,10 +66,17 @@ class KubernetesEnvironment:
             except Error as error:
                 yield Deployed(spec.name, "", error=str(error), api=self._find(spec.name))
 
-    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
-        """See `Environment.render`. Models of this machine are shown as on a cluster whose nodes have them."""
+    def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
+        """See `Environment.render`. Models of this machine are shown as on a cluster whose nodes have them.
+
+        No cluster is asked what it has: a kind that it may lack is there only when a setting asks for it, and each
+        document says in ``cortex/needs`` what the cluster must have.
+        """
+        if front is not None:
+            self.choose_front(front)  # which only refuses
         releases = (release(config, spec, self._settings, home=self._home) for spec in config.apis)
-        return tuple(document for each in releases for document in manifests(each))
+        documents = (document for each in releases for document in manifests(each))
+        return tuple(row for row in documents if row["kind"] != "ServiceMonitor" or self._settings.monitored)
 
     def apis(self) -> tuple[API, ...]:
         """See `Environment.apis`."""

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cortex
+from cortex.environments import model_format
 from cortex.environments.fields import FieldError
 from cortex.environments.kubernetes.manifests.files import LARGEST, size
 from cortex.environments.kubernetes.manifests.release import Release, is_local
@@ -36,7 +37,7 @@ def release(
     bundled = size(files) > LARGEST
     if bundled and not settings.registry:
         raise _too_large(files, root)
-    notices = (*project.notices, *_notices(spec, project))
+    notices = (*project.notices, *_notices(spec, project, models))
     content = [cortex.__version__, spec.model_dump_json(), project.digest, repr(settings), *notices]
     content += [digest for model in models if (digest := _digest(model))]
     return Release(
@@ -49,6 +50,7 @@ def release(
         version=version,
         notices=notices,
         bundles_project=bundled,
+        gpu_engine=model_format.gpu_engine(Path(model.path) for model in models),
     )
 
 
@@ -81,13 +83,25 @@ def _digest(model: Model) -> str:
     return Tree.of(path).digest if path.is_dir() else Tree({path.name: path}).digest
 
 
-def _notices(spec: APISpec, project: Project) -> Iterator[str]:
+def _engine_is_guessed(spec: APISpec, models: Sequence[Model]) -> bool:
+    """Tell whether the yaml leaves the engine on a GPU open, and the models are not here to tell it."""
+    predictor = spec.predictor
+    undecided = predictor.type == "tensorflow" and predictor.engine == "auto" and predictor.model_server == "cortex"
+    return bool(spec.compute.gpu) and undecided and not all(map(is_local, models))
+
+
+def _notices(spec: APISpec, project: Project, models: Sequence[Model]) -> Iterator[str]:
     if "requirements.txt" in project.tree.files and spec.predictor.image is None:
         yield "requirements.txt is not installed: name an image that has what it asks for in predictor.image"
     if (spec.compute.gpu or spec.compute.inf) and "max_surge" not in spec.update_strategy.model_fields_set:
         yield (
             "an update stops a replica before it starts its successor, which needs its device; set "
             "update_strategy.max_surge where there is another device"
+        )
+    if _engine_is_guessed(spec, models):
+        yield (
+            "on the GPU the models run in TensorFlow, since only the pod that downloads them knows what they are; set "
+            "predictor.engine: onnxruntime for those of `python -m export gpu`"
         )
     if spec.monitoring:
         yield "the kubernetes environment does not use: monitoring"

@@ -35,11 +35,17 @@ class Settings:
     """The name under which the endpoints are reached; any when not set."""
     prometheus: str = _setting(_URL)
     """URL of the Prometheus that KEDA asks: replicas are chosen by a ScaledObject. Without it, by an autoscaler."""
+    service_monitor: str = _setting(re.compile("true|false"))
+    """``true``: the cluster has the Prometheus Operator, so that `render` shows a ServiceMonitor. `deploy` looks."""
     service_account: str = _setting(_NAME)
     """Of the pods, which is how a cloud gives them the right to read models."""
     model_secret: str = _setting(_NAME)
     """A Secret whose keys are environment variables of the container that downloads models."""
     pull_secret: str = _setting(_NAME)
+
+    @property
+    def monitored(self) -> bool:
+        return self.service_monitor == "true"
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> "Settings":

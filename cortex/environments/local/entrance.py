@@ -5,6 +5,8 @@
 
 import contextlib
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cortex.environments import nginx
 from cortex.environments.fields import FieldError
@@ -66,8 +68,27 @@ class Entrance:
         """
         with self._home.lock(_LOCK, wait=True):
             if listen := self._listen():
-                routes = [Route.of(spec, [_upstream(status)]) for spec, status in self._apis() if spec.name != leaving]
+                routes = [
+                    Route.of(spec, [_upstream(status.host, status.port)])
+                    for spec, status in self._apis()
+                    if spec.name != leaving
+                ]
                 self._front(listen).follow(routes)
+
+    def preview(self, choice: str | None, coming: Sequence[tuple[APISpec, int]]) -> Mapping[str, Any]:
+        """Return the nginx that would lead to what is deployed and what is ``coming``, each with its port.
+
+        Empty when there would be none. ``choice`` as for `choose`, None for what was chosen before. UserError as there,
+        but neither nginx nor the port is tried.
+        """
+        listen = self._listen() if choice is None else "" if choice == "none" else self._chosen(choice)
+        if not listen:
+            return {}
+        rows = {spec.name: (spec, _upstream(status.host, status.port)) for spec, status in self._apis()}
+        rows |= {spec.name: (spec, _upstream(self._host, port)) for spec, port in coming}
+        for spec, _ in coming:
+            nginx.check(spec, [other for other, _ in rows.values() if other.name != spec.name])
+        return self._front(listen).preview([Route.of(spec, [upstream]) for spec, upstream in rows.values()])
 
     def url(self, spec: APISpec) -> str:
         """Return where the front leads to an API, empty when there is none."""
@@ -102,8 +123,8 @@ class Entrance:
         return found
 
 
-def _upstream(status: Status) -> str:
-    return f"{_bracketed(_LOOPBACK.get(status.host, status.host))}:{status.port}"
+def _upstream(host: str, port: int) -> str:
+    return f"{_bracketed(_LOOPBACK.get(host, host))}:{port}"
 
 
 def _bracketed(host: str) -> str:

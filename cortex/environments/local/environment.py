@@ -12,7 +12,7 @@ from typing import Any
 from cortex.environments import devices, model_format
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress
 from cortex.environments.fields import FieldError
-from cortex.environments.local import logs, ports, supervision
+from cortex.environments.local import cores, logs, ports, supervision
 from cortex.environments.local.entrance import Entrance
 from cortex.environments.local.metrics import network_stats
 from cortex.environments.local.notices import notices
@@ -59,9 +59,12 @@ class LocalEnvironment:
         if not self._home.names():
             self._entrance.follow()  # to nothing: what a failed first deployment would have been behind
 
-    def render(self, config: Config) -> tuple[Mapping[str, Any], ...]:
-        """See `Environment.render`: a plan for each API, of a revision that is called ``dry-run``."""
-        return previews(config, self._home, self._host)
+    def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
+        """See `Environment.render`: a plan for each API, of a revision that is called ``dry-run``; then the front."""
+        plans = previews(config, self._home, self._host)
+        ports = [int(plan["port"]) for plan in plans]
+        shown = self._entrance.preview(front, tuple(zip(config.apis, ports, strict=True)))
+        return (*plans, shown) if shown else plans
 
     def apis(self) -> tuple[API, ...]:
         """See `Environment.apis`."""
@@ -144,8 +147,10 @@ class LocalEnvironment:
             python=sys.executable,
             model_server=_found_model_server(prepared.resolved),
             cores=devices.cores(),
+            nodes=devices.nodes(),
             gpus=len(gpus),
             gpu_ids=gpus,
+            neuron_core=cores.assign(self._home, prepared.resolved).start,
             gpu_engine=model_format.gpu_engine(Path(model.path) for model in prepared.resolved.predictor.models),
             shared_metrics=True,
             notices=prepared.notices,

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -79,6 +80,15 @@ class LocalFront:
                     f"nginx cannot listen on port {port}: {_meaning(error.strerror or str(error))}"
                 ) from error
 
+    def preview(self, routes: Sequence[Route]) -> dict[str, Any]:
+        """Return what `follow` would run, as a map: where it listens, its command, its configuration."""
+        return {
+            "front": "nginx",
+            "listen": self._front.listen,
+            "argv": self._command(_found() or "nginx"),
+            "files": {str(self._configuration): nginx.configuration(routes, self._front)},
+        }
+
     def follow(self, routes: Sequence[Route]) -> None:
         """Lead to these routes from now on; without any, stop and leave nothing behind.
 
@@ -95,7 +105,7 @@ class LocalFront:
             master.send_signal(signal.SIGHUP)
         else:
             self._quit()  # workers that a master left that was killed: the port is theirs
-            _run([binary, "-c", str(self._configuration), "-e", self._front.error_log])
+            _run(self._command(binary))
         self._await(nginx.digest(routes, self._front))
 
     def stop(self) -> None:
@@ -107,6 +117,9 @@ class LocalFront:
     @property
     def _configuration(self) -> Path:
         return self._directory / "nginx.conf"
+
+    def _command(self, binary: str) -> list[str]:
+        return [binary, "-c", str(self._configuration), "-e", self._front.error_log]
 
     def _make_directories(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -182,8 +195,12 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
+def _found() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
 def _binary() -> str:
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    found = _found()
     if found is None:
         raise UserError(
             "nginx is not installed: install it (sudo apt-get install nginx-light), or deploy without a front "

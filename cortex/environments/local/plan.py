@@ -1,6 +1,7 @@
 """Turn one resolved spec into the processes that serve it on this machine. Pure: nothing is started, made or asked.
 
 cpu, gpu      one model server for all workers of the API; on a GPU requests are batched
+cpu, NUMA     one model server on each node, with workers of its own, where there are workers for all nodes
 accelerator   one model server for each worker, on a group of NeuronCores of its own
 python, onnx  no model server: the workers run the model themselves
 
@@ -18,6 +19,7 @@ from cortex.plan import Plan, ProcessPlan
 from cortex.protos import model_server_config_pb2, text_format
 from cortex.quantity import parse_quantity
 from cortex.spec import APISpec, ServerSideBatching
+from cortex.topology import Core
 
 NEURON_CORES_PER_INF = 4
 
@@ -38,9 +40,13 @@ class Place:
     """The command of the model server, without flags."""
     cores: int
     gpus: int
+    nodes: tuple[tuple[Core, ...], ...] = ()
+    """The cores of each NUMA node, where processes may be bound to one of several."""
     notices: tuple[str, ...] = ()
     gpu_ids: tuple[str, ...] = ()
     """What CUDA calls the GPUs; their numbers from 0 when not given."""
+    neuron_core: int = 0
+    """The first of the NeuronCores that are this API's."""
     gpu_engine: str = "tensorflow"
     """What runs these models on a GPU when the yaml leaves that open."""
     shared_metrics: bool = False
@@ -67,8 +73,8 @@ def plan(spec: APISpec, place: Place) -> Plan:
 
 def _worker(spec: APISpec, place: Place, index: int, servers: tuple[ProcessPlan, ...]) -> ProcessPlan:
     # -P: the project's own files must not stand in for installed packages of the same name
-    argv = [place.python, "-P", "-m", "cortex.api.server", "--spec", str(place.directory / "resolved.json")]
-    argv += ["--worker", str(index)]
+    argv = [*_binding(spec, place, index), place.python, "-P", "-m", "cortex.api.server"]
+    argv += ["--spec", str(place.directory / "resolved.json"), "--worker", str(index)]
     if servers:
         argv += ["--model-server", f"unix:{servers[index % len(servers)].ready}"]
     env = {
@@ -85,10 +91,29 @@ def _model_servers(spec: APISpec, place: Place) -> tuple[ProcessPlan, ...]:
     if spec.predictor.type != "tensorflow":
         return ()
     if not spec.compute.inf:
-        return (_model_server(spec, place, 0, _gpu_env(_gpus(spec, place))),)
+        env = _gpu_env(_gpus(spec, place))
+        return tuple(_model_server(spec, place, index, env) for index in range(len(_nodes(spec, place)) or 1))
     count = spec.predictor.processes_per_replica
     group = NEURON_CORES_PER_INF * spec.compute.inf // count
-    return tuple(_model_server(spec, place, index, _neuron_env(index, group)) for index in range(count))
+    return tuple(
+        _model_server(spec, place, index, _neuron_env(place.neuron_core + index * group, group))
+        for index in range(count)
+    )
+
+
+def _nodes(spec: APISpec, place: Place) -> tuple[tuple[Core, ...], ...]:
+    """Return the NUMA nodes that have processes of their own: all, if each has a worker; none where devices compute."""
+    several = len(place.nodes) > 1 and spec.predictor.processes_per_replica >= len(place.nodes)
+    return place.nodes if several and not (_gpus(spec, place) or spec.compute.inf) else ()
+
+
+def _binding(spec: APISpec, place: Place, index: int) -> tuple[str, ...]:
+    """Return what keeps a process on the processors of its node; memory is taken where it is first used: there."""
+    nodes = _nodes(spec, place)
+    if not nodes:
+        return ()
+    processors = sorted(processor for core in nodes[index % len(nodes)] for processor in core)
+    return ("taskset", "--cpu-list", ",".join(map(str, processors)))
 
 
 def _holds_device_alone(spec: APISpec) -> bool:
@@ -111,7 +136,7 @@ def _model_server(spec: APISpec, place: Place, index: int, env: Mapping[str, str
         *_engine_flags(spec, place),
         *_batching_flags(spec, place),
     ]
-    argv = (*place.model_server, *flags)
+    argv = (*_binding(spec, place, index), *place.model_server, *flags)
     # a key that the user's shell has for another model server would lock the workers out of this one
     env = {**env, "CORTEX_MODEL_SERVER_API_KEY": ""}
     if place.shared_metrics and _is_ours(spec):
@@ -126,7 +151,7 @@ def _is_ours(spec: APISpec) -> bool:
 
 def _engine_flags(spec: APISpec, place: Place) -> list[str]:
     cpu = parse_quantity(spec.compute.cpu) if spec.compute.cpu is not None else place.cores
-    servers = spec.predictor.processes_per_replica if spec.compute.inf else 1
+    servers = spec.predictor.processes_per_replica if spec.compute.inf else len(_nodes(spec, place)) or 1
     threads = max(1, min(place.cores, math.ceil(cpu)) // servers)
     if not _is_ours(spec):
         return [f"--tensorflow_intra_op_parallelism={threads}"]
@@ -166,9 +191,8 @@ def _gpu_env(gpus: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **growth}
 
 
-def _neuron_env(index: int, group: int) -> dict[str, str]:
+def _neuron_env(first: int, group: int) -> dict[str, str]:
     """Give a process its group of NeuronCores, by the name of Neuron's runtime 2, and by that of runtime 1."""
-    first = index * group
     cores = str(first) if group == 1 else f"{first}-{first + group - 1}"
     return {"NEURON_RT_VISIBLE_CORES": cores, "NEURONCORE_GROUP_SIZES": str(group)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex.environments import devices, model_format
-from cortex.environments.local import ports
+from cortex.environments.local import cores, ports
 from cortex.environments.local.notices import unused
 from cortex.environments.local.plan import Place, plan
 from cortex.environments.model_remote import is_remote
@@ -27,12 +27,15 @@ REVISION = "dry-run"
 def previews(config: Config, home: Home, host: str) -> tuple[Mapping[str, Any], ...]:
     """Return a plan for each API of a yaml, as maps: the fields of `cortex.plan.Plan` after ``api``, its name."""
     taken = {spec.networking.local_port for spec in config.apis if spec.networking.local_port}
+    given: dict[str, range] = {}
     found = []
     for spec in config.apis:
         resolved = _resolved(spec, config.path.absolute().parent)
         port = spec.networking.local_port or ports.expected(home, spec.name, taken)
         taken.add(port)
-        found.append({"api": spec.name, **asdict(plan(resolved, _place(resolved, home, host, port)))})
+        given[spec.name] = cores.expected(home, spec, given)
+        place = _place(resolved, home, host, port, given[spec.name].start)
+        found.append({"api": spec.name, **asdict(plan(resolved, place))})
     return tuple(found)
 
 
@@ -44,7 +47,7 @@ def model_server_command(spec: APISpec) -> tuple[str, ...]:
     return (os.environ.get("CORTEX_TENSORFLOW_MODEL_SERVER") or name,)
 
 
-def _place(spec: APISpec, home: Home, host: str, port: int) -> Place:
+def _place(spec: APISpec, home: Home, host: str, port: int, neuron_core: int) -> Place:
     directory = home.api(spec.name)
     return Place(
         revision=REVISION,
@@ -55,7 +58,9 @@ def _place(spec: APISpec, home: Home, host: str, port: int) -> Place:
         python=sys.executable,
         model_server=model_server_command(spec),
         cores=devices.cores(),
+        nodes=devices.nodes(),
         gpus=spec.compute.gpu,
+        neuron_core=neuron_core,
         gpu_engine=model_format.gpu_engine(Path(model.path) for model in spec.predictor.models),
         shared_metrics=True,
         notices=tuple(unused(spec)),

@@ -56,6 +56,8 @@ def docker(arguments: list[str]) -> int:
             print("\n".join(row["Id"] for row in rows.values()))
         case ["inspect", *ids]:
             print(json.dumps([row for row in rows.values() if row["Id"] in ids]))
+        case ["exec", _, "python", _, "/-/configuration", _] if not rows["front"]["State"]["Running"]:
+            return 1
         case ["exec", _, "python", _, "/-/configuration", _]:
             text = (Path(rows["front"]["File"]).parent / "front/nginx.conf").read_text()
             print(re.search(r"return 200 '(\w+)'", text)[1])

@@ -11,6 +11,7 @@ from cortex.environments.docker import compose
 from cortex.environments.docker import project as docker_project
 from cortex.environments.docker.compose import Images, Run
 from cortex.environments.docker.images import Shelf
+from cortex.environments.docker.packages import Packages
 from cortex.environments.docker.stats import parse
 from cortex.spec import APISpec, Autoscaling, Compute, Model, Networking, Predictor, ServerSideBatching
 
@@ -137,17 +138,9 @@ def test_images(registry: str, compute: dict[str, Any], predictor: dict[str, Any
     import cortex
 
     spec = _run(spec={"compute": Compute(**compute)}, predictor=predictor).spec
-    images = Shelf(registry).images(spec, gpus=1)
+    images = Shelf(registry).images(spec, gpus=1, packages=Packages({}))
     assert images.api == api.format(v=cortex.__version__)
     assert images.model_server == model_server.format(v=cortex.__version__)
-
-
-def test_the_projects_packages_make_an_image_of_their_own() -> None:
-    """It is named by the API and by what is in it."""
-    spec = _run().spec
-    first, second = (Shelf().images(spec, gpus=0, packages=text).api for text in ("a==1", "a==2"))
-    assert first.startswith("cortex-api-iris:")
-    assert first != second
 
 
 def test_nothing_in_the_file_is_a_variable() -> None:

@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from cortex.environments import devices
 from cortex.environments.base import Deployed
+from cortex.environments.devices import Device, Found
 from cortex.environments.docker.environment import DockerEnvironment
 from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
@@ -130,6 +134,41 @@ def test_an_update_that_fails_leaves_the_old_run(docker: Docker) -> None:
     assert "goes on: api-0: exited with 3: ValueError: no such label" in deployed.api.notices[-1]
 
 
+def test_a_first_deployment_that_fails_leaves_nothing(docker: Docker) -> None:
+    """No container, network or volume, and no compose file that would say there was one."""
+    (docker.here / "crash").write_text("iris")
+    assert docker.deploy(docker.write()).error == "api-0: exited with 3: ValueError: no such label"
+    assert docker.did("down --volumes")
+    assert docker.services == []
+    assert not (docker.home / "environments/docker/compose.yaml").exists()
+    assert docker.environment.apis() == ()
+
+
+def test_a_front_that_does_not_come_up_leaves_no_api(docker: Docker) -> None:
+    """The first API is taken down again, since nobody could reach it."""
+    (docker.here / "crash").write_text("front")
+    assert docker.deploy(docker.write()).error
+    assert docker.services == []
+    assert docker.environment.apis() == ()
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_built(docker: Docker) -> None:
+    """In one line, with how to choose another."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": port})
+        (found,) = environment.deploy(docker.write(), force=False, progress=lambda line: None)
+    assert found.error.startswith(f"port {port} is taken: choose another with `cortex env configure NAME")
+    assert not docker.did("build", " up ")
+
+
+def test_a_docker_elsewhere_that_does_not_answer(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not this machine's that is to be started."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    (docker.here / "refuse").write_text("Cannot connect to the Docker daemon at tcp://127.0.0.1:9. Is it running?")
+    assert docker.deploy(docker.write()).error.startswith("Docker does not answer at DOCKER_HOST=tcp://127.0.0.1:9: ")
+
+
 def test_two_environments_of_one_home_share_nothing(docker: Docker) -> None:
     """Each has a compose project, a directory and APIs of its own, all named by it."""
     docker.deploy(docker.write())
@@ -152,6 +191,33 @@ def test_no_two_apis_have_one_endpoint(docker: Docker) -> None:
     assert not docker.did("build", " up ")
 
 
+def test_no_two_apis_have_one_inferentia_device(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the first that is free, an update keeps its own, a preview says so, and too many are refused."""
+    monkeypatch.setattr(devices, "neuron", lambda: Found((Device("0", cores=4), Device("1", cores=4))))
+
+    def config(*names: str) -> Config:
+        predictor = {"type": "python", "path": "predictor.py"}
+        rows = [{"name": name, "predictor": predictor, "compute": {"inf": 1}} for name in names]
+        (docker.project / "cortex.yaml").write_text(json.dumps(rows))
+        return read(docker.project / "cortex.yaml")
+
+    def mounted(document: dict[str, Any]) -> dict[str, list[str]]:
+        rows = (row for name, row in document["services"].items() if name != "front")
+        return {row["labels"]["cortex.api"]: row["devices"] for row in rows}
+
+    each = [["/dev/neuron0:/dev/neuron0"], ["/dev/neuron1:/dev/neuron1"], ["/dev/neuron2:/dev/neuron2"]]
+    assert mounted(dict(docker.environment.render(config("a", "b"))[0])) == {"a": each[0], "b": each[1]}
+    assert [row.error for row in docker.environment.deploy(config("a", "b"), force=False, progress=str)] == ["", ""]
+    docker.write(2)
+    assert [row.error for row in docker.environment.deploy(config("b"), force=False, progress=str)] == [""]
+    assert mounted(docker.environment._project.read()) == {"a": each[0], "b": each[1]}
+    assert mounted(dict(docker.environment.render(config("c"))[0])) == {"c": each[2]}
+    assert docker.deploy(config("c")).error == (
+        f"{docker.project / 'cortex.yaml'}:1: c: compute.inf: 1 Inferentia devices are asked for, and this machine has "
+        "2, of which other APIs have 2: `cortex delete` one of them first"
+    )
+
+
 @pytest.mark.parametrize("choice", ["nginx:8080", "none", "apache"])
 def test_the_front_is_no_choice(choice: str, docker: Docker) -> None:
     """There is always one; its port is a setting, and the words that change it are told."""
@@ -168,6 +234,25 @@ def test_delete_leaves_nothing(docker: Docker) -> None:
     assert docker.services == []
     assert [path for path in docker.home.rglob("*") if path.is_file() and path.name not in (".lock",)] == []
     assert docker.environment.apis() == ()
+
+
+def test_an_image_of_one_api_goes_with_it(docker: Docker) -> None:
+    """The one that an update replaced, and with the API its last one; with --keep-cache that one stays."""
+
+    def updated(packages: str) -> str:
+        (docker.project / "requirements.txt").write_text(packages)
+        docker.deploy(docker.write())
+        services = yaml.safe_load((docker.home / "environments/docker/compose.yaml").read_text())["services"]
+        (image,) = {row["image"] for name, row in services.items() if name != "front"}
+        return str(image)
+
+    first, second = updated("a==1"), updated("a==2")
+    assert docker.did("image rm") == [f"docker image rm {first}"]
+    docker.environment.delete("iris", keep_cache=True)
+    assert docker.did("image rm") == []
+    updated("a==2")
+    docker.environment.delete("iris", keep_cache=False)
+    assert docker.did("image rm") == [f"docker image rm {second}"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "x-cortex: {iris: {}}", "x-cortex: [iris]", "{", "\x00"])

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 import cortex
-from cortex.environments.docker import images
+from cortex.environments.docker import packages
 from cortex.environments.project import Project
-from cortex.spec import APISpec, Predictor
 from cortex.spec.config import read
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +43,7 @@ def test_what_the_images_share_is_the_same() -> None:
 
 def test_what_is_installed_beside_them_is_pinned_alike(pinned: dict[str, str]) -> None:
     """ONNX Runtime for an ONNX predictor; TensorFlow and ONNX Runtime on a GPU."""
-    assert _pins(images._ONNX_RUNTIME) == {"onnxruntime": pinned["onnxruntime"]}
+    assert _pins(packages.ONNX_RUNTIME) == {"onnxruntime": pinned["onnxruntime"]}
     text = (ROOT / "deploy/Dockerfile.gpu").read_text()
     assert f'"tensorflow[and-cuda]=={pinned["tensorflow"]}"' in text
     assert f"onnxruntime-gpu=={pinned['onnxruntime']}" in text
@@ -64,16 +63,3 @@ def test_this_project_installs_nothing_into_its_image() -> None:
     config = read(ROOT / "cortex_cpu.yaml")
     project = Project.of(config.path, config.apis)
     assert set(project.tree.files) == {"predictor.py", "download.py", "export/imagenet_class_index.json"}
-
-
-def test_a_projects_requirements_are_installed(tmp_path: Path) -> None:
-    """Into an image of its own, whose name tells their content."""
-    spec = APISpec(name="iris", predictor=Predictor(type="onnx", path="predictor.py"))
-    assert images.packages(spec, tmp_path) == images._ONNX_RUNTIME
-    (tmp_path / "requirements.txt").write_text("\ufeffscikit-learn==1.9.0\n", encoding="utf-8")
-    wanted = images.packages(spec, tmp_path)
-    assert wanted.splitlines() == [images._ONNX_RUNTIME, "scikit-learn==1.9.0"]
-    shelf = images.Shelf()
-    names = {shelf.images(spec, gpus=0, packages=each).api for each in ("", wanted, images._ONNX_RUNTIME)}
-    assert len(names) == 3
-    assert f"cortex-api:{cortex.__version__}" in names

@@ -4,6 +4,7 @@
 """
 
 import base64
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ CLUSTERS: Mapping[str, Mapping[str, str]] = {
         "registry": "registry.example.com/team",
         "prometheus": "http://prometheus.monitoring:9090",
         "gateway": "infra/public",
+        "service_monitor": "true",
         "service_account": "models",
     },
 }
@@ -77,8 +79,9 @@ class _Plain(yaml.SafeDumper):
 
 def _text(documents: tuple[Mapping[str, Any], ...], project: Path) -> str:
     """Return manifests as text that is the same on every machine and in every version."""
-    text = yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=120)
-    text = text.replace(str(project), "/PROJECT").replace(f":{cortex.__version__}\n", ":VERSION\n")
+    plain = json.loads(json.dumps(documents).replace(str(project), "/PROJECT"))
+    text = yaml.dump_all(plain, Dumper=_Plain, sort_keys=False, width=120)
+    text = text.replace(f":{cortex.__version__}\n", ":VERSION\n")
     text = re.sub(r"(-config-|-project-)[0-9a-f]{10}", r"\1DIGEST", text)
     return re.sub(r"\b[0-9a-f]{16}\b", "REVISION", text)
 
@@ -314,7 +317,52 @@ def test_keda_asks_prometheus_for_cortex_s_average(render: Render) -> None:
 
 def test_one_replica_needs_no_autoscaler_and_a_private_api_no_ingress(render: Render) -> None:
     kinds = {row["kind"] for row in render(REMOTE) if row["metadata"]["name"].startswith("plain")}
-    assert kinds == {"ConfigMap", "Deployment", "Service", "NetworkPolicy", "ServiceMonitor", "PodDisruptionBudget"}
+    assert kinds == {"ConfigMap", "Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget"}
+
+
+def test_what_is_rendered_applies_to_a_bare_cluster(render: Render) -> None:
+    """Nothing is of a kind that Kubernetes itself does not have, unless a setting asks for it."""
+    groups = {row["apiVersion"].rpartition("/")[0] for row in render(REMOTE)}
+    assert groups == {"", "apps", "networking.k8s.io", "policy", "autoscaling"}
+    asked = render(REMOTE, service_monitor="true", prometheus="http://p:9090", gateway="infra/public")
+    assert {row["kind"] for row in asked} >= {"ServiceMonitor", "ScaledObject", "HTTPRoute"}
+
+
+def test_each_manifest_says_what_the_cluster_must_have(render: Render) -> None:
+    """In plain words, where it needs more than Kubernetes: who reads the yaml sees why replicas would not change."""
+    settings = {"service_monitor": "true", "prometheus": "http://p:9090", "gateway": "infra/public"}
+    documents = [*render(REMOTE), *render(REMOTE, **settings), *render(_api("compute: {gpu: 1}"))]
+    needs: dict[str, set[str]] = {}
+    for row in documents:
+        needs.setdefault(row["kind"], set()).add(row["metadata"].get("annotations", {}).get("cortex/needs", ""))
+    assert {kind for kind, said in needs.items() if said == {""}} == {"ConfigMap", "Service", "PodDisruptionBudget"}
+    (autoscaler_needs,) = needs["HorizontalPodAutoscaler"]
+    assert "pods/cortex_in_flight_requests, from Prometheus and Prometheus Adapter" in autoscaler_needs
+    assert "without it the number of replicas stays as it is" in autoscaler_needs
+    assert needs["ScaledObject"] == {"KEDA, and Prometheus at http://p:9090"}
+    assert needs["HTTPRoute"] == {"the Gateway API, and the Gateway infra/public"}
+    assert any("NVIDIA's device plugin" in said for said in needs["Deployment"])
+    assert any("/project/models/cows on every node" in said for said in needs["Deployment"])
+
+
+def test_the_engine_on_a_gpu_follows_the_artifact(render: Render, tmp_path: Path) -> None:
+    """An ONNX graph that is here runs in ONNX Runtime; of models elsewhere nobody knows, and that is a notice."""
+    version = tmp_path / "project/models/m/1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_bytes(b"\x08\x08")
+    here = render(_api("compute: {gpu: 1}").replace("'s3://b/m'", "models/m"), registry="r.io/x")
+    assert "--engine=onnxruntime" in _container(here, "model-server-0")["command"]
+    assert "predictor.engine" not in str(_notices(here))
+    there = render(_api("compute: {gpu: 1}"))
+    assert "--engine=tensorflow" in _container(there, "model-server-0")["command"]
+    assert "set predictor.engine: onnxruntime for those of `python -m export gpu`" in str(_notices(there))
+    told = render(_api("compute: {gpu: 1}", predictor=", engine: onnxruntime"))
+    assert "--engine=onnxruntime" in _container(told, "model-server-0")["command"]
+    assert "predictor.engine" not in str(_notices(told))
+
+
+def _notices(documents: tuple[Mapping[str, Any], ...]) -> Any:
+    return _one(documents, "Deployment")["spec"]["template"]["metadata"]["annotations"]["cortex/notices"]
 
 
 def test_the_project_lies_in_the_pod_under_its_own_names(render: Render, tmp_path: Path) -> None:

@@ -346,6 +346,7 @@ def test_a_real_worker(fronted: Fronted, worker: Route) -> None:
     by_nginx = requests.post(f"{fronted.url}/echo", data=b"x" * 1001, timeout=10)
     by_worker = "the request body is larger than networking.max_body_size, which is 1000 bytes"
     assert (by_nginx.status_code, by_nginx.text) == (413, by_worker)
+    assert by_nginx.headers["X-Request-Id"]
     probe = [sys.executable, str(Path(__file__).parents[3] / "deploy/probe.py")]
     asked = subprocess.run([*probe, "/metrics", worker.upstreams[0]], capture_output=True, text=True)
     assert 'cortex_requests_total{status="2XX"} 51.0' in asked.stdout

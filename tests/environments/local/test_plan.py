@@ -174,6 +174,32 @@ def test_accelerator_is_one_model_server_per_worker(processes: int, cores: list[
     assert made.stop_first, "a NeuronCore belongs to one process until that ends"
 
 
+TWO_NODES = replace(PLACE, cores=4, nodes=(((0, 4), (1, 5)), ((2, 6), (3, 7))))
+
+
+def test_each_numa_node_has_a_model_server_and_workers() -> None:
+    """Workers and a model server of one node stay on its processors, and ask each other; the threads are shared out."""
+    made = plan(spec(predictor={"processes_per_replica": 3}), TWO_NODES)
+    first, second = ("taskset", "--cpu-list", "0,1,4,5"), ("taskset", "--cpu-list", "2,3,6,7")
+    assert [server.argv[:3] for server in made.back] == [first, second]
+    assert [worker.argv[:3] for worker in made.front] == [first, second, first]
+    sockets = [f"unix:{server.ready}" for server in made.back]
+    assert [worker.argv[-1] for worker in made.front] == [sockets[0], sockets[1], sockets[0]]
+    assert {server.argv[-1] for server in made.back} == {"--inference_threads=2"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "gpus"),
+    [({}, 0), ({"predictor": {"processes_per_replica": 2}, "compute": {"gpu": 1}}, 1)],
+    ids=["one worker", "a GPU"],
+)
+def test_numa_nodes_that_are_not_told_apart(fields: dict[str, object], gpus: int) -> None:
+    """One worker can ask one model server, which then has all cores; and a GPU computes wherever the process runs."""
+    made = plan(spec(**fields), replace(TWO_NODES, gpus=gpus))
+    assert len(made.back) == 1
+    assert not any("taskset" in process.argv for process in made.processes)
+
+
 @pytest.mark.parametrize("kind", ["python", "onnx"])
 def test_python_and_onnx_need_no_model_server(kind: str) -> None:
     """The workers of these types run the model themselves."""

@@ -128,3 +128,48 @@ def test_onnx_artifacts_run_on_onnx_runtime(project: Path, home: Path, capsys: p
     out = printed(home, capsys, "render", "local", project / "cortex_gpu.yaml")
     assert "--engine=onnxruntime" in out
     assert spec.load(project / "cortex_gpu.yaml")[0].predictor.engine == "auto"
+
+
+def test_the_front_that_is_asked_for_is_shown(project: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--front` with `--dry-run`: one more document, with where nginx would listen and its whole configuration."""
+    yaml = project / "cortex_cpu.yaml"
+    out = printed(home, capsys, "deploy", yaml, "--dry-run", "--front", "nginx:8090", "-o", "json")
+    plan, front = json.loads(out)
+    assert (front["front"], front["listen"]) == ("nginx", "127.0.0.1:8090")
+    assert front["argv"][1:3] == ["-c", f"{home}/front/nginx.conf"]
+    [text] = front["files"].values()
+    assert "listen 127.0.0.1:8090;" in text
+    assert f"server 127.0.0.1:{plan['port']} " in text
+    assert not home.exists()
+
+
+def test_a_front_that_is_there_is_shown_without_asking(
+    project: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A deployment would lead it to the API; `--front none` would have it gone."""
+    yaml, listen = project / "cortex_cpu.yaml", home / "front/listen"
+    listen.parent.mkdir(parents=True)
+    listen.write_text("127.0.0.1:8080")
+    assert "\nfront: nginx\n" in printed(home, capsys, "deploy", yaml, "--dry-run")
+    assert "\nfront: nginx\n" not in printed(home, capsys, "deploy", yaml, "--dry-run", "--front", "none")
+    assert listen.exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "choice", "told"),
+    [
+        ("local", "apache", "--front apache: must be nginx, nginx:PORT or none"),
+        ("docker", "none", "--front none: a docker environment always has nginx in front"),
+        ("kubernetes", "nginx", "--front nginx: a cluster has an Ingress or Gateway of its own in front"),
+    ],
+)
+def test_a_front_that_would_be_refused(
+    environment: str, choice: str, told: str, project: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run says so, in every environment, as the deployment would."""
+    registry = Registry(home)
+    if environment != "local":
+        registry.configure(environment, environment)
+    arguments = ["deploy", str(project / "cortex_cpu.yaml"), "--dry-run", "--front", choice, "--env", environment]
+    assert main(arguments, registry) == 1
+    assert told in capsys.readouterr().err

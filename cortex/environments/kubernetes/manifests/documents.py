@@ -3,6 +3,7 @@
 from typing import Any
 
 from cortex.environments.kubernetes.manifests.files import files
+from cortex.environments.kubernetes.manifests.needs import ANNOTATION, needs
 from cortex.environments.kubernetes.manifests.network import networking
 from cortex.environments.kubernetes.manifests.pod import START_SECONDS, config_files, pod
 from cortex.environments.kubernetes.manifests.release import Release
@@ -55,6 +56,8 @@ def _strategy(spec: APISpec) -> dict[str, int | str]:
 
 
 def _labelled(row: dict[str, Any], release: Release) -> dict[str, Any]:
-    """Give an object its namespace and labels, which lead back to the API."""
+    """Give an object its namespace, labels, which lead back to the API, and what it needs of the cluster."""
     metadata = {**row["metadata"], "namespace": release.settings.namespace, "labels": release.labels}
+    if needed := needs(row, release):
+        metadata["annotations"] = {**metadata.get("annotations", {}), ANNOTATION: needed}
     return {**row, "metadata": metadata}

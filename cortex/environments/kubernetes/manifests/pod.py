@@ -106,6 +106,7 @@ def planned_processes(release: Release) -> Plan:
             model_server=_model_server_program(spec),
             cores=_MANY_CORES,
             gpus=release.spec.compute.gpu,
+            gpu_engine=release.gpu_engine,
             notices=release.notices,
         ),
     )

@@ -28,6 +28,12 @@ class Topology:
         chosen = [core for number, cores in self.sockets.items() if socket in (None, number) for core in cores]
         return tuple(chosen[: self.available])
 
+    @property
+    def nodes(self) -> tuple[tuple[Core, ...], ...]:
+        """The cores of each NUMA node, where there are several and all of their cores may compute; else nothing."""
+        nodes = tuple(self.sockets.values())
+        return nodes if len(nodes) > 1 and sum(map(len, nodes)) <= self.available else ()
+
 
 def this_topology(root: Path = _ROOT, processors: Set[int] | None = None) -> Topology:
     """Read the topology. ``root`` is where ``proc`` and ``sys`` are mounted, ``processors`` the affinity mask."""

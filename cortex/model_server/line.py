@@ -1,0 +1,105 @@
+"""The model server's end of the line, see `cortex.line`: a thread for each connection, which answers on the spot."""
+
+import logging
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from cortex import line
+from cortex.model_server.handlers import Handlers
+from cortex.model_server.request import Recorder, watch
+from cortex.model_server.status import Code, StatusError, invalid, truncated
+from cortex.protos import predict_pb2
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 128
+_MOST = 1024  # connections, and so threads
+_FOREVER = 30 * 24 * 3600.0
+
+
+class LineServer:
+    """Own one socket and the connections to it."""
+
+    def __init__(self, handlers: Handlers, path: str, recorder: Recorder | None = None) -> None:
+        self._handlers = handlers
+        self._path = path
+        self._recorder = recorder or Recorder()
+        self._listener: socket.socket | None = None
+        self._threads: dict[socket.socket, threading.Thread] = {}
+        self._changing = threading.Lock()  # guards the threads
+
+    def start(self) -> None:
+        """Open the socket; where that cannot be, say so: clients go on with gRPC."""
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            Path(self._path).unlink(missing_ok=True)  # what a killed server has left behind
+            listener.bind(self._path)
+        except OSError as error:
+            listener.close()
+            _log.warning("cannot listen on %s: %s; clients use gRPC instead", self._path, error.strerror or error)
+            return
+        listener.listen(_BACKLOG)
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), name="line", daemon=True).start()
+
+    def stop(self, grace: float) -> None:
+        """Take no more requests, and wait up to ``grace`` seconds for those that run."""
+        if self._listener is None:
+            return
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept; close alone does not
+        self._listener.close()
+        Path(self._path).unlink(missing_ok=True)
+        with self._changing:
+            threads = dict(self._threads)
+        for connection in threads:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+        end = time.monotonic() + grace
+        for thread in threads.values():
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return  # it was stopped
+            with self._changing:
+                if len(self._threads) >= _MOST:
+                    connection.close()
+                    continue
+                thread = threading.Thread(target=self._serve, args=(connection,), name="line", daemon=True)
+                self._threads[connection] = thread
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                while True:
+                    head, message = line.receive_request(connection)
+                    line.send_answer(connection, *self._answer(message, head.seconds))
+        except (OSError, EOFError, MemoryError) as error:
+            _log.debug("A connection of the line has ended: %s", error)
+        finally:
+            with self._changing:
+                del self._threads[connection]
+
+    def _answer(self, message: bytes, seconds: float) -> tuple[bytes, Code]:
+        try:
+            with watch(self._recorder, "LINE", "Predict"):
+                deadline = time.monotonic() + seconds if seconds < _FOREVER else None
+                answer = self._handlers.predict(_parsed(message), deadline, as_content=True)
+                return answer.SerializeToString(), Code.OK
+        except StatusError as error:
+            return truncated(error.message).encode(), error.code
+
+
+def _parsed(message: bytes) -> predict_pb2.PredictRequest:
+    try:
+        return predict_pb2.PredictRequest.FromString(message)
+    except DecodeError as error:
+        raise invalid(f"no PredictRequest: {error}") from error

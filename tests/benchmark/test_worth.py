@@ -1,0 +1,54 @@
+"""What each recommended setting is worth: pairs of launches, and the table that they end in."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmark import document, worth
+
+
+def test_the_ratio_is_that_of_a_pair() -> None:
+    """Each changed rate is set against the recommended one of its own pair, whose minutes it had."""
+    found = worth.Worth(worth.Change("openvino", "x"), ((10.0, 5.0), (100.0, 50.0), (20.0, 20.0)))
+    assert found.ratio == 0.5
+
+
+def test_each_change_departs_from_what_is_recommended() -> None:
+    """A change changes something, and no two of an engine have the same name."""
+    found = worth.changes(cores=4)
+    assert all(each.options or each.environ for each in found)
+    assert len({(each.framework, each.what) for each in found}) == len(found)
+
+
+def test_it_launches_and_writes(classifiers: Path, tmp_path: Path) -> None:
+    """Every change of an engine is launched for real; the table stands in its place of the document."""
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{document.SETTINGS.begin}\nstale\n{document.SETTINGS.end}\nafter\n")
+    options = ["--framework", "openvino", "--images", "8", "--batch-size", "4", "--rounds", "1"]
+    arguments = ["--in-graph", str(classifiers / "saved"), *options, "--write-docs", "--document", str(page)]
+    done = CliRunner().invoke(worth.worth, arguments)
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert "stale" not in text
+    for change in worth.changes(cores=1):
+        if change.framework == "openvino" and not change.what.startswith("threads"):
+            assert re.search(rf"\| openvino \| {change.what} +\| [\d.]+ times +\|", text), text
+
+
+def test_what_the_launcher_refuses_is_told(tmp_path: Path) -> None:
+    """A launch that fails ends the command with the launcher's own words."""
+    done = CliRunner().invoke(worth.worth, ["--in-graph", str(tmp_path / "none"), "--framework", "openvino"])
+    assert done.exit_code == 1
+    assert "there is no such file or directory" in done.output
+
+
+@pytest.mark.parametrize("text", ["", "no place here"])
+def test_a_document_without_a_place(tmp_path: Path, text: str) -> None:
+    """A document without the two comments is refused, and stays as it is."""
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(Exception, match="has no place for it"):
+        document.put("x", page, document.SETTINGS)
+    assert page.read_text() == text

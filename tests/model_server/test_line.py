@@ -1,0 +1,156 @@
+"""The line beside gRPC's socket: the same answers and refusals as gRPC's, over a connection of a few bytes' framing."""
+
+import random
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from cortex import line
+from cortex.client.line import Line, PredictionError
+from cortex.protos import predict_pb2
+from tests.model_server.harness import Server, Start, arrays, poll, predict_request
+from tests.model_server.test_grpc import REFUSED, TWO, X
+
+
+@contextmanager
+def the_line(server: Server, seconds: float = 60.0) -> Iterator[Line]:
+    found = Line.beside(f"unix:{server.socket_path}", seconds)
+    assert found is not None
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def connected(server: Server) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(line.address(str(server.socket_path)))
+    connection.settimeout(10)
+    return connection
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        predict_request("two_inputs", TWO),
+        predict_request("two_inputs", {"q": TWO["zeta"]}, signature_name="doubled"),
+        predict_request("half_plus", X, version=2),
+    ],
+    ids=["default", "signature", "version"],
+)
+def test_answers_are_those_of_grpc(server: Server, request_: predict_pb2.PredictRequest) -> None:
+    """The line gives the outputs and the model spec that gRPC gives; its tensors come as bytes."""
+    with the_line(server) as asking:
+        by_grpc, by_line = server.prediction.Predict(request_), asking.predict(request_)
+    assert by_line is not None
+    assert by_line.model_spec == by_grpc.model_spec
+    assert arrays(by_line).keys() == arrays(by_grpc).keys()
+    for name, array in arrays(by_grpc).items():
+        np.testing.assert_array_equal(arrays(by_line)[name], array)
+    assert all(output.tensor_content for output in by_line.outputs.values())
+
+
+@pytest.mark.parametrize(("request_", "code", "text"), REFUSED, ids=[text[:40] for _, _, text in REFUSED])
+def test_refusals_are_those_of_grpc(
+    server: Server, request_: predict_pb2.PredictRequest, code: grpc.StatusCode, text: str
+) -> None:
+    """A refusal has gRPC's code and text, and the same connection carries the next request."""
+    with the_line(server) as asking:
+        with pytest.raises(PredictionError) as caught:
+            asking.predict(request_)
+        assert caught.value.code() is code
+        assert text in caught.value.details()
+        assert asking.predict(predict_request("half_plus", X)) is not None
+
+
+def test_a_deadline_is_kept(server: Server) -> None:
+    """What takes longer than the request allows ends in DEADLINE_EXCEEDED."""
+    rows = np.ones((4000, 800), np.float32)
+    started = time.monotonic()
+    with the_line(server, seconds=0.1) as asking, pytest.raises(PredictionError, match="DEADLINE_EXCEEDED"):
+        asking.predict(predict_request("slow", {"x": rows}))
+    assert time.monotonic() - started < 5
+
+
+def test_bytes_that_are_no_request(server: Server) -> None:
+    """A message that is none is refused, and its connection stays; one that is announced too large ends its own."""
+    with connected(server) as connection:
+        line.send_request(connection, b"\xff" * 100, 10.0)
+        head, text = line.receive_answer(connection)
+        assert (head.code, text[:17]) == (grpc.StatusCode.INVALID_ARGUMENT.value[0], b"no PredictRequest")
+        connection.sendall(struct.pack("<Id", 2**32 - 1, 10.0))
+        assert connection.recv(1) == b""
+    chance = random.Random(5)
+    for _ in range(200):
+        with connected(server) as connection:
+            connection.sendall(chance.randbytes(chance.randrange(40)))
+    with the_line(server) as asking:
+        assert asking.predict(predict_request("half_plus", X)) is not None
+
+
+def test_requests_at_once(server: Server) -> None:
+    """Threads ask over connections of their own, each gets its own answer, and connections are used again."""
+    wrong = []
+
+    def ask(asking: Line, value: float) -> None:
+        for _ in range(20):
+            answer: Any = asking.predict(predict_request("half_plus", {"x": [[np.float32(value)]]}))
+            if arrays(answer)["y"].item() != value / 2 + 3:
+                wrong.append(value)
+
+    with the_line(server) as asking:
+        threads = [threading.Thread(target=ask, args=(asking, float(value))) for value in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert len(asking._idle) <= 8
+
+
+def test_a_stop_answers_what_is_under_way(start: Start, models: Path) -> None:
+    """SIGTERM lets a request finish, ends idle connections, removes the socket, and the server exits with 0."""
+    server = start("--model_name=slow", f"--model_base_path={models / 'slow'}", "--engine=tensorflow")
+    answers = []
+    request = predict_request("slow", {"x": np.ones((300, 800), np.float32)})
+    with the_line(server) as asking, connected(server) as idle:
+        thread = threading.Thread(target=lambda: answers.append(asking.predict(request)))
+        thread.start()
+        poll(lambda: 'in_flight{door="LINE"} 1.0' in server.http("GET", "/metrics")[1])
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.recv(1) == b""
+        thread.join()
+        assert answers[0] is not None
+        assert server.process.wait(40) == 0
+        assert not Path(line.address(str(server.socket_path))).exists()
+        assert asking.predict(request) is None
+
+
+def test_where_keys_are_asked_for_there_is_no_line(start: Start, models: Path, tmp_path: Path) -> None:
+    """The line carries no key, so a server that wants one does not open it."""
+    (tmp_path / "keys").write_text("secret\n")
+    base = f"--model_base_path={models / 'half_plus'}"
+    server = start("--model_name=half_plus", base, f"--api_key_file={tmp_path / 'keys'}")
+    assert server.socket_path.exists()
+    assert Line.beside(f"unix:{server.socket_path}", 1.0) is None
+
+
+def test_a_line_that_cannot_be_opened_is_done_without(start: Start, models: Path) -> None:
+    """Where the socket's path is taken by something else, the log says so, and gRPC answers."""
+    base = f"--model_base_path={models / 'half_plus'}"
+    first = start("--model_name=half_plus", base)
+    taken = Path(line.address(str(first.socket_path.with_name("1.sock"))))
+    (taken / "in the way").mkdir(parents=True)
+    server = start("--model_name=half_plus", base)
+    assert f"cannot listen on {taken}" in server.log
+    assert arrays(server.prediction.Predict(predict_request("half_plus", X)))["y"].item() == 3.5
