@@ -74,6 +74,8 @@ class ModelServer:
         if interrupted():
             return
         self._log.configure(models)
+        gc.collect()
+        gc.freeze()  # what is loaded by now mostly stays: no collection during a request need look through it
         if self._line is not None:
             self._line.start()  # before gRPC, by which clients know that they need not wait any more
         self._grpc.start()
@@ -233,8 +235,6 @@ def _run(server: ModelServer, signals: Signals) -> int:
     server.start(lambda: signals.stopped)
     if signals.stopped:
         return 0
-    gc.collect()
-    gc.freeze()  # what is loaded by now mostly stays: no collection during a request need look through it
     notify(ready=True, status="serving")
     _log.info("Entering the event loop ...")
     while signals.is_reload():
