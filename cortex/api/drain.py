@@ -14,18 +14,15 @@ import termios
 from types import FrameType
 
 from uvicorn import Config, Server
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cortex.api.accept import Acceptor, Tally
+from cortex.http_protocol import HttpProtocol
 from cortex.notify import notify
 
 LINGER_S = 2
 _TICK_S = 0.05
 _TICKS_PER_SECOND = 10  # uvicorn's
-_LARGEST_HEAD = 64 * 1024
-_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_HEAD_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class DrainState(ServerState):
@@ -44,15 +41,10 @@ class DrainState(ServerState):
         return self.draining
 
 
-class DrainProtocol(HttpToolsProtocol):
+class DrainProtocol(HttpProtocol):
     """One connection, which knows how to end well."""
 
     server_state: DrainState
-    head_seconds = 20.0
-    """How long the head of a request may take to arrive."""
-    _in_head = True
-    _head_size = 0
-    _head_timer: asyncio.TimerHandle | None = None
 
     def shutdown(self) -> None:
         """Start to end this connection: after its present request, or else after the next one or `LINGER_S`."""
@@ -64,45 +56,28 @@ class DrainProtocol(HttpToolsProtocol):
         # else its headers are out, and did not say close: the connection lingers once the response is complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, even one whose accept overlapped with the start of the drain; it may not stay silent."""
-        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type itself
+        """Take a connection, even one whose accept overlapped with the start of the drain."""
+        super().connection_made(transport)
         if self.server_state.draining:
             self.shutdown()
-        else:
-            self._expect_request(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that has ended, and have the other workers know."""
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._end_head_timer()
         if self.server_state.acceptor is not None:
             self.server_state.acceptor.count()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; half a request's head has limits, and gets no more time in a drain than silence does."""
-        self._head_size += len(data)
+        """Take bytes; half a request's head gets no more time in a drain than silence does."""
         super().data_received(data)
-        if self._in_head and self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
-        if self._in_head and self._head_size and self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
         if self.server_state.draining and self._idle and not self.transport.is_closing():
             self._expect_request(LINGER_S)
 
     def on_headers_complete(self) -> None:
         """Start a request; during a drain it is the last one of its connection."""
-        self._in_head = False
-        self._end_head_timer()
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.keep_alive and self.server_state.is_last():
             self.cycle.keep_alive = False
-
-    def on_message_complete(self) -> None:
-        """End a request's body; what comes next is another head."""
-        self._in_head, self._head_size = True, 0
-        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the idle connection, unless a request has just arrived that nobody has read yet."""
@@ -110,26 +85,6 @@ class DrainProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(_TICK_S, self.timeout_keep_alive_handler)
             return
         super().timeout_keep_alive_handler()
-
-    @property
-    def _idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _expect_request(self, seconds: float) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def _head_is_late(self) -> None:
-        if not self._idle:  # the answer to the request before is under way, and must not have this one in it
-            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
-        elif not self.transport.is_closing():
-            self.transport.write(_HEAD_TOO_SLOW)
-            self.transport.close()
-
-    def _end_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 class DrainServer(Server):

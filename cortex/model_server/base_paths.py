@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from cortex.model_server.config import AllVersions, LatestVersions, ModelConfig, Policy
@@ -18,9 +18,10 @@ class BasePaths:
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
 
-    def wanted(self, model: ModelConfig) -> dict[int, Path] | None:
+    def wanted(self, model: ModelConfig, crashed: Collection[int] = ()) -> dict[int, Path] | None:
         """Return the directories of the versions to serve, newest first, or None when the base path cannot be read.
 
+        Of the latest versions, those that have ``crashed`` do not count: the ones before them are served as well.
         A path that cannot be read changes nothing: a file system that goes away for a while must not unload a model.
         """
         try:
@@ -32,7 +33,7 @@ class BasePaths:
                 f"Could not find base path {model.base_path} for servable {model.name} with error {error}",
             )
             return None
-        wanted, absent = select(found, model.policy)
+        wanted, absent = select(found, model.policy, crashed)
         if not wanted:
             self._warn(
                 model.name,
@@ -66,14 +67,16 @@ def find(base: Path) -> dict[int, Path]:
             )
             continue
         found[int(entry.name)] = entry
+    base.stat()  # a path that went away meanwhile has no versions to the loop, and must not count as empty
     return found
 
 
-def select(found: Mapping[int, Path], policy: Policy) -> tuple[list[int], list[int]]:
+def select(found: Collection[int], policy: Policy, crashed: Collection[int] = ()) -> tuple[list[int], list[int]]:
     """Return the versions that the policy serves, newest first, and those it asks for that are not there."""
     newest = sorted(found, reverse=True)
     if isinstance(policy, AllVersions):
         return newest, []
     if isinstance(policy, LatestVersions):
-        return newest[: policy.count], []
+        latest = [number for number in newest if number not in crashed][: policy.count]
+        return [number for number in newest if number in crashed or number in latest], []
     return [number for number in newest if number in policy.versions], sorted(policy.versions - set(found))

@@ -17,19 +17,16 @@ from cortex.model_server import json_document
 from cortex.model_server.call import dtype_string
 from cortex.model_server.engines.base import Array
 from cortex.model_server.json_document import Document
-from cortex.model_server.json_error import debug_string, explain, is_lossy
-from cortex.model_server.json_object import is_base64
-from cortex.model_server.status import Code, StatusError, invalid
+from cortex.model_server.json_error import debug_string, explain
+from cortex.model_server.json_numbers import FLOATS, INTEGERS, is_lossy
+from cortex.model_server.json_object import is_base64, pairs
+from cortex.model_server.status import StatusError, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, types_pb2
 
 Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
-
-_FLOATS = {types_pb2.DT_FLOAT: 2**24 - 1, types_pb2.DT_DOUBLE: 2**53 - 1}
-"""The largest integer that each floating type holds with all those below it."""
-
-_INTEGERS = frozenset(
-    getattr(types_pb2, f"DT_{name}") for name in ("INT32", "INT16", "INT8", "UINT8", "INT64", "UINT32", "UINT64")
-)
+Shape = tuple[int, tuple[int, ...]]
+"""The number of leaves of a JSON value, and its dimensions."""
+Shapes = dict[str, Shape]
 
 
 class Format(Enum):
@@ -85,52 +82,75 @@ def _rows(instances: list[Any], inputs: Inputs) -> dict[str, Array]:
             "instances is a plain list, but expecting list of objects as multiple "
             "input tensors required as per tensorinfo_map"
         )
-    if not _is_object(instances[0]):
-        name, info = min(inputs.items(), key=lambda item: item[0])  # of several, only base64 objects come here
-        if (index := next((i for i, each in enumerate(instances) if _is_object(each)), None)) is not None:
-            raise invalid(f"Expecting value/list but got object at item {index} of input list")
-        return {name: _stacked(instances, info.dtype, "")}
-    _check_objects(instances, inputs)
-    return {
-        name: _stacked([each[name] for each in instances], info.dtype, f" key: {name}") for name, info in inputs.items()
-    }
+    if _is_object(instances[0]):
+        return _named_rows(instances, inputs)
+    name, info = min(inputs.items(), key=lambda item: item[0])  # of several, only base64 objects come here
+    array = _dense(instances, info.dtype)
+    if array is None:
+        raise _plain_error(instances, info.dtype)
+    return {name: array}
 
 
-def _check_objects(instances: list[Any], inputs: Inputs) -> None:
-    for index, each in enumerate(instances):
-        if not _is_object(each):
-            raise invalid(f"Expecting object but got list at item {index} of input list")
-        for name in each:
-            if name not in inputs:
-                raise invalid(
-                    f"Failed to process element: {index} key: {name} of 'instances' list. "
-                    f"Error: INVALID_ARGUMENT: JSON object: does not have named input: {name}"
-                )
-        if len(each) != len(inputs):
-            raise invalid(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {debug_string(each)} "
+def _named_rows(rows: list[Any], inputs: Inputs) -> dict[str, Array]:
+    """Return each input with one row per object. Of a name that stands in an object more than once all values count."""
+    if not all(_is_object(row) and row.keys() == inputs.keys() for row in rows):
+        raise _named_error(rows, inputs)
+    values: dict[str, list[Any]] = {name: [] for name in inputs}
+    for row in rows:
+        for name, value in pairs(row):
+            values[name].append(value)
+    arrays = {name: _dense(values[name], info.dtype) for name, info in inputs.items()}
+    if any(array is None for array in arrays.values()):
+        raise _named_error(rows, inputs)
+    # TF Serving puts all values of a name one after the other, and takes as many as there are rows
+    return {name: array[: len(rows)] for name, array in arrays.items() if array is not None}
+
+
+def _plain_error(values: list[Any], dtype: int) -> StatusError:
+    """Return what TF Serving says of the first row that is wrong."""
+    shapes: Shapes = {}
+    for index, value in enumerate(values):
+        if _is_object(value):
+            return invalid(f"Expecting value/list but got object at item {index} of input list")
+        if error := _value_error(value, dtype, "", shapes):
+            return invalid(f"Failed to process element: {index} of 'instances' list. Error: {error}")
+    return invalid("Failed to process 'instances' list")
+
+
+def _named_error(rows: list[Any], inputs: Inputs) -> StatusError:
+    """Return what TF Serving says of the first thing that is wrong, row by row and name by name."""
+    shapes: Shapes = {}
+    for index, row in enumerate(rows):
+        if not _is_object(row):
+            return invalid(f"Expecting object but got list at item {index} of input list")
+        for name, value in pairs(row):
+            if error := _input_error(name, value, inputs, shapes):
+                return invalid(f"Failed to process element: {index} key: {name} of 'instances' list. Error: {error}")
+        if row.keys() != inputs.keys():
+            return invalid(
+                f"Failed to process element: {index} of 'instances' list. JSON object: {debug_string(row)} "
                 f"must only have keys: {','.join(sorted(inputs))}"
             )
+    return invalid("Failed to process 'instances' list")
 
 
-def _stacked(values: list[Any], dtype: int, key: str) -> Array:
-    array = _dense(values, dtype)
-    if array is not None:
-        return array
-    first: tuple[int, tuple[int, ...]] | None = None
-    for index, value in enumerate(values):
-        try:
-            shape = explain(value, dtype)
-            _check_alike(first, shape)
-        except StatusError as error:
-            raise invalid(f"Failed to process element: {index}{key} of 'instances' list. Error: {error}") from error
-        first = first or shape
-    raise invalid("Failed to process 'instances' list")
+def _input_error(name: str, value: Any, inputs: Inputs, shapes: Shapes) -> StatusError | None:
+    if name not in inputs:
+        return invalid(f"JSON object: does not have named input: {name}")
+    return _value_error(value, inputs[name].dtype, name, shapes)
 
 
-def _check_alike(first: tuple[int, tuple[int, ...]] | None, other: tuple[int, tuple[int, ...]]) -> None:
-    if first is None:
-        return
+def _value_error(value: Any, dtype: int, name: str, shapes: Shapes) -> StatusError | None:
+    """Return what is wrong with a value, or what it does not share with the first value of its name."""
+    try:
+        shape = explain(value, dtype)
+        _check_alike(shapes.setdefault(name, shape), shape)
+    except StatusError as error:
+        return error
+    return None
+
+
+def _check_alike(first: Shape, other: Shape) -> None:
     if first[0] != other[0]:
         raise invalid(f"Expecting tensor size: {first[0]} but got: {other[0]}")
     if first[1] != other[1]:
@@ -178,32 +198,28 @@ def _dense(value: Any, dtype: int) -> Array | None:
 
 
 def _leaves(values: Sequence[Any], dtype: int) -> Array | None:
-    """Return the values as a flat array, or None when one of them is not of the dtype's kind or range."""
+    """Return the values as a flat array, or None when JSON does not give them: a wrong kind, range or dtype."""
     kinds = set(map(type, values))
     if dtype == types_pb2.DT_STRING:
         return _strings(values) if kinds <= {str, dict} else None
     if dtype == types_pb2.DT_BOOL:
         return np.array(values, np.bool_) if kinds <= {bool} else None
-    if dtype in _INTEGERS:
-        return _integers(values, tensors.dtype_of(dtype)) if kinds <= {int} else None
-    if dtype not in _FLOATS:
-        first = debug_string(values[0]) if values else "[]"
-        raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {first} to type: {dtype_string(dtype)}")
-    return _decimals(values, kinds, dtype) if kinds <= {int, float} else None
+    if dtype in INTEGERS:
+        return _integers(values, dtype) if kinds <= {int} else None
+    return _decimals(values, kinds, dtype) if dtype in FLOATS and kinds <= {int, float} else None
 
 
-def _integers(values: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
-    limits = np.iinfo(dtype)
-    if values and not limits.min <= min(values) <= max(values) <= limits.max:
+def _integers(values: Sequence[int], dtype: int) -> Array | None:
+    if values and not (min(values) in INTEGERS[dtype] and max(values) in INTEGERS[dtype]):
         return None
-    return np.array(values, dtype)
+    return np.array(values, tensors.dtype_of(dtype))
 
 
 def _decimals(values: Sequence[float], kinds: set[type], dtype: int) -> Array | None:
     if int in kinds:
         whole = [value for value in values if type(value) is int]
         largest = max(max(whole), -min(whole))
-        if largest > _FLOATS[dtype] and any(is_lossy(value, dtype) for value in whole):
+        if largest > FLOATS[dtype].whole and any(is_lossy(value, dtype) for value in whole):
             return None
     wide = np.array(values, np.float64)
     if dtype == types_pb2.DT_DOUBLE:

@@ -11,6 +11,8 @@ from cortex.errors import UserError
 from cortex.model_server.engines.selection import AUTO, ENGINES, PRECISIONS
 
 _CPUS = os.cpu_count() or 1
+_INT64 = range(-(2**63), 2**63)
+_PORTS = range(2**16)
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 
 
@@ -18,26 +20,36 @@ class BadFlag(UserError):
     """Say which flag has a value that cannot be read."""
 
 
-def _flag(default: Any, text: str, *, choices: Sequence[str] = ()) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices), "idle": False})
+def _flag(
+    default: Any,
+    text: str,
+    *,
+    choices: Sequence[str] = (),
+    limits: range = _INT64,
+    engine: str = "",
+    idle: bool = False,
+) -> Any:
+    """Declare a flag; one with an ``engine`` counts for the models that this engine runs, and for no others."""
+    known = {"help": text, "choices": tuple(choices), "limits": limits, "engine": engine, "idle": idle}
+    return dataclasses.field(default=default, metadata=known)
 
 
 def _idle(default: Any, text: str) -> Any:
     """Declare a flag that is accepted, so that start scripts keep working, and changes nothing here."""
-    return dataclasses.field(default=default, metadata={"help": text, "choices": (), "idle": True})
+    return _flag(default, text, idle=True)
 
 
 @dataclass(frozen=True)
 class Flags:
     """The parsed command line, one field per flag."""
 
-    port: int = _flag(8500, "TCP port to listen on for gRPC/HTTP API. Disabled if port set to zero.")
+    port: int = _flag(8500, "TCP port for gRPC. Disabled if port set to zero.", limits=_PORTS)
     grpc_socket_path: str = _flag("", "If non-empty, listen to a UNIX socket for gRPC API on the given path.")
     grpc_max_threads: int = _flag(4 * _CPUS, "Max threads of the gRPC server.")
     grpc_channel_arguments: str = _flag("", "Comma separated gRPC channel arguments: k=v,k=v.")
-    rest_api_port: int = _flag(0, "Port to listen on for HTTP/REST API. If set to zero HTTP/REST API is not exported.")
+    rest_api_port: int = _flag(0, "TCP port for HTTP/REST. Disabled if port set to zero.", limits=_PORTS)
     rest_api_num_threads: int = _flag(4 * _CPUS, "Threads for HTTP/REST API processing.")
-    rest_api_timeout_in_ms: int = _flag(30000, "Timeout for HTTP/REST API calls.")
+    rest_api_timeout_in_ms: int = _flag(30000, "Timeout for HTTP/REST API calls; 0 for none.")
     rest_api_enable_cors_support: bool = _flag(False, "Send CORS headers with every HTTP/REST answer.")
     rest_api_max_body_bytes: int = _flag(256 * 2**20, "Largest HTTP/REST request body, once inflated (ours).")
     enable_batching: bool = _flag(False, "Join requests to batches.")
@@ -56,12 +68,12 @@ class Flags:
     load_retry_interval_micros: int = _flag(60_000_000, "Time between retries of a load, in microseconds.")
     file_system_poll_wait_seconds: int = _flag(1, "Interval between polls of the base paths; 0 polls once.")
     flush_filesystem_caches: bool = _idle(True, "Flush filesystem caches after the first load.")
-    tensorflow_session_parallelism: int = _flag(0, "Threads of a TensorFlow session, intra-op and inter-op.")
-    tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one TensorFlow operation; 0 lets TensorFlow choose.")
-    tensorflow_inter_op_parallelism: int = _flag(0, "TensorFlow operations at once; 0 lets TensorFlow choose.")
-    tensorflow_session_config_file: str = _flag("", "Text proto of TensorFlow's ConfigProto.")
+    tensorflow_session_parallelism: int = _flag(0, "Threads of a session, intra-op and inter-op.", engine="tensorflow")
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one operation; 0 for all.", engine="tensorflow")
+    tensorflow_inter_op_parallelism: int = _flag(0, "Operations at once; 0 lets it choose.", engine="tensorflow")
+    tensorflow_session_config_file: str = _flag("", "Text proto of ConfigProto.", engine="tensorflow")
     platform_config_file: str = _idle("", "Text proto of PlatformConfigMap.")
-    per_process_gpu_memory_fraction: float = _flag(0.0, "Share of the GPU's memory for TensorFlow; 0 lets it choose.")
+    per_process_gpu_memory_fraction: float = _flag(0.0, "Share of the GPU's memory; 0 for all.", engine="tensorflow")
     saved_model_tags: str = _flag("serve", "Comma separated tags of the graph to load from a SavedModel.")
     ssl_config_file: str = _flag("", "Text proto of SSLConfig: TLS, or mTLS, for gRPC.")
     use_alts_credentials: bool = _flag(False, "Google ALTS credentials; refused.")
@@ -70,8 +82,8 @@ class Flags:
     monitoring_config_file: str = _flag("", "Text proto of MonitoringConfig: TF Serving's metrics, on the REST port.")
     remove_unused_fields_from_bundle_metagraph: bool = _idle(True, "Drop what a loaded graph does not need.")
     prefer_tflite_model: bool = _flag(False, "Prefer model.tflite to saved_model.pb.")
-    num_tflite_pools: int = _flag(_CPUS, "TF Lite interpreter pools.")
-    num_tflite_interpreters_per_pool: int = _flag(1, "TF Lite interpreters in a pool.")
+    num_tflite_pools: int = _flag(_CPUS, "Interpreter pools.", engine="tflite")
+    num_tflite_interpreters_per_pool: int = _flag(1, "Interpreters in a pool.", engine="tflite")
     enable_signature_method_name_check: bool = _flag(False, "Refuse signatures of an unknown method name.")
     enable_profiler: bool = _flag(True, "Serve TensorFlow's profiler.")
     thread_pool_factory_config_file: str = _idle("", "Text proto of ThreadPoolConfig.")
@@ -122,6 +134,12 @@ class CommandLine:
             if _FIELDS[name].metadata["idle"] and getattr(self.flags, name) != _FIELDS[name].default
         )
 
+    @property
+    def of_other_engines(self) -> list[tuple[str, str]]:
+        """The flags that were given, and the engine that each is for, where it is not the one asked for."""
+        engines = {name: _FIELDS[name].metadata["engine"] for name in sorted(self.given)}
+        return [(name, engine) for name, engine in engines.items() if engine not in ("", self.flags.engine)]
+
 
 def parse(arguments: Sequence[str]) -> CommandLine:
     """Parse ``--flag=value``, ``--flag value`` and, for booleans, ``--flag``. Raises BadFlag for a bad value."""
@@ -150,8 +168,13 @@ def print_usage(out: TextIO | None = None) -> None:
     print("usage: python -m cortex.model_server\nFlags:", file=out)
     for name, field in _FIELDS.items():
         default = str(field.default).lower() if field.type is bool else field.default
-        idle = " (no effect here)" if field.metadata["idle"] else ""
-        print(f"\t--{name}={default}\t{_type(name).__name__}\t{field.metadata['help']}{idle}", file=out)
+        print(f"\t--{name}={default}\t{_type(name).__name__}\t{field.metadata['help']}{_effect(name)}", file=out)
+
+
+def _effect(name: str) -> str:
+    if engine := _FIELDS[name].metadata["engine"]:
+        return f" (engine {engine} only)"
+    return " (no effect here)" if _FIELDS[name].metadata["idle"] else ""
 
 
 def _type(name: str) -> type:
@@ -172,6 +195,6 @@ def _value(name: str, text: str) -> Any:
         raise BadFlag(f"--{name} must be of type {kind.__name__}, not {text!r}") from error
     if choices and value not in choices:
         raise BadFlag(f"--{name} must be one of {', '.join(filter(None, choices))}, not {text!r}")
-    if kind is int and not -(2**63) <= value < 2**63:
+    if kind is int and value not in _FIELDS[name].metadata["limits"]:
         raise BadFlag(f"--{name} is out of range: {text}")
     return value

@@ -13,13 +13,14 @@ from typing import Any
 from cortex.model_server import json_syntax
 from cortex.model_server.json_error import debug_string
 from cortex.model_server.json_object import members
-from cortex.model_server.status import invalid
+from cortex.model_server.status import StatusError, invalid
 
 Document = dict[str, Any]
 
 _BARE_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
 _INFINITY = re.compile(r"-?Inf\b")
 _SPACE = " \t\r\n"
+_TOO_LARGE = "Number too big to be stored in double."
 _BOM = b"\xef\xbb\xbf"
 _DECODER = json.JSONDecoder(object_pairs_hook=members)
 
@@ -70,14 +71,25 @@ def _load(text: str, skipped: int) -> Any:
     """Return the first value of the text, before which so many bytes were skipped."""
     start = len(text) - len(text.lstrip(_SPACE))
     try:
-        return _DECODER.raw_decode(text, start)[0]
+        value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         if _INFINITY.match(text, error.pos):
             return _load(_BARE_INFINITY.sub(lambda word: "Infinity" if word[0] == "Inf" else word[0], text), skipped)
-        reason, position = json_syntax.explain(text, error)
-        offset = skipped + len(utf8(text[:position]))
-        raise invalid(f"JSON Parse error: {reason} at offset: {offset}") from error
+        _check_numbers(text, error.pos, skipped)
+        raise _broken(text, skipped, *json_syntax.explain(text, error)) from error
     except RecursionError as error:
         raise invalid("JSON Parse error: The document is nested too deeply") from error
     except ValueError as error:  # Python converts no integer of more than some thousand digits
-        raise invalid("JSON Parse error: Number too big to be stored in double.") from error
+        raise _broken(text, skipped, _TOO_LARGE, json_syntax.large_number(text, len(text)) or start) from error
+    _check_numbers(text, end, skipped)
+    return value
+
+
+def _check_numbers(text: str, end: int, skipped: int) -> None:
+    """Raise INVALID_ARGUMENT for a number too large for a double; Python makes an infinity of it."""
+    if json_syntax.has_large_exponent(text, end) and (place := json_syntax.large_number(text, end)) is not None:
+        raise _broken(text, skipped, _TOO_LARGE, place)
+
+
+def _broken(text: str, skipped: int, reason: str, position: int) -> StatusError:
+    return invalid(f"JSON Parse error: {reason} at offset: {skipped + len(utf8(text[:position]))}")

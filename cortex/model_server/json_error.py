@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from cortex.model_server.call import dtype_string
+from cortex.model_server.json_numbers import FLOATS, INTEGERS, is_lossy
 from cortex.model_server.json_object import is_base64
 from cortex.model_server.json_writer import decimal
 from cortex.model_server.status import Code, StatusError, invalid
@@ -11,22 +12,6 @@ from cortex.protos import types_pb2
 
 _LONGEST = 256
 _ENCODER = json.JSONEncoder(indent=4, ensure_ascii=False)
-
-_RANGES = {  # TF Serving parses the small integers as int32; here a value that would wrap around is refused
-    types_pb2.DT_INT32: (-(2**31), 2**31 - 1),
-    types_pb2.DT_INT16: (-(2**15), 2**15 - 1),
-    types_pb2.DT_INT8: (-128, 127),
-    types_pb2.DT_UINT8: (0, 255),
-    types_pb2.DT_INT64: (-(2**63), 2**63 - 1),
-    types_pb2.DT_UINT32: (0, 2**32 - 1),
-    types_pb2.DT_UINT64: (0, 2**64 - 1),
-}
-_FLOATS = {
-    types_pb2.DT_FLOAT: ("float", 2**24 - 1, 3.4028234663852886e38),
-    types_pb2.DT_DOUBLE: ("double", 2**53 - 1, 1.7976931348623157e308),
-}
-"""The name of a floating type, the largest integer that it holds with all those below it, and its largest number."""
-_64_BITS = range(-(2**63), 2**64)
 
 
 def debug_string(value: Any) -> str:
@@ -81,11 +66,10 @@ def _check_leaf(value: Any, level: int, shape: tuple[int, ...], dtype: int) -> N
         )
     if isinstance(value, dict):
         _check_object(value, dtype)
-    elif dtype in _FLOATS:
+    elif dtype in FLOATS:
         _check_decimal(value, dtype)
-    elif dtype in _RANGES:
-        low, high = _RANGES[dtype]
-        if type(value) is not int or not low <= value <= high:
+    elif dtype in INTEGERS:
+        if type(value) is not int or value not in INTEGERS[dtype]:
             raise _type_error(value, dtype)
     elif dtype not in (types_pb2.DT_STRING, types_pb2.DT_BOOL):
         raise StatusError(
@@ -111,16 +95,8 @@ def _check_decimal(value: Any, dtype: int) -> None:
 def check_lossless(value: float, dtype: int) -> None:
     """Raise INVALID_ARGUMENT for a number that the floating dtype cannot hold."""
     if is_lossy(value, dtype):
-        name = _FLOATS[dtype][0]
-        raise invalid(f"Cannot convert JSON value: {debug_string(value)} to {name} without loss of precision.")
-
-
-def is_lossy(value: float, dtype: int) -> bool:
-    """Say whether the floating dtype cannot hold a number; an integer beyond 64 bits is a decimal to RapidJSON."""
-    _, whole, largest = _FLOATS[dtype]
-    if type(value) is int and value in _64_BITS:
-        return abs(value) > whole
-    return largest < abs(value) < float("inf")
+        target = FLOATS[dtype].name
+        raise invalid(f"Cannot convert JSON value: {debug_string(value)} to {target} without loss of precision.")
 
 
 def _type_error(value: Any, dtype: int) -> StatusError:

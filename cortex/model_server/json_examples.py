@@ -6,13 +6,12 @@ from typing import Any
 from cortex.model_server import json_document
 from cortex.model_server.json_document import Document
 from cortex.model_server.json_error import check_lossless, debug_string, type_name
-from cortex.model_server.json_object import Repeated, is_base64
+from cortex.model_server.json_numbers import INTEGERS, is_decimal
+from cortex.model_server.json_object import is_base64, pairs
 from cortex.model_server.status import StatusError, invalid
 from cortex.protos import example_pb2, input_pb2, types_pb2
 
 _CONTEXT, _EXAMPLES = "context", "examples"
-_INT64 = range(-(2**63), 2**63)
-_UINT64 = range(2**64)
 
 
 def decode(document: Document) -> input_pb2.Input:
@@ -46,7 +45,7 @@ def _example(value: Any) -> example_pb2.Example:
     if not isinstance(value, dict):
         raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
     example = example_pb2.Example()
-    for name, content in value.pairs if isinstance(value, Repeated) else value.items():  # the last of a name counts
+    for name, content in pairs(value):  # the last of a name counts
         feature = example.features.feature[json_document.utf8(name).decode("utf-8", "replace")]
         feature.Clear()
         for element in content if isinstance(content, list) else [content]:
@@ -62,13 +61,12 @@ def _example(value: Any) -> example_pb2.Example:
 
 
 def _type(value: Any) -> type:
-    """Return what kind of value it is; an integer beyond 64 bits is a decimal to RapidJSON."""
-    is_beyond = type(value) is int and value not in _INT64 and value not in _UINT64
-    return float if is_beyond else type(value)
+    """Return what kind of value it is to RapidJSON."""
+    return float if type(value) is int and is_decimal(value) else type(value)
 
 
 def _integer(name: str, value: int) -> int:
-    if value not in _INT64:
+    if value not in INTEGERS[types_pb2.DT_INT64]:
         raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
     return int(value)
 

@@ -1,5 +1,6 @@
 """JSON objects, in which a name may stand more than once."""
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -16,6 +17,11 @@ def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object of these names and values."""
     found = dict(pairs)
     return found if len(found) == len(pairs) else Repeated(pairs)
+
+
+def pairs(value: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Return every name and value of an object, in order."""
+    return value.pairs if isinstance(value, Repeated) else value.items()
 
 
 def is_base64(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 
 from cortex.model_server.status import invalid
@@ -11,6 +12,13 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+_LARGE_EXPONENTS = tuple(re.compile(letter + r"\+?[0-9]{3,}(?![\w+/=\"])", re.ASCII) for letter in "eE")
+"""No base64 string has one of these; a pattern that starts with a letter of its own is searched for very fast."""
+_NUMBER = re.compile(
+    r'"(?:[^"\\]|\\.)*"|-?(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]+))?(?:[eE]\+?(?P<exponent>[0-9]+))?', re.DOTALL
+)
+_LARGEST_EXPONENT = 308
+_SIGNIFICANT = 17
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 _REASONS = {
@@ -33,6 +41,38 @@ def check_surrogates(body: bytes) -> None:
         if escape["half"]:
             text = f"The surrogate pair in string is invalid. at offset: {escape.start()}"
             raise invalid(f"JSON Parse error: {text}")
+
+
+def has_large_exponent(text: str, end: int) -> bool:
+    """Say whether there may be a number before ``end`` that is too large for a double. Cheap, and seldom true."""
+    return any(pattern.search(text, 0, end) for pattern in _LARGE_EXPONENTS)
+
+
+def large_number(text: str, end: int) -> int | None:
+    """Return where the first number before ``end`` stands that RapidJSON finds too large for a double.
+
+    It goes by the exponent: digits that make the product a little larger than the largest double make an infinity.
+    """
+    for number in _NUMBER.finditer(text, 0, end):
+        if number["whole"] and (_is_infinite(number["whole"]) or _exponent(number) > _largest_exponent(number)):
+            return number.start()
+    return None
+
+
+def _is_infinite(whole: str) -> bool:
+    return math.isinf(float(whole[: _LARGEST_EXPONENT + 2]))
+
+
+def _exponent(number: re.Match[str]) -> int:
+    return int((number["exponent"] or "").lstrip("0")[:_SIGNIFICANT] or 0)
+
+
+def _largest_exponent(number: re.Match[str]) -> int:
+    """Return 308, and the digits of the fraction that count: those up to the seventeenth after the first."""
+    whole, fraction = number["whole"], number["fraction"] or ""
+    zeros = len(fraction) - len(fraction.lstrip("0")) if whole == "0" else 0
+    significant = 0 if whole == "0" else len(whole) - 1
+    return _LARGEST_EXPONENT + zeros + min(len(fraction) - zeros, max(0, _SIGNIFICANT - significant))
 
 
 def explain(text: str, error: json.JSONDecodeError) -> tuple[str, int]:

@@ -113,8 +113,9 @@ def request_log(flags: Flags) -> RequestLogOptions:
 
 
 def line(flags: Flags) -> str:
-    """Return where the line listens: beside gRPC's Unix socket, unless keys are asked for, which it does not carry."""
-    return address(flags.grpc_socket_path) if flags.grpc_socket_path and not flags.api_key_file else ""
+    """Return where the line listens: beside gRPC's Unix socket, unless that is guarded by keys or TLS."""
+    guarded = bool(flags.ssl_config_file or api_key.read(flags.api_key_file))
+    return address(flags.grpc_socket_path) if flags.grpc_socket_path and not guarded else ""
 
 
 def grpc_options(flags: Flags) -> GrpcOptions:

@@ -2,13 +2,13 @@
 
 A poll compares the wanted versions with the managed ones. A new version is loaded beside the old one, which is unloaded
 only when a wanted version serves; a version that nobody wants or uses any more is closed. So a request always finds a
-version, if there ever was one.
+version, if there ever was one: when the new one fails, and when it is taken away again.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cortex.model_server.base_paths import BasePaths
@@ -40,6 +40,7 @@ class Repository:
         self._models: dict[str, ModelConfig] = {}
         self._labels: dict[str, Mapping[str, int]] = {}
         self._versions: dict[str, dict[int, Version]] = {}
+        self._wanted: dict[str, frozenset[int]] = {}
         self._changed = threading.Condition()  # guards everything above
         self._base_paths = BasePaths()
         self._lifecycle = Lifecycle(load, options.retries, options.load_threads, self._changed, self._retire)
@@ -52,17 +53,18 @@ class Repository:
         """Load the models and wait, without limit, until each serves or failed for good, or until interrupted.
 
         Raises StatusError (UNKNOWN) that names every version that failed, with its reason. A version that has crashed
-        the process before does not count: the server would only be started, and would end, again and again.
+        the process before does not count: the server would only be started, and would end, again and again. Where the
+        latest versions are asked for, the one before it takes its place.
         """
         self._set_models(models)
         self._poller.start()
-        failed = self._wait({model.name for model in models}, interrupted)
+        failed = self._wait_for_replacements({model.name for model in models}, interrupted)
         crashed = {version.name for version in failed if isinstance(version.error, Crashed)}
         failed = [version for version in failed if version.name not in crashed]
         if failed:
             raise StatusError(Code.UNKNOWN, f"{len(failed)} servable(s) did not become available: {_listed(failed)}")
         if not interrupted():
-            self._set_labels([model for model in models if model.name not in crashed])
+            self._set_labels([self._without_crashed(model) for model in models])
 
     def reload(self, models: Sequence[ModelConfig]) -> None:
         """Make this list the whole wanted state, and wait until the models that are new to it serve.
@@ -74,7 +76,7 @@ class Repository:
             self._check_labels(models)
             new = {model.name for model in models} - set(self._models)
             self._set_models(models)
-            failed = self._wait(new, self._stopping.is_set)
+            failed = self._wait_for_replacements(new, self._stopping.is_set)
             if failed:
                 raise StatusError(Code.UNKNOWN, f"{len(failed)} model(s) did not become available: {_listed(failed)}")
             self._set_labels(models)
@@ -85,9 +87,8 @@ class Repository:
         self._lifecycle.stop()
         with self._changed:
             loaded = [version for known in self._versions.values() for version in known.values()]
-            for version in loaded:
-                version.wanted = False
             for name in self._versions:
+                self._want(name, frozenset())
                 self._retire(name)
             self._changed.wait_for(lambda: all(version.state is not State.UNLOADING for version in loaded), _PATIENCE)
 
@@ -174,6 +175,23 @@ class Repository:
         with self._changed:
             self._labels = {model.name: model.labels for model in models}
 
+    def _wait_for_replacements(self, names: set[str], interrupted: Callable[[], bool]) -> list[Version]:
+        """Wait, and look again for what takes the place of versions that have crashed, until nothing does."""
+        known: list[Version] = []
+        while (failed := self._wait(names, interrupted)) != known:
+            known = failed
+            self._sync()
+        return failed
+
+    def _without_crashed(self, model: ModelConfig) -> ModelConfig:
+        crashed = self._crashed(model.name)
+        return replace(model, labels={label: each for label, each in model.labels.items() if each not in crashed})
+
+    def _crashed(self, name: str) -> set[int]:
+        with self._changed:
+            known = self._versions.get(name, {})
+            return {number for number, version in known.items() if isinstance(version.error, Crashed)}
+
     def _wait(self, names: set[str], interrupted: Callable[[], bool]) -> list[Version]:
         """Wait until each model serves or failed, with no version still on its first attempt; return what failed."""
         with self._changed:
@@ -201,7 +219,7 @@ class Repository:
         with self._syncing:
             models = self._models
             for model in models.values():
-                wanted = self._base_paths.wanted(model)
+                wanted = self._base_paths.wanted(model, self._crashed(model.name))
                 if wanted is not None:
                     self._reconcile(model.name, wanted)
             for name in set(self._versions) - set(models):
@@ -210,24 +228,28 @@ class Repository:
     def _reconcile(self, name: str, wanted: Mapping[int, Path]) -> None:
         with self._changed:
             known = self._versions.setdefault(name, {})
-            for version in known.values():
-                version.wanted = version.wanted and version.number in wanted
+            self._want(name, frozenset(wanted))
             for number, directory in wanted.items():
                 if number not in known or (known[number].state is State.END and not known[number].wanted):
                     known[number] = Version(name, number, directory)
                     self._lifecycle.load(known[number])
             self._retire(name)
 
+    def _want(self, name: str, numbers: frozenset[int]) -> None:
+        """Note which versions are wanted. One that is on its way out goes it to the end, and is loaded again then."""
+        self._wanted[name] = numbers
+        for version in self._versions[name].values():
+            version.wanted = version.number in numbers and (version.wanted or version.state is State.AVAILABLE)
+
     def _retire(self, name: str) -> None:
-        """Unload the versions that are not wanted, unless they are all there is to serve."""
-        known = self._versions[name].values()
-        wanted = [version for version in known if version.wanted]
-        if wanted and not any(version.state is State.AVAILABLE for version in wanted):
-            return
-        for version in known:
-            if not version.wanted and version.state is State.AVAILABLE:
-                version.state = State.UNLOADING
-                self._close_unused(version)
+        """Unload the versions that are not wanted, but for the newest while no wanted one serves in its place."""
+        serving = [version for version in self._versions[name].values() if version.state is State.AVAILABLE]
+        retired = sorted((each for each in serving if not each.wanted), key=lambda version: version.number)
+        if self._wanted[name] and len(retired) == len(serving):
+            retired = retired[:-1]
+        for version in retired:
+            version.state = State.UNLOADING
+            self._close_unused(version)
 
     def _close_unused(self, version: Version) -> None:
         if version.state is State.UNLOADING and not version.users and version.servable is not None:

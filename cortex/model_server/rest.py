@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from cortex.http_protocol import HttpProtocol
 from cortex.model_server import http_body, json_writer, routes
 from cortex.model_server.api_key import ApiKeys
 from cortex.model_server.disconnect import Disconnect
@@ -33,7 +34,11 @@ _log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Page = Callable[[], Answer]
+Act = Callable[[float | None], Answer]
+"""Answers a request by a deadline on `time.monotonic`'s clock."""
 
+_KEEP_ALIVE = 75
+"""Seconds for the next request of a connection; proxies keep theirs for 60, and must be the first to give one up."""
 _HEALTH = ("/healthz", "/readyz")
 _ORIGIN = re.compile(r"https?://.*", re.ASCII)
 
@@ -66,14 +71,14 @@ _NOT_FOUND = (
 
 @dataclass(frozen=True)
 class RestOptions:
-    """Where to listen and how much to accept. ``timeout`` is in seconds, ``max_body`` in bytes once inflated.
+    """Where to listen and how much to accept. ``timeout`` is in seconds or None, ``max_body`` in bytes.
 
     ``keys`` are asked of every request but those for the health pages.
     """
 
     port: int
     threads: int = 8
-    timeout: float = 30.0
+    timeout: float | None = 30.0
     cors: bool = False
     max_body: int = 256 * 2**20
     keys: ApiKeys = field(default_factory=ApiKeys)
@@ -100,11 +105,13 @@ class RestServer:
         listener = _listen(self._options.port)
         config = uvicorn.Config(
             self._app,
+            http=HttpProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,
             ws="none",
             server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=int(grace),
         )
         self._server = uvicorn.Server(config)
@@ -164,6 +171,8 @@ class RestApp:
             return await self._in_pool(lambda deadline: self._pages[path]())
         if not path.lower().startswith("/v1/"):
             return routes.text(_NOT_FOUND, "text/html", 404)
+        if int(headers.get("content-length", 0)) > self._options.max_body:
+            raise http_body.BodyTooLarge
         gzipped = headers.get("content-encoding", "").strip().lower() == "gzip"
         body = await http_body.read(receive, gzipped=gzipped, limit=self._options.max_body)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -183,12 +192,13 @@ class RestApp:
         ready = self._handlers.is_ready()
         return routes.text("ready\n" if ready else "not ready\n", "text/plain", 200 if ready else 503)
 
-    async def _in_pool(self, act: Callable[[float], Answer]) -> Answer:
+    async def _in_pool(self, act: Act) -> Answer:
         """Run the request on a thread; one that outlives the timeout is answered without it."""
-        deadline = time.monotonic() + self._options.timeout
+        timeout = self._options.timeout
+        deadline = time.monotonic() + timeout if timeout is not None else None
         running = asyncio.get_running_loop().run_in_executor(self._pool, _guarded, act, deadline)
         try:
-            return await asyncio.wait_for(running, self._options.timeout)
+            return await asyncio.wait_for(running, timeout)
         except TimeoutError:
             raise timed_out() from None
 
@@ -197,13 +207,14 @@ class RestApp:
             (b"content-type", answer.content_type.encode()),
             (b"content-length", str(len(answer.body)).encode()),
             *(((b"www-authenticate", b"Bearer"),) if answer.status == 401 else ()),
+            *(((b"connection", b"close"),) if answer.status == 413 else ()),  # nobody reads the rest of the body
             *(_CORS if self._options.cors else ()),
         ]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _guarded(act: Callable[[float], Answer], deadline: float) -> Answer:
+def _guarded(act: Act, deadline: float | None) -> Answer:
     try:
         return act(deadline)
     except StatusError:

@@ -61,7 +61,9 @@ class Answer:
     status: int = 200
 
 
-def dispatch(handlers: Handlers, request: Request, deadline: float, recorder: Recorder, client: Disconnect) -> Answer:
+def dispatch(
+    handlers: Handlers, request: Request, deadline: float | None, recorder: Recorder, client: Disconnect
+) -> Answer:
     """Answer one request; a client that goes away meanwhile takes it out of the queues. Raises StatusError."""
     if request.method == "POST" and (match := _INFERENCE.fullmatch(request.path)):
         with watch(recorder, "REST", match["method"].lower()) as watched:
@@ -78,7 +80,7 @@ def text(body: str, content_type: str = JSON, status: int = 200) -> Answer:
     return Answer(body.encode("utf-8", "surrogateescape"), content_type, status)
 
 
-def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline: float) -> Answer:
+def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline: float | None) -> Answer:
     method = match["method"].lower()
     if request.content_type == PROTOBUF:
         return _MESSAGES[method](handlers, _spec(match), request.body, deadline)
@@ -90,7 +92,7 @@ def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline:
 # JSON
 
 
-def _predict(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float) -> str:
+def _predict(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:
     with current().stage(DECODE):
         request, form = codec.decode(document, spec, handlers.inputs)
     answer = handlers.run(request, deadline)
@@ -98,13 +100,13 @@ def _predict(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, 
         return (json_writer.predictions if form is codec.Format.ROW else json_writer.outputs)(answer.outputs)
 
 
-def _classify(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float) -> str:
+def _classify(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:
     request = classification_pb2.ClassificationRequest(model_spec=_signed(spec, document))
     request.input.CopyFrom(json_examples.decode(document))
     return json_writer.classes(handlers.classify(request, deadline).result)
 
 
-def _regress(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float) -> str:
+def _regress(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:
     request = regression_pb2.RegressionRequest(model_spec=_signed(spec, document))
     request.input.CopyFrom(json_examples.decode(document))
     return json_writer.values(handlers.regress(request, deadline).result)
@@ -115,7 +117,7 @@ def _signed(spec: model_pb2.ModelSpec, document: Document) -> model_pb2.ModelSpe
     return spec
 
 
-_DOCUMENTS: dict[str, Callable[[Handlers, model_pb2.ModelSpec, Document, float], str]] = {
+_DOCUMENTS: dict[str, Callable[[Handlers, model_pb2.ModelSpec, Document, float | None], str]] = {
     "predict": _predict,
     "classify": _classify,
     "regress": _regress,
@@ -134,20 +136,20 @@ def _describe(handlers: Handlers, match: re.Match[str]) -> str:
 # Messages
 
 
-def _predict_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> Answer:
+def _predict_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float | None) -> Answer:
     request = _parsed(predict_pb2.PredictRequest, body, spec)
     return _message(handlers.predict(request, deadline, as_content=True))
 
 
-def _classify_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> Answer:
+def _classify_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float | None) -> Answer:
     return _message(handlers.classify(_parsed(classification_pb2.ClassificationRequest, body, spec), deadline))
 
 
-def _regress_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> Answer:
+def _regress_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float | None) -> Answer:
     return _message(handlers.regress(_parsed(regression_pb2.RegressionRequest, body, spec), deadline))
 
 
-_MESSAGES: dict[str, Callable[[Handlers, model_pb2.ModelSpec, bytes, float], Answer]] = {
+_MESSAGES: dict[str, Callable[[Handlers, model_pb2.ModelSpec, bytes, float | None], Answer]] = {
     "predict": _predict_message,
     "classify": _classify_message,
     "regress": _regress_message,

@@ -74,6 +74,8 @@ class ModelServer:
         if interrupted():
             return
         self._log.configure(models)
+        gc.collect()
+        gc.freeze()  # what is loaded by now mostly stays: no collection during a request need look through it
         if self._line is not None:
             self._line.start()  # before gRPC, by which clients know that they need not wait any more
         self._grpc.start()
@@ -118,7 +120,7 @@ class ModelServer:
         where = RestOptions(
             port=flags.rest_api_port,
             threads=max(1, flags.rest_api_num_threads),
-            timeout=flags.rest_api_timeout_in_ms / 1000,
+            timeout=flags.rest_api_timeout_in_ms / 1000 if flags.rest_api_timeout_in_ms > 0 else None,
             cors=flags.rest_api_enable_cors_support,
             max_body=flags.rest_api_max_body_bytes,
             keys=api_key.read(flags.api_key_file),
@@ -179,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faulthandler.enable()  # a crash in native code shows where every thread was
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", level=logging.INFO, stream=sys.stderr)
     _report_idle(line)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its warnings are a line for every broken request
     code = _serve(line.flags)
     logging.shutdown()
     sys.stdout.flush()
@@ -199,6 +201,8 @@ def _report_idle(line: CommandLine) -> None:
     flags = line.flags
     if line.not_in_effect:
         _log.warning("These flags are accepted and have no effect here: %s", ", ".join(line.not_in_effect))
+    for name, engine in line.of_other_engines:
+        _log.warning("--%s counts for models that the %s engine runs, and for no others", name, engine)
     if flags.rest_api_port and not options.has_rest(flags):
         _log.error(
             "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
@@ -231,8 +235,6 @@ def _run(server: ModelServer, signals: Signals) -> int:
     server.start(lambda: signals.stopped)
     if signals.stopped:
         return 0
-    gc.collect()
-    gc.freeze()  # what is loaded by now mostly stays: no collection during a request need look through it
     notify(ready=True, status="serving")
     _log.info("Entering the event loop ...")
     while signals.is_reload():

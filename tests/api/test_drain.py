@@ -167,6 +167,20 @@ def test_half_a_request_does_not_hold_the_worker(one, connect, until):
     assert [connection.recv(1) for connection in (stalled, late, silent)] == [b"", b"", b""]
 
 
+def test_an_offer_of_http_2_is_not_taken(one, connect):
+    """Java's client makes one with its first request; its body is taken for a body, and the next request is one."""
+    connection = connect(one)
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAA\r\n"
+    body = b'{"not": "read"}'
+    head, _ = _exchange(
+        connection,
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n%scontent-length: %d\r\n\r\n%s"
+        % (offer, len(body), body),
+    )
+    assert head.startswith(b"HTTP/1.1 200")
+    assert _exchange(connection)[0].startswith(b"HTTP/1.1 200")
+
+
 def test_the_socket_stays_open_for_others(pair):
     """A worker that ends does not shut the listening socket that it shares."""
     pair[0].process.terminate()

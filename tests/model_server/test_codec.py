@@ -150,9 +150,14 @@ def test_errors_are_tf_servings(body: str, inputs: dict[str, str], text: str) ->
 @pytest.mark.parametrize(("kind", "name"), [("DT_BFLOAT16", "bfloat16"), ("DT_HALF", "half"), ("DT_UINT16", "uint16")])
 def test_types_that_json_lacks_are_unimplemented(kind: str, name: str) -> None:
     """TF Serving reads no half, bfloat16 or uint16 from JSON."""
+    text = f"UNIMPLEMENTED: Conversion of JSON Value: 1.5 to type: {name}"
     with pytest.raises(StatusError) as caught:
         _decode('{"inputs": [1.5]}', {"x": kind})
-    assert str(caught.value) == f"UNIMPLEMENTED: Conversion of JSON Value: 1.5 to type: {name}"
+    assert str(caught.value) == text
+    with pytest.raises(StatusError) as caught:
+        _decode('{"instances": [1.5]}', {"x": kind})
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.message == f"Failed to process element: 0 of 'instances' list. Error: {text}"
 
 
 @pytest.mark.parametrize(
@@ -239,9 +244,60 @@ def test_a_name_that_stands_twice() -> None:
     assert _decode(body, ONE_INT)[0]["x"].tolist() == [1]
     assert json_document.signature_name(json_document.parse(body.encode())) == "a"
     assert _decode('{"inputs": {"x": [1, 2], "x": "a"}}', ONE_INT)[0]["x"].tolist() == [1, 2]
-    assert _decode('{"instances": [{"x": 1, "x": 2}]}', ONE_INT)[0]["x"].tolist() == [1]
     with pytest.raises(StatusError, match="not formatted correctly for base64 data"):
         _decode('{"inputs": [{"b64": "YQ==", "b64": "YQ=="}]}', {"x": "DT_STRING"})
+
+
+def test_a_name_that_stands_twice_in_a_row() -> None:
+    """All its values are put one after the other, and as many as there are rows are taken; all of them are checked."""
+    assert _decode('{"instances": [{"x": 1, "x": 2}]}', ONE_INT)[0]["x"].tolist() == [1]
+    assert _decode('{"instances": [{"x": [1], "x": [2]}, {"x": [3]}]}', ONE_INT)[0]["x"].tolist() == [[1], [2]]
+    for second, text in (
+        ("[2, 3]", "Expecting tensor size: 1 but got: 2"),
+        ('"a"', 'JSON Value: "a" Type: String is not of expected type: int32'),
+    ):
+        with pytest.raises(StatusError) as caught:
+            _decode(f'{{"instances": [{{"x": [1], "x": {second}}}]}}', ONE_INT)
+        expected = f"Failed to process element: 0 key: x of 'instances' list. Error: INVALID_ARGUMENT: {text}"
+        assert caught.value.message == expected
+
+
+def test_the_first_thing_that_is_wrong_is_told() -> None:
+    """Rows are read one by one, and names in the order they stand in."""
+    for body, inputs, text in (
+        ('[{"ints": "a", "words": 1}, 3]', TWO, "element: 0 key: ints of"),
+        ('[{"words": 1, "ints": "a"}, 3]', TWO, "element: 0 key: words of"),
+        ('[{"ints": 1}, {"wards": 1}]', TWO, "element: 0 of 'instances' list. JSON object: "),
+        ('["a", {"x": 1}]', ONE_INT, "element: 0 of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: "),
+    ):
+        with pytest.raises(StatusError, match=text):
+            _decode(f'{{"instances": {body}}}', inputs)
+
+
+LARGE = [
+    ('{"instances": [1, 1e400]}', 18),
+    ('{"a": "1e400,", "b": -1e309 }', 21),
+    ("[1E+309]", 1),
+    ("[0e0309]", 1),
+    ("[1.5e310]", 1),
+    ("[1e99999999999999999999]", 1),
+    ('["é", 1e400, nul', 7),
+    ("[" + "9" * 5000 + "]", 1),
+]
+
+
+@pytest.mark.parametrize(("body", "offset"), LARGE)
+def test_a_number_too_large_for_a_double_is_refused(body: str, offset: int) -> None:
+    """RapidJSON goes by the exponent, and tells where the number begins."""
+    with pytest.raises(StatusError) as caught:
+        json_document.parse(body.encode())
+    assert caught.value.message == f"JSON Parse error: Number too big to be stored in double. at offset: {offset}"
+
+
+def test_what_is_not_too_large() -> None:
+    """The digits of a fraction make room for the exponent; a product just beyond is infinite."""
+    body = '{"instances": [0.001e310, 1e-400, 9e308, 1e308], "a": "1e400 ", "b": "\\" 1e400 "} 1e400 '
+    assert _decode(body, {"x": "DT_DOUBLE"})[0]["x"].tolist() == [1e307, 0.0, float("inf"), 1e308]
 
 
 def test_the_last_feature_of_a_name_counts() -> None:

@@ -131,6 +131,20 @@ def test_a_base_path_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCapture
     assert caplog.text.count("Did you forget to name your leaf directory as a number (eg. '/1/')?") == 1
 
 
+def test_a_base_path_that_goes_away_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be read; it must not look like one that has no versions any more."""
+    base, is_dir = tmp_path / "base", Path.is_dir
+    (base / "1").mkdir(parents=True)
+
+    def late(path: Path) -> bool:
+        base.rename(tmp_path / "gone")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", late)
+    with pytest.raises(FileNotFoundError):
+        find(base)
+
+
 def _logging(text: str) -> str:
     return f'model_config_list {{ config {{ name: "a" base_path: "/a" logging_config {{ {text} }} }} }}'
 

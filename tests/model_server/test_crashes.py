@@ -80,6 +80,24 @@ def test_a_load_that_crashes_is_given_up(serve: Serve, tmp_path: Path) -> None:
     assert list((tmp_path / "crashes").iterdir()) == []
 
 
+def test_the_version_before_one_that_crashes_serves(serve: Serve, tmp_path: Path) -> None:
+    """A new version that is given up does not take its model away: the start goes on with the one before it."""
+    server = serve()
+    poll(server.is_ready)
+    shutil.copytree(tmp_path / "bad" / "2", tmp_path / "new" / "3")
+    (tmp_path / "new" / "3" / "abort_on_load").touch()
+    (tmp_path / "new" / "3").rename(tmp_path / "bad" / "3")
+    assert server.process.wait(DEADLINE) < 0  # it is found while the server runs, and ends it
+    for _ in range(LIMIT - 1):
+        assert serve().process.wait(DEADLINE) < 0
+    server = serve()
+    poll(server.is_ready)
+    assert _predict(server, "bad") == 2.5
+    assert server.has_status("bad", 3, "END")
+    assert server.has_status("bad", 2, "AVAILABLE")
+    assert server.json("POST", "/v1/models/bad/labels/l:predict", '{"instances": [[1]]}') == {"predictions": [[2.5]]}
+
+
 def test_a_first_request_that_crashes_counts(serve: Serve, tmp_path: Path) -> None:
     """A version that dies at its first request is given up too, until the file that the error names is removed."""
     (tmp_path / "bad" / "2" / "abort_on_run").touch()

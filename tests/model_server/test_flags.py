@@ -56,6 +56,8 @@ def test_spellings(arguments: list[str], name: str, value: Any) -> None:
         "--port=many",
         "--port=",
         "--port=99999999999999999999",
+        "--port=65536",
+        "--rest_api_port=-1",
         "--enable_batching=maybe",
         "--per_process_gpu_memory_fraction=half",
         "--engine=abacus",
@@ -80,6 +82,14 @@ def test_unknown_arguments_are_kept_apart() -> None:
 def test_flags_without_effect_are_named_when_they_are_given() -> None:
     """A flag that changes nothing here is worth a word only when it was given another value than its default."""
     assert parse(["--enable_profiler", "--num_unload_threads=9", "--port=1"]).not_in_effect == ["num_unload_threads"]
+
+
+def test_flags_of_one_engine_are_named_where_another_may_run() -> None:
+    """A flag that only one engine heeds is told, with the engine, unless that is the one asked for."""
+    given = ["--tensorflow_intra_op_parallelism=1", "--num_tflite_pools=2", "--port=1"]
+    tensorflow, tflite = ("tensorflow_intra_op_parallelism", "tensorflow"), ("num_tflite_pools", "tflite")
+    assert parse(given).of_other_engines == [tflite, tensorflow]
+    assert parse([*given, "--engine=tensorflow"]).of_other_engines == [tflite]
 
 
 def test_usage_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

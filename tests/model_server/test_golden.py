@@ -130,12 +130,19 @@ def test_errors(server: Server) -> None:
 
 
 def test_bytes_of_a_string_pass_through(reference: Server) -> None:
-    """What is no UTF-8 goes in and comes out as it is; of a name that stands twice the first value counts."""
+    """What is no UTF-8 goes in and comes out as it is; of a name that stands twice in one row the first counts."""
     body = b'{"instances": [{"word": "\xff\xc3\xa9", "number": 1, "number": 5}]}'
     status, answer, _ = reference.raw("POST", "/v1/models/mixed:predict", body)
     assert status == 200
     assert b'"text": "\xff\xc3\xa9!"' in answer
     assert b'"next": 2,' in answer
+
+
+def test_numbers_too_large_for_a_double(server: Server) -> None:
+    """A number that RapidJSON cannot hold is a parse error, with the place where it begins."""
+    status, text, _ = server.http("POST", "/v1/models/half_plus:predict", '{"instances": [[1.0], [1e400]]}')
+    want = "JSON Parse error: Number too big to be stored in double. at offset: 23"
+    assert (status, text) == (400, f'{{\n    "error": "{want}"\n}}')
 
 
 def test_not_found_is_a_page(server: Server) -> None:

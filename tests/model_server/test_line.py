@@ -1,5 +1,6 @@
 """The line beside gRPC's socket: the same answers and refusals as gRPC's, over a connection of a few bytes' framing."""
 
+import os
 import random
 import signal
 import socket
@@ -14,12 +15,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import trustme
 
 from cortex import line
 from cortex.client.line import Line, PredictionError
 from cortex.protos import predict_pb2
 from tests.model_server.harness import Server, Start, arrays, poll, predict_request
 from tests.model_server.test_grpc import REFUSED, TWO, X
+from tests.model_server.test_tls import ssl_config
 
 
 @contextmanager
@@ -136,11 +139,18 @@ def test_a_stop_answers_what_is_under_way(start: Start, models: Path) -> None:
         assert asking.predict(request) is None
 
 
-def test_where_keys_are_asked_for_there_is_no_line(start: Start, models: Path, tmp_path: Path) -> None:
-    """The line carries no key, so a server that wants one does not open it."""
+@pytest.mark.parametrize("guard", ["file", "environment", "TLS"])
+def test_a_guarded_socket_has_no_line(start: Start, models: Path, tmp_path: Path, guard: str) -> None:
+    """The line carries no key and no certificate, so a server that wants either does not open it."""
     (tmp_path / "keys").write_text("secret\n")
-    base = f"--model_base_path={models / 'half_plus'}"
-    server = start("--model_name=half_plus", base, f"--api_key_file={tmp_path / 'keys'}")
+    authority = trustme.CA()
+    flags = {
+        "file": f"--api_key_file={tmp_path / 'keys'}",
+        "environment": "--api_key_file=",
+        "TLS": f"--ssl_config_file={ssl_config(tmp_path / 'ssl', authority, client_verify=True)}",
+    }
+    env = os.environ | ({"CORTEX_MODEL_SERVER_API_KEY": "secret"} if guard == "environment" else {})
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", flags[guard], env=env)
     assert server.socket_path.exists()
     assert Line.beside(f"unix:{server.socket_path}", 1.0) is None
 

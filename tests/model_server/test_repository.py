@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cortex.model_server.config import AllVersions, ModelConfig, SpecificVersions
+from cortex.model_server.crashes import Crashed
 from cortex.model_server.lifecycle import Retries, State
 from cortex.model_server.repository import Repository, RepositoryOptions
 from cortex.model_server.status import Code, StatusError
@@ -138,6 +139,69 @@ def test_a_new_version_that_fails_leaves_the_old_one_serving(disk: _Disk, make: 
     disk.add("other", 1)
     repository.reload([disk.config("m"), disk.config("other")])
     assert disk.attempts.count(("m", 2)) == 1
+
+
+def test_a_new_version_that_is_taken_away_again_leaves_the_old_one_serving(disk: _Disk, make: Make) -> None:
+    """The old version, which serves all the time, is wanted again: it is neither unloaded nor loaded anew."""
+    repository = make(disk.add("m", 1))
+    disk.bad["m", 2] = StatusError(Code.INVALID_ARGUMENT, "corrupt")
+    disk.add("m", 2)
+    poll(lambda: _states(repository, "m").get(2) is State.END)
+    (disk.root / "m" / "2").rmdir()
+    disk.bad.clear()
+    for _ in range(3):
+        repository.reload([disk.config("m")])  # looks at the disk
+        assert _version(repository, "m") == 1
+    disk.add("m", 2)
+    poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.END})
+    assert disk.attempts == [("m", 1), ("m", 2), ("m", 2)]
+
+
+def test_the_new_version_serves_until_the_old_one_is_back(disk: _Disk, make: Make) -> None:
+    """When the new version's directory goes away, it is unloaded only once the one before it serves."""
+    repository = make(disk.add("m", 1))
+    with repository.lease("m"):
+        disk.add("m", 2)
+        poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.UNLOADING})
+        (disk.root / "m" / "2").rmdir()
+        repository.reload([disk.config("m")])
+        assert _version(repository, "m") == 2
+        disk.gate.clear()
+    poll(lambda: disk.attempts.count(("m", 1)) == 2)
+    assert _version(repository, "m") == 2
+    disk.gate.set()
+    poll(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
+
+
+def test_of_old_versions_the_newest_is_enough(disk: _Disk, make: Make) -> None:
+    """While no wanted version serves, one old version is kept for the requests; the others are unloaded."""
+    disk.add("m", 1, 2)
+    repository = make(disk.config("m", policy=AllVersions()))
+    disk.bad["m", 3] = StatusError(Code.INVALID_ARGUMENT, "corrupt")
+    disk.add("m", 3)
+    repository.reload([disk.config("m", policy=SpecificVersions(frozenset({3})))])
+    poll(lambda: _states(repository, "m") == {3: State.END, 2: State.AVAILABLE, 1: State.END})
+
+
+def test_a_version_that_crashed_does_not_count_as_the_latest(disk: _Disk, make: Make, tmp_path: Path) -> None:
+    """The one before it serves; labels go to what serves, and a model of which every version crashed has none."""
+    for number in (2, 3):
+        disk.bad["m", number] = Crashed(disk.root / "m" / str(number), 3, tmp_path / "record")
+    disk.bad["n", 1] = Crashed(disk.root / "n" / "1", 3, tmp_path / "record")
+    disk.add("m", 1, 2, 3)
+    disk.add("n", 1)
+    repository = make(disk.config("m", labels={"new": 3, "old": 1}), disk.config("n", labels={"x": 1}))
+    assert _version(repository, "m", label="old") == 1
+    assert _states(repository, "m") == {3: State.END, 2: State.END, 1: State.AVAILABLE}
+    assert "has ended the process 3 times" in str(repository.statuses("m", 3)[0][2])
+    assert "Unrecognized servable version label: new" in _error(lambda: _version(repository, "m", label="new"))
+    assert "Latest(n)" in _error(lambda: _version(repository, "n"))
+    disk.add("m", 4)
+    poll(lambda: _states(repository, "m").get(4) is State.AVAILABLE and _states(repository, "m")[1] is State.END)
+    assert len(disk.attempts) == 5
+    disk.bad["new", 2] = Crashed(disk.root / "new" / "2", 3, tmp_path / "record")
+    repository.reload([disk.config("m"), disk.add("new", 1, 2)])
+    assert _version(repository, "new") == 1
 
 
 def test_a_version_in_use_is_closed_after_its_last_request(disk: _Disk, make: Make) -> None:

@@ -21,7 +21,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def _config(path: Path, authority: trustme.CA, *, client_verify: bool) -> Path:
+def ssl_config(path: Path, authority: trustme.CA, *, client_verify: bool) -> Path:
     issued = authority.issue_cert("localhost")
     fields = {
         "server_key": issued.private_key_pem.bytes().decode(),
@@ -53,7 +53,7 @@ def test_tls(start: Start, models: Path, tmp_path: Path, authority: trustme.CA, 
     port = free_port()
     start(
         f"--port={port}",
-        f"--ssl_config_file={_config(tmp_path / 'ssl.config', authority, client_verify=client_verify)}",
+        f"--ssl_config_file={ssl_config(tmp_path / 'ssl.config', authority, client_verify=client_verify)}",
         "--model_name=half_plus",
         f"--model_base_path={models / 'half_plus'}",
     )
