@@ -1,21 +1,19 @@
-"""Which tests the default run leaves out, so that it stays below a quarter of an hour on two cores."""
+"""The order of the tests when several workers share them."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-SLOW = ("notebooks", "export/cpu", "export/targets", "benchmark")
-"""Folders of a minute or more each."""
+LONG = ("e2e", "notebooks", "export", "benchmark", "model_server")
+"""Folders whose files take longest. They come first, so that no worker is left alone with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the slow folders unless CORTEX_TEST_SLOW is set, or the whole run is about one of them."""
-    if os.environ.get("CORTEX_TEST_SLOW"):
-        return
+    """Put the long folders first, and leave the order otherwise as it is."""
     root = Path(__file__).parent
-    slow = [item for item in items if str(item.path.relative_to(root)).startswith(SLOW)]
-    if len(slow) == len(items):
-        return
-    for item in slow:
-        item.add_marker(pytest.mark.skip(reason="slow: set CORTEX_TEST_SLOW=1, or name its folder"))
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(root).parts[0]
+        return LONG.index(folder) if folder in LONG else len(LONG)
+
+    items.sort(key=rank)

@@ -76,8 +76,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield started
     for replica in replicas:
-        replica.process.kill()
-        replica.process.wait()
+        replica.process.terminate()  # a replica that is killed leaves its workers behind
+        try:
+            replica.process.wait(_DEADLINE)
+        finally:
+            replica.process.kill()
+            replica.process.wait()
 
 
 def _until(true: Callable[[], object]) -> None:

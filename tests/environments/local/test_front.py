@@ -328,7 +328,12 @@ def worker(tmp_path: Path) -> Iterator[Route]:
     tmp_path.chmod(0o755)
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, str(listen), *command], cwd=tmp_path, env=env, stderr=log)
+    probe = [sys.executable, str(Path(__file__).parents[3] / "deploy/probe.py"), "/readyz", address]
     try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(probe, capture_output=True).returncode:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, "the worker is not ready in time"
         yield Route.of(spec, [address])
     finally:
         process.send_signal(signal.SIGTERM)
