@@ -1,21 +1,67 @@
-"""Which tests the default run leaves out, so that it stays below a quarter of an hour on two cores."""
+"""A temporary directory of the run's own, in which nothing is to be left; and the order of tests that workers share."""
 
 import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-SLOW = ("notebooks", "export/cpu", "export/targets", "benchmark")
-"""Folders of a minute or more each."""
+LONG = ("e2e", "notebooks", "export", "benchmark", "model_server")
+"""Folders whose files take longest. They come first, so that no worker is left alone with one of them at the end."""
+SECONDS_TO_END = 15.0
+
+_temporary = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the tests, and every process that they start, use one new temporary directory (its name has to be short)."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_temporary] = Path(tempfile.mkdtemp(prefix="ct-"))
+        os.environ["TMPDIR"] = str(config.stash[_temporary])
+        tempfile.tempdir = None
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # before the summary, which comes last
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Fail the run when a process is left, and remove the directory unless a test failed."""
+    yield
+    directory = session.config.stash.get(_temporary, None)
+    if directory is None:
+        return
+    end = time.monotonic() + SECONDS_TO_END
+    while (left := _left(directory)) and time.monotonic() < end:
+        time.sleep(0.2)
+    for process in left:
+        print(f"\nleft behind by the tests: {process.pid} {' '.join(process.cmdline())}")
+        process.kill()
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _left(directory: Path) -> list[psutil.Process]:
+    """Return the processes that were started with this temporary directory, but for this one and what it runs."""
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in own and process.environ().get("TMPDIR") == str(directory):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the slow folders unless CORTEX_TEST_SLOW is set, or the whole run is about one of them."""
-    if os.environ.get("CORTEX_TEST_SLOW"):
-        return
+    """Put the long folders first, and leave the order otherwise as it is."""
     root = Path(__file__).parent
-    slow = [item for item in items if str(item.path.relative_to(root)).startswith(SLOW)]
-    if len(slow) == len(items):
-        return
-    for item in slow:
-        item.add_marker(pytest.mark.skip(reason="slow: set CORTEX_TEST_SLOW=1, or name its folder"))
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(root).parts[0]
+        return LONG.index(folder) if folder in LONG else len(LONG)
+
+    items.sort(key=rank)

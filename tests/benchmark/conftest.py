@@ -11,6 +11,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.shared import made_once
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,10 +38,12 @@ def is_alive() -> Callable[[psutil.Process], bool]:
 @pytest.fixture(scope="session")
 def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the classifier of eight colors in every form; `build_classifiers` names them."""
-    directory = tmp_path_factory.mktemp("classifiers")
-    argv = [sys.executable, Path(__file__).with_name("build_classifiers.py"), directory]
-    subprocess.run(argv, check=True, capture_output=True, timeout=120)
-    return directory
+    argv = [sys.executable, Path(__file__).with_name("build_classifiers.py")]
+    return made_once(
+        tmp_path_factory,
+        "classifiers",
+        lambda directory: subprocess.run([*argv, directory], check=True, capture_output=True, timeout=120),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -53,12 +53,12 @@ def test_found_by_environment(child: subprocess.Popen[bytes]) -> None:
     assert found == {each.pid for each in processes.family(child.pid)}
 
 
-def test_maps() -> None:
+def test_maps(child: subprocess.Popen[bytes]) -> None:
     """A mapped library is found by a part of its name."""
     from benchmark import processes
 
-    assert processes.maps(psutil.Process(), "libc")
-    assert not processes.maps(psutil.Process(), "libtensorflow")
+    assert processes.maps(psutil.Process(child.pid), "libc")
+    assert not processes.maps(psutil.Process(child.pid), "libtensorflow")
 
 
 def test_end(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, is_alive: Any) -> None:

@@ -1,6 +1,5 @@
 """One deployment in containers for all tests of this folder: to build and start it takes minutes."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import yaml
 
 from tests.containers.deployment import Place, docker
 from tests.e2e.deployment import NAME, ROOT, copy_project
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Iterator[Place]:
     """The example, deployed with `cortex deploy --env docker`."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     found = Place(tmp_path_factory.mktemp("home"), port)
     row = {"name": "docker", "provider": "docker", "host": "127.0.0.1", "port": str(port)}
     (found.home / "cli.yaml").write_text(yaml.safe_dump({"default_environment": "local", "environments": [row]}))

@@ -105,6 +105,7 @@ def test_an_update_loses_no_request(place: Place, project: Path) -> None:
                 seen = load.counts[200]
                 until(lambda load=load, seen=seen: load.counts[200] > seen + 20)
             assert set(load.counts) == {200}, load.counts
+            assert load.idle_closed <= load.clients, "nginx reloads once"
     finally:
         config.write_text(text)
 

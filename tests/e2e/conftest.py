@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.e2e.deployment import Cortex, copy_project
+from tests.shared import made_once
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,10 @@ def cortex(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cortex]:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the small SavedModels."""
-    root = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, Path(__file__).with_name("make_models.py"), root], check=True, capture_output=True)
-    return root
+    argv = [sys.executable, Path(__file__).with_name("make_models.py")]
+    return made_once(
+        tmp_path_factory, "e2e-models", lambda root: subprocess.run([*argv, root], check=True, capture_output=True)
+    )
 
 
 @pytest.fixture(scope="module")

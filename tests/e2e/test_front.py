@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import requests
 
 from tests.e2e.deployment import Cortex
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None, reason="nginx is not installed"
@@ -27,12 +27,7 @@ class PythonPredictor:
 
 @pytest.fixture
 def port() -> int:
-    return _free_port()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -95,7 +90,7 @@ def test_killed_moved_and_taken_back(home: Cortex, port: int, tmp_path: Path) ->
     home("refresh", "iris")
     assert _asked(port, "/iris") == "iris"
     assert home.get("iris")["notices"] == []
-    other = _free_port()
+    other = free_port()
     home("deploy", config, "--front", f"nginx:{other}")
     assert _asked(other, "/iris") == "iris"
     assert "front:" not in home("deploy", config, "--front", "none")

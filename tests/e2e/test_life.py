@@ -185,7 +185,7 @@ def test_an_interrupted_command_line_stops_nothing(cortex: Cortex, deployed: str
     """Ctrl-C of `cortex refresh` leaves the update going on, to its end."""
     before = cortex.pids()
     command = cortex.start("refresh", NAME)
-    until(lambda: cortex.get()["status"]["status_code"] == "status_updating")
+    until(lambda: cortex.status()["status"] == "updating")
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=30)
     until(lambda: cortex.get()["status"]["status_code"] == "status_live")

@@ -111,7 +111,7 @@ def test_delete_ends_an_update(cortex: Cortex, project: Path) -> None:
     cortex("deploy", project / "cortex.yaml")
     change(project, "sleep: 0", "sleep: 3600")
     update = cortex.start("deploy", project / "cortex.yaml")
-    until(lambda: cortex.get("slow")["status"]["status_code"] == "status_updating")
+    until(lambda: cortex.status("slow")["status"] == "updating")
     update.send_signal(signal.SIGINT)
     update.communicate(timeout=30)
     cortex("delete", "slow")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from cortex.environments.kubernetes.models import fetch
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.models import ResolvedModel, resolve
 from cortex.spec import APISpec
+from tests.ports import free_port
 
 pytest.importorskip("s3fs", reason="s3:// models need s3fs, which is optional")
 _SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=key/20200101/us-east-1/s3/aws4_request, Signature=x"}
@@ -36,9 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = _moto()
     if program is None:
         pytest.skip("moto_server is not installed (pip install moto[s3] flask-cors)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("moto") / "log"
     environment = {**os.environ, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     with log.open("wb") as output:

@@ -1,12 +1,15 @@
 """One real export through the command line, shared by every test that looks at an artifact."""
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.shared import made_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,10 +36,14 @@ def exported(
     export_command: Command, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
     """The version directory of ResNet-50 with random weights, seed 0, and the command that made it."""
-    output = tmp_path_factory.mktemp("models") / "resnet50"
-    done = export_command("--weights", "random", "--output", output)
-    assert done.returncode == 0, done.stderr
-    return output / "1", done
+
+    def export(root: Path) -> None:
+        done = export_command("--weights", "random", "--output", root / "resnet50")
+        assert done.returncode == 0, done.stderr
+        (root / "done").write_bytes(pickle.dumps(done))
+
+    root = made_once(tmp_path_factory, "exported", export)
+    return root / "resnet50" / "1", pickle.loads((root / "done").read_bytes())
 
 
 @pytest.fixture(scope="session")

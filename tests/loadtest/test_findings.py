@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,9 +119,10 @@ def test_search_on_a_server_of_known_capacity(endpoint: str) -> None:
         load = OpenLoop(constant(rate, 2.0 if longer else 1.3), threads=32, patience=0.2)
         return run(load, door, Payload(b"{}", "application/json"))
 
-    for _ in range(3):  # a machine that is busy with other things cannot hold any rate for two seconds
+    end = time.monotonic() + 150
+    while True:  # a machine that is busy with other things cannot hold any rate for two seconds
         found = search(objective("p90=60ms"), 200, measure)
-        if found.rate == pytest.approx(200, rel=0.05):
+        if found.rate == pytest.approx(200, rel=0.05) or time.monotonic() > end:
             break
     assert found.rate == pytest.approx(200, rel=0.05), [(each.rate, each.why) for each in found.trials]
     assert found.trials[-1].held

@@ -1,7 +1,6 @@
 """TF Serving's doors, against the real model server with a small model."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from cortex.loadtest import ClosedLoop, Result, run
 from cortex.loadtest.options import Options, door, payloads
 from cortex.loadtest.scenarios import SCENARIOS, Scenario, measure
 from cortex.loadtest.server import ServerWatch
+from tests.ports import free_port
 
 DEADLINE = 60.0
 SIDES = [8, 6]
@@ -36,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A model server with a model that answers the mean colour of each picture."""
     folder = tmp_path_factory.mktemp("model_server")
     _write_model(folder / "model" / "1")
-    rest, grpc = _free_port(), _free_port()
+    rest, grpc = free_port(), free_port()
     flags = [f"--rest_api_port={rest}", f"--port={grpc}", "--model_name=colour", f"--model_base_path={folder}/model"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "cortex.model_server", *flags], stdout=log, stderr=log)
@@ -59,13 +59,6 @@ def _write_model(version: Path) -> None:
     axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])
     graph = helper.make_graph(nodes, "colour", [taken], [given], [axes])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), version / "a.onnx")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _await(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

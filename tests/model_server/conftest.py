@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.model_server.harness import Server, Start, config_file, starter
+from tests.shared import made_once
 
 ENGINES = ("openvino", "tensorflow")
 
@@ -17,14 +18,17 @@ BUILDERS = ("build_engine_models", "build_models")
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory for each builder's models, made in one process: most of the time TensorFlow is imported."""
-    root = tmp_path_factory.mktemp("built")
     script = "import sys\nfrom pathlib import Path\n"
     for name in BUILDERS:
-        (root / name).mkdir()
         script += f"from tests.model_server import {name}\n{name}.main(Path(sys.argv[1], {name!r}))\n"
-    command = [sys.executable, "-c", script, str(root)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120, cwd=Path(__file__).parents[2])
-    return root
+
+    def build(root: Path) -> None:
+        for name in BUILDERS:
+            (root / name).mkdir()
+        command = [sys.executable, "-c", script, str(root)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120, cwd=Path(__file__).parents[2])
+
+    return made_once(tmp_path_factory, "model-server", build)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from cortex.protos import (
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
+from tests.ports import free_port
 
 DEADLINE = 60.0
 
@@ -37,13 +37,6 @@ def poll(condition: Callable[[], Any], seconds: float = DEADLINE) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError("the condition did not become true in time")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

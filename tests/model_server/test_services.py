@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,33 +135,49 @@ class _Slow(Handlers):
         return predict_pb2.PredictResponse()
 
 
+class _Doorman:
+    """Lets every call in, and notes its key when it comes, before it waits for a thread."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        self.seen.append(headers["x-api-key"])
+
+
 @pytest.fixture
-def slow(tmp_path: Path) -> Iterator[tuple[_Slow, Any]]:
-    """A door with one thread, and a stub of it."""
-    handlers, path = _Slow(), tmp_path / "slow.sock"
-    server = GrpcServer(handlers, GrpcOptions(socket_path=str(path), threads=1))
+def slow(tmp_path: Path) -> Iterator[tuple[_Slow, _Doorman, Any]]:
+    """A door with one thread, who saw the calls come, and a stub of it."""
+    handlers, doorman, path = _Slow(), _Doorman(), tmp_path / "slow.sock"
+    server = GrpcServer(handlers, GrpcOptions(socket_path=str(path), threads=1, keys=doorman))
     server.start()
     channel = grpc.insecure_channel(f"unix:{path}")
     try:
-        yield handlers, prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        yield handlers, doorman, prediction_service_pb2_grpc.PredictionServiceStub(channel)
     finally:
         handlers.release.set()
         channel.close()
         server.stop(5)
 
 
-def test_a_call_that_waited_too_long_is_never_run(slow: tuple[_Slow, Any]) -> None:
+def test_a_call_that_waited_too_long_is_never_run(slow: tuple[_Slow, _Doorman, Any]) -> None:
     """A call whose deadline passes while it waits for a thread, or whose client goes away, is not run later."""
-    handlers, stub = slow
-    first = stub.Predict.future(predict_request("first", X), timeout=60)
+    handlers, doorman, stub = slow
+
+    def ask(name: str, timeout: float = 60) -> Any:
+        return stub.Predict.future(predict_request(name, X), timeout=timeout, metadata=(("x-api-key", name),))
+
+    first = ask("first")
     poll(lambda: handlers.asked)
-    late = stub.Predict.future(predict_request("late", X), timeout=0.1)
-    gone = stub.Predict.future(predict_request("gone", X), timeout=60)
+    late = ask("late", timeout=0.1)
+    gone = ask("gone")
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    poll(lambda: "gone" in doorman.seen)
     gone.cancel()
     with contextlib.suppress(grpc.FutureCancelledError):
         gone.exception()
-    last = stub.Predict.future(predict_request("last", X), timeout=60)
+    last = ask("last")
+    poll(lambda: "last" in doorman.seen)  # and so, on the same connection, that the one before it has gone
     handlers.release.set()
     first.result()
     last.result()

@@ -20,6 +20,7 @@ from cortex import control
 from cortex.errors import CortexError, UserError
 from cortex.plan import Plan, ProcessPlan
 from cortex.status import Status
+from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -29,7 +30,7 @@ class Api:
 
     def __init__(self, root: Path) -> None:
         self.root, self.run_dir = root, root / "run"
-        self.port = _free_port()
+        self.port = free_port()
         (root / "logs").mkdir()
         argv = [sys.executable, "-m", "cortex.supervisor", "--directory", str(root), "--run-dir", str(self.run_dir)]
         self.supervisor = subprocess.Popen(argv, start_new_session=True)
@@ -87,12 +88,6 @@ def ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_plan_survives_json(api: Api) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Self
 
+import numpy as np
 import openvino as ov
 
 from cortex.model_server.engines.base import (
@@ -29,6 +30,20 @@ from cortex.model_server.saved_model import Signatures, runnable
 from cortex.model_server.status import Code, StatusError
 
 _log = logging.getLogger(__name__)
+
+
+def _make_tables() -> None:
+    """Let OpenVINO make its tables of numpy's types, before any thread can ask for them.
+
+    Its bindings make each at first use, inside a C++ guard, and run Python meanwhile. A thread that gives up the
+    interpreter there, and another that comes to the guard with it, wait for each other for ever; no thread of the
+    process runs Python again then, not even the one that is told of SIGTERM.
+    """
+    array = ov.Tensor(np.zeros(1, np.float32), shared_memory=True).data
+    ov.Type(array.dtype).to_dtype()
+
+
+_make_tables()  # an import is done once, by one thread
 
 
 class OpenVINO:

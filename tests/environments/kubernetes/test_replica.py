@@ -4,7 +4,6 @@ import fcntl
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("replica_worker.py")
 _DEADLINE = 30.0
@@ -22,9 +23,7 @@ class Replica:
     """A replica that runs, and the files by which others know it."""
 
     def __init__(self, root: Path, *flags: str, workers: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.ready, self.lock = root / "ready", root / "api.lock"
         command = [sys.executable, "-P", "-m", "cortex.environments.kubernetes.replica", "--workers", str(workers)]
         command += ["--port", str(self.port), "--ready", str(self.ready), "--lock", str(self.lock)]
@@ -76,8 +75,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield started
     for replica in replicas:
-        replica.process.kill()
-        replica.process.wait()
+        replica.process.terminate()  # a replica that is killed leaves its workers behind
+        try:
+            replica.process.wait(_DEADLINE)
+        finally:
+            replica.process.kill()
+            replica.process.wait()
 
 
 def _until(true: Callable[[], object]) -> None:

@@ -15,6 +15,7 @@ from cortex.environments.state import Home
 from cortex.errors import UserError
 from cortex.spec import APISpec, Networking, Predictor
 from cortex.status import Status
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -31,8 +32,7 @@ def entrance(home: Home, monkeypatch: pytest.MonkeyPatch) -> Entrance:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from cortex.environments.local.front import LocalFront
 from cortex.environments.nginx import Front, Route
 from cortex.errors import UserError
 from cortex.spec import APISpec, Networking, Predictor
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None,
@@ -115,18 +116,13 @@ class Fronted:
 @pytest.fixture
 def fronted(tmp_path: Path) -> Iterator[Fronted]:
     """A front that is stopped after the test."""
-    settings = Front("", listen=f"127.0.0.1:{_free_port()}", listen_tls=f"127.0.0.1:{_free_port()}")
+    settings = Front("", listen=f"127.0.0.1:{free_port()}", listen_tls=f"127.0.0.1:{free_port()}")
     found = Fronted(tmp_path / "home", settings, LocalFront(tmp_path / "home", settings))
     found.home.mkdir()
     try:
         yield found
     finally:
         found.front.stop()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _route(name: str, *upstreams: str, endpoint: str = "", max_body: int = 2**20) -> Route:
@@ -191,7 +187,7 @@ def test_answers_are_compressed_for_who_asks(fronted: Fronted, stubs: Callable[[
 
 def test_no_worker_is_an_error_in_json(fronted: Fronted) -> None:
     """What nginx answers by itself has the form of the API's errors, and the request's id."""
-    fronted.front.follow([_route("iris", f"127.0.0.1:{_free_port()}")])
+    fronted.front.follow([_route("iris", f"127.0.0.1:{free_port()}")])
     answer = requests.post(fronted.url, data=b"x", headers={"X-Request-Id": "mine"}, timeout=10)
     assert (answer.status_code, answer.headers["Content-Type"]) == (502, "application/json")
     assert set(answer.json()) == {"error"}
@@ -225,7 +221,7 @@ def test_a_worker_that_dies(retry: bool, fronted: Fronted, stubs: Callable[[], S
 
 def test_a_worker_that_is_gone_costs_no_request(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
     """What did not reach a worker goes to another one, whatever it is."""
-    fronted.front.follow([_route("iris", f"127.0.0.1:{_free_port()}", stubs().address)])
+    fronted.front.follow([_route("iris", f"127.0.0.1:{free_port()}", stubs().address)])
     assert {requests.post(fronted.url, data=b"x", timeout=10).status_code for _ in range(10)} == {200}
 
 
@@ -328,11 +324,12 @@ def worker(tmp_path: Path) -> Iterator[Route]:
     tmp_path.chmod(0o755)
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, str(listen), *command], cwd=tmp_path, env=env, stderr=log)
+    probe = [sys.executable, str(Path(__file__).parents[3] / "deploy/probe.py"), "/readyz", address]
     try:
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "worker.sock").exists():  # connections wait in it from then on
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        deadline = time.monotonic() + 60
+        while subprocess.run(probe, capture_output=True).returncode:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, "the worker is not ready in time"
         yield Route.of(spec, [address])
     finally:
         process.send_signal(signal.SIGTERM)

@@ -1,6 +1,7 @@
 """A small trained classifier, and the artifacts that the real command makes of it, shared by every test here."""
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared import made_once
+
 ROOT = Path(__file__).parents[3]
+PRECISIONS = ("fp32", "bf16", "int8")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -27,10 +31,12 @@ def cpu_command() -> Command:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `build_classifier.py` writes; read it, never write to it."""
-    root = tmp_path_factory.mktemp("trained")
-    script = Path(__file__).with_name("build_classifier.py")
-    subprocess.run([sys.executable, str(script), str(root)], check=True, capture_output=True, timeout=200)
-    return root
+    argv = [sys.executable, str(Path(__file__).with_name("build_classifier.py"))]
+    return made_once(
+        tmp_path_factory,
+        "trained",
+        lambda root: subprocess.run([*argv, str(root)], check=True, capture_output=True, timeout=200),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +44,20 @@ def made(
     cpu_command: Command, trained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, "tuple[Path, subprocess.CompletedProcess[str]]"]:
     """The base directory of an artifact in each precision, and the command that made it."""
-    root = tmp_path_factory.mktemp("artifacts")
     shown = ("--calibration", trained / "pictures", "--subset-size", "100")
-    done = {
-        precision: cpu_command(
-            trained / "classifier", "--precision", precision, *shown, "--output", root / f"classifier_{precision}"
-        )
-        for precision in ("fp32", "bf16", "int8")
+
+    def make(root: Path) -> None:
+        for precision in PRECISIONS:
+            output = root / f"classifier_{precision}"
+            done = cpu_command(trained / "classifier", "--precision", precision, *shown, "--output", output)
+            assert done.returncode == 0, done.stderr
+            (root / precision).write_bytes(pickle.dumps(done))
+
+    root = made_once(tmp_path_factory, "artifacts", make)
+    return {
+        precision: (root / f"classifier_{precision}", pickle.loads((root / precision).read_bytes()))
+        for precision in PRECISIONS
     }
-    for each in done.values():
-        assert each.returncode == 0, each.stderr
-    return {precision: (root / f"classifier_{precision}", each) for precision, each in done.items()}
 
 
 @pytest.fixture(scope="session")

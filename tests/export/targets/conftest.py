@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared import made_once
+
 ROOT = Path(__file__).parents[3]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -30,11 +32,14 @@ def export_run() -> Run:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a small model, whose only version is 3."""
-    directory = tmp_path_factory.mktemp("targets") / "tiny"
-    argv = [sys.executable, str(Path(__file__).with_name("build_tiny.py")), str(directory / "3")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr
-    return directory
+
+    def build(root: Path) -> None:
+        argv = [sys.executable, str(Path(__file__).with_name("build_tiny.py")), str(root / "tiny" / "3")]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=env)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "targets", build) / "tiny"
 
 
 @pytest.fixture
