@@ -22,6 +22,8 @@ from cortex.spec import APISpec, ServerSideBatching
 from cortex.topology import Core
 
 NEURON_CORES_PER_INF = 4
+_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""Of glibc's heap: left to itself each thread of Python keeps one, full of what its last requests needed."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def _worker(spec: APISpec, place: Place, index: int, servers: tuple[ProcessPlan,
         argv += ["--model-server", f"unix:{servers[index % len(servers)].ready}"]
     share = 1 if servers else max(1, place.cores // spec.predictor.processes_per_replica)
     env = {
+        **_ARENAS,
         "OPENCV_FOR_THREADS_NUM": str(share),  # the cores are the model server's, or shared out among the workers
         **spec.predictor.env,
         "PYTHONUNBUFFERED": "1",
@@ -140,7 +143,7 @@ def _model_server(spec: APISpec, place: Place, index: int, env: Mapping[str, str
     ]
     argv = (*_binding(spec, place, index), *place.model_server, *flags)
     # a key that the user's shell has for another model server would lock the workers out of this one
-    env = {**env, "CORTEX_MODEL_SERVER_API_KEY": ""}
+    env = {**env, "CORTEX_MODEL_SERVER_API_KEY": "", **(_ARENAS if _is_ours(spec) else {})}
     if place.shared_metrics and _is_ours(spec):
         env["PROMETHEUS_MULTIPROC_DIR"] = str(place.run_dir / "metrics")
     return ProcessPlan(f"model-server-{index}", argv, cwd=str(place.directory), ready=str(socket), env=env)

@@ -49,7 +49,7 @@ def test_cpu_is_one_model_server_and_a_worker_per_process() -> None:
     )
     assert (server.ready, server.env) == (
         "/run/a/x/model-server-0.sock",
-        {"CUDA_VISIBLE_DEVICES": "", "CORTEX_MODEL_SERVER_API_KEY": ""},
+        {"CUDA_VISIBLE_DEVICES": "", "CORTEX_MODEL_SERVER_API_KEY": "", "MALLOC_ARENA_MAX": "2"},
     )
     assert first.argv == (
         *("/venv/bin/python", "-P", "-m", "cortex.api.server"),
@@ -60,6 +60,7 @@ def test_cpu_is_one_model_server_and_a_worker_per_process() -> None:
     assert first.ready == "notify"
     assert first.env == {
         "A": "1",
+        "MALLOC_ARENA_MAX": "2",
         "OPENCV_FOR_THREADS_NUM": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -87,6 +88,7 @@ def test_gpu_shows_the_server_its_devices() -> None:
         "CUDA_VISIBLE_DEVICES": "0,1",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "CORTEX_MODEL_SERVER_API_KEY": "",
+        "MALLOC_ARENA_MAX": "2",
     }
     assert "--engine=tensorflow" in server.argv, "OpenVINO, the first choice of auto, has no NVIDIA GPUs"
     assert not made.stop_first, "a new revision can start beside the old one on the same GPU"
