@@ -10,7 +10,7 @@ ENGINE, MODEL_SERVER, API, TENSORFLOW, FLASK = "engine", "model server", "API", 
 FP32, BF16, INT8 = "fp32", "bf16", "int8"
 JSON, MULTIPART, RAW = "json", "multipart", "raw"
 SMALL, LARGE = "small", "large"
-IN_PROCESS, GRPC = "in process", "gRPC"
+IN_PROCESS, GRPC, LINE = "in process", "gRPC", "line"
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Cell:
     form: str
     picture: str
     clients: int
+
+    @property
+    def name(self) -> str:
+        """What a table calls it: stacks that are asked in one way only need not say in which."""
+        return f"{self.stack}, {self.form}" if self.stack in (ENGINE, MODEL_SERVER) else self.stack
 
     def __str__(self) -> str:
         clients = f"{self.clients} client{'s' * (self.clients > 1)}"

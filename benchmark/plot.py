@@ -64,4 +64,4 @@ def _bar(row: Row, end: float, top: float, rows: tuple[Row, ...]) -> Markup:
 
 
 def _label(row: Row) -> str:
-    return f"{row.cell.precision}  {row.cell.stack}"
+    return f"{row.cell.precision}  {row.cell.name}"

@@ -13,6 +13,7 @@ from benchmark.cells import (
     IN_PROCESS,
     JSON,
     LARGE,
+    LINE,
     MODEL_SERVER,
     MULTIPART,
     RAW,
@@ -36,7 +37,7 @@ from cortex.loadtest.schedules import steady
 CLIENTS = (1, 8, 32)
 MIDDLE = 8
 """The clients of the figures that are set against the engine's."""
-GRPC_CLIENTS = 4
+MODEL_SERVER_CLIENTS = 4
 BOUND = 1.0
 """Seconds within which an answer under overload counts."""
 _TIMES = 4  # the capacity is offered
@@ -60,7 +61,7 @@ def stacks(precisions: Sequence[str], threads: int) -> list[Cell]:
     cells = []
     for each in precisions:
         cells += [Cell(ENGINE, each, IN_PROCESS, SMALL, n) for n in (1, threads)]
-        cells += [Cell(MODEL_SERVER, each, GRPC, SMALL, GRPC_CLIENTS)]
+        cells += [Cell(MODEL_SERVER, each, form, SMALL, MODEL_SERVER_CLIENTS) for form in (GRPC, LINE)]
         cells += [Cell(API, each, JSON, SMALL, n) for n in CLIENTS]
     cells += [Cell(TENSORFLOW, FP32, JSON, SMALL, n) for n in CLIENTS if FP32 in precisions]
     return cells + [Cell(FLASK, FP32, MULTIPART, SMALL, n) for n in CLIENTS]

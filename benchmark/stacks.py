@@ -62,7 +62,7 @@ class Stacks:
         if cell.stack == ENGINE:
             self._engine(cell.precision, cell.clients)
         elif cell.stack == MODEL_SERVER:
-            self._clients(cell.precision, cell.clients)
+            self._clients(cell)
         else:
             self._api(cell)
         return time.monotonic() - began
@@ -81,7 +81,7 @@ class Stacks:
             askers = [self._engine(cell.precision, cell.clients)]
             meter = Meter(askers[0].processes)
         elif cell.stack == MODEL_SERVER:
-            askers = self._clients(cell.precision, cell.clients)
+            askers = self._clients(cell)
             meter = Meter(self.deployment(cell.precision).processes, lambda: [p for a in askers for p in a.processes()])
         else:
             load = ClosedLoop(threads=cell.clients, seconds=seconds)
@@ -145,17 +145,18 @@ class Stacks:
 
         return self._once((ENGINE, precision, threads), start)
 
-    def _clients(self, precision: str, count: int) -> list[Asker]:
+    def _clients(self, cell: Cell) -> list[Asker]:
         """Return clients of the model server of a deployment, on its own socket."""
 
         def start() -> list[Asker]:
-            target = f"unix:{self.deployment(precision).model_server_socket()}"
-            self._step(f"starting {count} gRPC clients")
+            target = f"unix:{self.deployment(cell.precision).model_server_socket()}"
+            self._step(f"starting {cell.clients} clients, {cell.form}")
             with self._pinned():
-                askers = [Asker("benchmark.grpc_client", target, _MODEL) for _ in range(count)]
+                arguments = (target, _MODEL, cell.form)
+                askers = [Asker("benchmark.model_server_client", *arguments) for _ in range(cell.clients)]
                 return [self._running.enter_context(each) for each in askers]
 
-        return self._once((MODEL_SERVER, precision, count), start)
+        return self._once((MODEL_SERVER, cell), start)
 
     def _once(self, key: tuple[Any, ...], start: Callable[[], T]) -> T:
         if key not in self._known:

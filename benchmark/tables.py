@@ -47,7 +47,7 @@ def _stacks(rows: Sequence[Row]) -> str:
         first = engine(rows, row.cell.precision, 1)
         later = f"{row.later(first) * 1e3:+.1f} ms" if first and row.cell.clients == 1 else _NONE
         ratios = (f"{row.times(best):.1%}" if best else _NONE, later, _against(row, flask))
-        lines.append((_name(row), row.cell.precision, _clients(row), *ratios, *_measured(row)))
+        lines.append((row.cell.name, row.cell.precision, _clients(row), *ratios, *_measured(row)))
     head = ("", "precision", "clients", "of the engine", "latency above it", "throughput of Flask's")
     return table((*head, *_MEASURED), lines)
 
@@ -61,7 +61,7 @@ def _forms(rows: Sequence[Row]) -> str:
         base = known.get((API, JSON, SMALL, cell.clients))
         flask = next((known[key] for key in known if (key[0], *key[2:]) == (FLASK, cell.picture, cell.clients)), None)
         ratios = (f"{row.times(base):.1%}" if base else _NONE, _against(row, flask))
-        lines.append((_name(row), cell.form, cell.picture, str(cell.clients), *ratios, *_measured(row)))
+        lines.append((row.cell.name, cell.form, cell.picture, str(cell.clients), *ratios, *_measured(row)))
     head = ("", "form", "picture", "clients", "of JSON, small", "throughput of Flask's")
     return table((*head, *_MEASURED), lines)
 
@@ -89,10 +89,6 @@ def _memory(section: Section) -> str:
         held = f"{each.memory.pss:.0f} MB", f"{each.memory.rss:.0f} MB"
         lines.append((each.stack, each.precision, share, *held, f"{each.seconds:.1f} s"))
     return table(("", "precision", "of Flask's", "PSS", "RSS", "until it was up"), lines)
-
-
-def _name(row: Row) -> str:
-    return "engine in process" if row.cell.stack == ENGINE else row.cell.stack
 
 
 def _clients(row: Row) -> str:

@@ -107,7 +107,7 @@ def test_ratios_are_of_one_round() -> None:
 def test_every_stack_is_measured() -> None:
     """The cells are what docs/performance.md promises: forms, pictures, clients, and both references."""
     cells = sections.stacks((FP32, INT8), 4)
-    assert len(cells) == len(set(cells)) == 2 * 6 + 3 + 3
+    assert len(cells) == len(set(cells)) == 2 * 7 + 3 + 3
     assert {cell.clients for cell in cells if cell.stack == API} == {1, 8, 32}
     assert {cell.clients for cell in cells if cell.stack == ENGINE} == {1, 4}
     forms = sections.forms(INT8)

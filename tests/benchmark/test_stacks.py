@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from benchmark.asker import Asker, ask
-from benchmark.cells import API, ENGINE, FP32, GRPC, IN_PROCESS, JSON, MODEL_SERVER, SMALL, Cell
+from benchmark.cells import API, ENGINE, FP32, GRPC, IN_PROCESS, JSON, LINE, MODEL_SERVER, SMALL, Cell
 from benchmark.processes import free_port
 from benchmark.stacks import Stacks
 from benchmark.subjects import Subject
@@ -39,6 +39,7 @@ def test_side_by_side(stacks: Stacks) -> None:
     cells = [
         Cell(ENGINE, FP32, IN_PROCESS, SMALL, 2),
         Cell(MODEL_SERVER, FP32, GRPC, SMALL, 2),
+        Cell(MODEL_SERVER, FP32, LINE, SMALL, 2),
         Cell(API, FP32, JSON, SMALL, 2),
     ]
     for cell in cells:
@@ -51,7 +52,7 @@ def test_side_by_side(stacks: Stacks) -> None:
         assert found.load >= 0
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= running
     assert stacks.start(cells[-1]) < 0.1
-    assert stacks.processes(cells[1]) == stacks.processes(cells[2])
+    assert stacks.processes(cells[1]) == stacks.processes(cells[-1])
 
 
 @pytest.fixture

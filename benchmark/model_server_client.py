@@ -1,4 +1,7 @@
-"""One client of a model server, on one connection. Run as a process, it is an asker (`benchmark.asker`)."""
+"""One client of a model server, on one connection: over gRPC, or over the line that an API's workers use.
+
+Run as a process, ``model_server_client SOCKET MODEL grpc|line``, it is an asker (`benchmark.asker`).
+"""
 
 import sys
 
@@ -6,16 +9,29 @@ import grpc
 import numpy as np
 
 from benchmark.asker import answer_orders
+from benchmark.cells import LINE
 from cortex import tensors
+from cortex.client.line import Line
+from cortex.errors import UserError
 from cortex.protos import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
+_SECONDS = 300.0
 
-def main(target: str, model: str) -> None:
+
+def main(target: str, model: str, form: str) -> None:
     channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     request = _request(stub, model)
-    stub.Predict(request)
-    answer_orders([lambda: stub.Predict(request)])
+    predict = _line(target).predict if form == LINE else stub.Predict
+    predict(request)
+    answer_orders([lambda: predict(request)])
+
+
+def _line(target: str) -> Line:
+    found = Line.beside(target, _SECONDS)
+    if found is None:
+        raise UserError(f"the model server at {target} has no line")
+    return found
 
 
 def _request(stub: prediction_service_pb2_grpc.PredictionServiceStub, model: str) -> predict_pb2.PredictRequest:
@@ -34,4 +50,4 @@ def _request(stub: prediction_service_pb2_grpc.PredictionServiceStub, model: str
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])
