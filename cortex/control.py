@@ -2,8 +2,8 @@
 
 One command per connection to a Unix socket, as one line of JSON. The supervisor answers with lines of JSON:
 ``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}`` or ``{"error": "..."}``, with
-``"taken": true`` where somebody else listens at the address. Between them it says ``{"alive": true}`` every few seconds:
-a command may take long, but a supervisor that hangs is told apart.
+``"taken": true`` where somebody else listens at the address. Between them it says ``{"alive": true}`` every few
+seconds: a command may take long, but a supervisor that hangs is told apart.
 """
 
 import asyncio
