@@ -1,8 +1,9 @@
 """How the CLI tells a supervisor what to do.
 
 One command per connection to a Unix socket, as one line of JSON. The supervisor answers with lines of JSON:
-``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}`` or ``{"error": "..."}``. Between
-them it says ``{"alive": true}`` every few seconds: a command may take long, but a supervisor that hangs is told apart.
+``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}`` or ``{"error": "..."}``, with
+``"taken": true`` where somebody else listens at the address. Between them it says ``{"alive": true}`` every few
+seconds: a command may take long, but a supervisor that hangs is told apart.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cortex.errors import CortexError, UserError
+from cortex.errors import AddressTaken, CortexError, UserError
 
 MAX_LINE = 2**24
 BEAT = 5.0
@@ -41,7 +42,7 @@ async def serve(path: Path, handler: Handler, beat: float = BEAT) -> asyncio.Ser
                 answer(progress=line)
             answer(done=True)
         except UserError as error:
-            answer(error=str(error))
+            answer(error=str(error), taken=isinstance(error, AddressTaken))
         except OSError as error:
             answer(error=f"the supervisor failed: {error}")
         except (ValueError, KeyError, TypeError) as error:
@@ -66,7 +67,7 @@ def command(path: Path, request: dict[str, Any], silence: float = SILENCE) -> It
             for line in connection.makefile("rb"):
                 answer = json.loads(line)
                 if "error" in answer:
-                    raise UserError(answer["error"])
+                    raise (AddressTaken if answer.get("taken") else UserError)(answer["error"])
                 if "done" in answer:
                     return
                 if "progress" in answer:

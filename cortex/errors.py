@@ -2,6 +2,7 @@
 
     Error
     ├── UserError        your yaml, model, predictor, request or flag; the message says what to do
+    │   ├── AddressTaken somebody else listens where an API is to listen
     │   └── NotStarted   a process that gave up before it was ready
     └── CortexError      a fault of ours
 
@@ -18,6 +19,10 @@ class Error(Exception):
 
 class UserError(Error):
     """Say what is wrong with something the user wrote, and what would be right."""
+
+
+class AddressTaken(UserError):
+    """Say at which address somebody else listens."""
 
 
 class NotStarted(UserError):

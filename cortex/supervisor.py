@@ -9,6 +9,7 @@ beside the live revision, swap when it is ready, drain the old one) and ``stop``
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
 import shutil
@@ -22,7 +23,7 @@ from typing import Any
 import psutil
 
 from cortex import control, notify
-from cortex.errors import NotStarted, UserError
+from cortex.errors import AddressTaken, NotStarted, UserError
 from cortex.plan import Plan
 from cortex.revision import Revision
 from cortex.rotation import rotate
@@ -205,7 +206,8 @@ class Supervisor:
             listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
-            raise UserError(f"cannot listen on {plan.host} port {plan.port}: {error.strerror}") from None
+            kind = AddressTaken if error.errno == errno.EADDRINUSE else UserError
+            raise kind(f"cannot listen on {plan.host} port {plan.port}: {error.strerror}") from None
         return listener
 
     # -- what is known

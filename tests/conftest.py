@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # before the summary, which comes last
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Fail the run when a process is left, and remove the directory unless a test failed."""
+    """Fail the run when a process is left; keep the directory when a test failed."""
     yield
     directory = session.config.stash.get(_temporary, None)
     if directory is None:
@@ -39,7 +39,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
         print(f"\nleft behind by the tests: {process.pid} {' '.join(process.cmdline())}")
         process.kill()
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-    if session.exitstatus == pytest.ExitCode.OK:
+    if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+        del session.config.stash[_temporary]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the directory."""
+    if directory := config.stash.get(_temporary, None):
         shutil.rmtree(directory, ignore_errors=True)
 
 

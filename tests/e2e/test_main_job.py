@@ -114,8 +114,8 @@ def test_throughput_test(endpoint: str) -> None:
 
 def test_the_deployment_is_small(cortex: Cortex, endpoint: str) -> None:
     """Supervisor, worker and model server share 900 MB; nobody pays for TensorFlow."""
-    post(endpoint, sample())
+    assert post(endpoint, sample()).status_code == 200
     family = [psutil.Process(pid) for pid in cortex.family()]
-    assert len(family) == 3
+    assert len(family) == 3, [process.cmdline() for process in family]
     used = sum(process.memory_full_info().pss for process in family)
     assert used < 900e6, f"{used / 1e6:.0f} MB"

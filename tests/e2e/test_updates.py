@@ -106,6 +106,19 @@ def test_force_takes_over_a_first_deployment(cortex: Cortex, project: Path) -> N
     cortex("delete", "slow")
 
 
+def test_deployments_at_once_do_not_fight_for_a_port(tmp_path_factory: pytest.TempPathFactory, project: Path) -> None:
+    """Of several homes that find the same port free, one gets it, and the others go on to the next."""
+    homes = [Cortex(tmp_path_factory.mktemp("home")) for _ in range(3)]
+    try:
+        commands = [home.start("deploy", project / "cortex.yaml") for home in homes]
+        said = [command.communicate(timeout=120)[0] for command in commands]
+        assert [command.returncode for command in commands] == [0, 0, 0], said
+        assert len({home.get("slow")["endpoint"] for home in homes}) == 3
+    finally:
+        for home in homes:
+            home.clean()
+
+
 def test_delete_ends_an_update(cortex: Cortex, project: Path) -> None:
     """An API can be deleted while a revision of it hangs on its way up."""
     cortex("deploy", project / "cortex.yaml")

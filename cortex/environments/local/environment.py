@@ -22,10 +22,11 @@ from cortex.environments.local.preview import model_server_command, previews
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.preparation import Prepared, prepare, recall
 from cortex.environments.state import APIDirectory, Home, supervisor
-from cortex.errors import Error, UserError
+from cortex.errors import AddressTaken, Error, UserError
 from cortex.spec import APISpec, Config
 
 HOST = "0.0.0.0"  # noqa: S104 - as Cortex's own local APIs did; CORTEX_HOST narrows it
+_PORTS_TRIED = 10
 _NO_FRONT = "the nginx in front of it is not running; run `cortex deploy` again"
 
 
@@ -118,7 +119,7 @@ class LocalEnvironment:
                 self._entrance.follow()
                 return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
             try:
-                self._run(prepared, force=force, progress=progress)
+                self._run_at_a_port(prepared, spec.networking.local_port or held, force=force, progress=progress)
             except Error:
                 directory.assign_port(held or port)
                 raise
@@ -127,6 +128,18 @@ class LocalEnvironment:
             self._entrance.follow()
         self._prune()
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
+
+    def _run_at_a_port(self, prepared: Prepared, wanted: int, *, force: bool, progress: Progress) -> None:
+        """Run; where no port is ``wanted``, whoever takes the one that was free a moment ago may have it."""
+        for _ in range(_PORTS_TRIED):
+            try:
+                return self._run(prepared, force=force, progress=progress)
+            except AddressTaken:
+                if wanted:
+                    raise
+            supervision.stop(self._home.api(prepared.resolved.name))  # it ends by itself: until it has, it answers
+            ports.assign(self._home, prepared.resolved.name, None, host=self._host, held=0)
+        return self._run(prepared, force=force, progress=progress)
 
     def _run(self, prepared: Prepared, *, force: bool, progress: Progress) -> None:
         """Bring a revision live, or raise what kept it from it."""
