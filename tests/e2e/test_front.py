@@ -52,6 +52,10 @@ def _nginx(cortex: Cortex) -> list[psutil.Process]:
     ]
 
 
+def _pids(cortex: Cortex) -> set[int]:
+    return {process.pid for process in _nginx(cortex)}
+
+
 def _project(directory: Path, *names: str) -> Path:
     """Write APIs that tell their names, and return their yaml."""
     (directory / "predictor.py").write_text(PREDICTOR)
@@ -86,13 +90,14 @@ def test_tls_and_a_rate_limit(home: Cortex, port: int, tmp_path: Path) -> None:
     """They are settings: the next deployment has them and says where it is reached; they go in the same way."""
     config, files, tls_port = _project(tmp_path, "iris"), issue(tmp_path), free_port()
     home("deploy", config, "--front", f"nginx:{port}")
-    running = _nginx(home)[0].pid
+    pids = _pids(home)
+    master = next(process for process in _nginx(home) if process.ppid() not in pids)
     home("env", "configure", "local", *files.settings, "--set", f"tls_port={tls_port}", "--set", "rate_limit=1r/m")
     assert home.get("iris")["front"] == f"http://localhost:{port}/iris", "what runs is told, not what will run"
     secure = f"https://localhost:{tls_port}/iris"
     assert f"front: {secure}" in home("deploy", config)
     assert home.get("iris")["front"] == secure
-    assert running in {process.pid for process in _nginx(home)}
+    assert master in _nginx(home)
     with requests.Session() as session:
         session.trust_env = False  # which may name other authorities
         session.verify = str(files.authority)
@@ -110,14 +115,14 @@ def test_a_setting_that_cannot_be_changes_nothing(home: Cortex, port: int, tmp_p
     """One line by every command that touches the front; the API and its front go on."""
     config, files, tls_port = _project(tmp_path, "iris"), issue(tmp_path), free_port()
     home("deploy", config, "--front", f"nginx:{port}")
-    before = home.status("iris")["revision"]
+    before = home.status("iris")["revision"], home.pids("iris"), _pids(home)
     home("env", "configure", "local", *files.settings, "--set", f"tls_port={tls_port}")
     files.key.write_bytes(issue(tmp_path, "other").key.read_bytes())
     (tmp_path / "predictor.py").write_text(PREDICTOR + "# changed\n")
     told = f"certificate_key: {files.key} is not the key of the certificate {files.certificate}"
     for command in (("deploy", config), ("deploy", config, "--front", "nginx"), ("refresh", "iris")):
         assert told in home(*command, code=1)
-    assert home.status("iris")["revision"] == before
+    assert (home.status("iris")["revision"], home.pids("iris"), _pids(home)) == before
     assert _asked(port, "/iris") == "iris"
     for pair in ("tls_port=no", "rate_limit=10", "certificate=/a"):
         assert "error: " in home("env", "configure", "local", "--set", pair, code=1)
