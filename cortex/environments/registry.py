@@ -1,7 +1,7 @@
 """Which environments there are: a table of providers, imported when chosen, and the user's choice among them.
 
 The choice is kept in ``CORTEX_HOME/cli.yaml``, in the layout that Cortex gave this file, so one that Cortex wrote is
-read too. What it holds beyond names and providers is left as it is.
+read too. What it holds beyond names, providers and our settings is left as it is.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cortex.environments import protection
 from cortex.errors import CortexError, UserError
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ class Registry:
         self.open(Configured(name, provider, default=False, settings=settings))  # refuses what it does not take
         with self._change() as document:
             others = [raw for raw in document["environments"] if raw["name"] != name]
-            document["environments"] = [*others, {"name": name, "provider": provider, **settings}]
+            before: Mapping[str, Any] = next((raw for raw in document["environments"] if raw["name"] == name), {})
+            kept = _foreign(before) if name == LOCAL else {}
+            document["environments"] = [*others, {"name": name, "provider": provider, **settings, **kept}]
         return f"configured {name} environment"
 
     def set_default(self, name: str) -> str:
@@ -200,12 +203,12 @@ def _checked(document: object, file: Path) -> dict[str, Any]:
 
 
 def _check_settings(entry: Mapping[str, Any], file: Path, index: int) -> None:
-    """Check an entry that is ours to run; what Cortex kept of a cloud is not."""
-    if entry["provider"] not in PROVIDERS or entry["provider"] == LOCAL:
+    """Check what is ours of an entry; what Cortex kept of a cloud is not."""
+    if entry["provider"] not in PROVIDERS:
         return
-    if not _NAME.fullmatch(entry["name"]):
+    if entry["provider"] != LOCAL and not _NAME.fullmatch(entry["name"]):
         raise UserError(f"{file}: environments[{index}]: name: {entry['name']!r} must be {_NAME_RULE}")
-    for key, value in entry.items():
+    for key, value in _settings(entry, PROVIDERS).items():
         if not isinstance(value, str):
             raise UserError(f"{file}: environments[{index}]: {key}: must be a string")
 
@@ -219,11 +222,17 @@ def _environments(document: Mapping[str, Any], providers: Iterable[str]) -> tupl
     )
 
 
-def _settings(entry: Mapping[str, Any], providers: Iterable[str]) -> dict[str, str]:
+def _settings(entry: Mapping[str, Any], providers: Iterable[str]) -> dict[str, Any]:
     """Return the further keys of an entry that we wrote; what Cortex kept there (keys of an account) is not ours."""
-    if entry["provider"] == LOCAL or entry["provider"] not in providers:
+    if entry["provider"] not in providers:
         return {}
-    return {key: value for key, value in entry.items() if key not in _OURS}
+    foreign = _foreign(entry) if entry["provider"] == LOCAL else {}
+    return {key: value for key, value in entry.items() if key not in _OURS and key not in foreign}
+
+
+def _foreign(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Cortex, or whoever else, keeps in the entry of the local environment: what is no setting of ours."""
+    return {key: value for key, value in entry.items() if key not in (*_OURS, *protection.SETTINGS)}
 
 
 def _check_name(document: Mapping[str, Any], name: str) -> None:

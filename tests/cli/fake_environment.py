@@ -40,7 +40,7 @@ class World:
 
 class FakeLocal:
     provider = "local"
-    known: tuple[str, ...] = ()
+    known: tuple[str, ...] = ("tls_port", "rate_limit")
     world = World()
 
     def __init__(self, home: Path, settings: Mapping[str, str], name: str) -> None:

@@ -199,3 +199,29 @@ def test_what_cortex_kept_beside_local_is_not_a_setting(cortex: Callable[..., An
     assert cortex("get").code == 0
     cortex("env", "configure", "docker")
     assert "shh" in (home / "cli.yaml").read_text()
+
+
+def test_settings_of_local_stand_beside_what_cortex_kept(cortex: Callable[..., Any], home: Path) -> None:
+    """Ours are listed and replaced as a whole; whatever else is there stays, and is neither shown nor refused."""
+    home.mkdir(parents=True)
+    foreign = {"aws_secret_access_key": "shh", "registry": 1, "more": ["x"]}
+    row = {"name": "local", "provider": "local", **foreign}
+    (home / "cli.yaml").write_text(yaml.safe_dump({"environments": [row]}))
+    cortex("env", "configure", "local", "--set", "rate_limit=10r/s", "--set", "tls_port=8444")
+    shown = "name: local (default)\nprovider: local\nrate_limit: 10r/s\ntls_port: 8444\n"
+    assert cortex("env", "list").out == shown
+    assert json.loads(cortex("env", "list", "-o", "json").out)[0]["settings"] == {
+        "rate_limit": "10r/s",
+        "tls_port": "8444",
+    }
+    cortex("env", "configure", "local", "--set", "tls_port=8445")
+    ours = {"tls_port": "8445"}
+    assert yaml.safe_load((home / "cli.yaml").read_text())["environments"] == [row | ours]
+    assert cortex("env", "configure", "local").code == 0
+    assert yaml.safe_load((home / "cli.yaml").read_text())["environments"] == [row]
+
+
+def test_settings_of_local_in_the_file_are_strings(cortex: Callable[..., Any], home: Path) -> None:
+    home.mkdir(parents=True)
+    (home / "cli.yaml").write_text("environments: [{name: local, provider: local, tls_port: 8443}]")
+    assert "environments[0]: tls_port: must be a string" in cortex("get").err

@@ -9,6 +9,7 @@ import psutil
 import pytest
 import requests
 
+from tests.certificates import issue
 from tests.e2e.deployment import Cortex
 from tests.ports import free_port
 
@@ -32,11 +33,12 @@ def port() -> int:
 
 @pytest.fixture
 def home(cortex: Cortex) -> Iterator[Cortex]:
-    """A home whose APIs go after each test, and its front with them."""
+    """A home whose APIs go after each test, and its front and settings with them."""
     try:
         yield cortex
     finally:
         cortex.clean()
+        cortex("env", "delete", "local")
         assert not (cortex.home / "front").exists()
         assert not _nginx(cortex)
 
@@ -48,6 +50,10 @@ def _nginx(cortex: Cortex) -> list[psutil.Process]:
         for process in psutil.process_iter(["name"])
         if process.info["name"] == "nginx" and any(row.path.startswith(marked) for row in process.open_files())
     ]
+
+
+def _pids(cortex: Cortex) -> set[int]:
+    return {process.pid for process in _nginx(cortex)}
 
 
 def _project(directory: Path, *names: str) -> Path:
@@ -78,6 +84,48 @@ def test_apis_share_one_port_until_the_last_is_gone(home: Cortex, port: int, tmp
     home("delete", "wine")
     home("delete", "rose")
     assert not _nginx(home)
+
+
+def test_tls_and_a_rate_limit(home: Cortex, port: int, tmp_path: Path) -> None:
+    """They are settings: the next deployment has them and says where it is reached; they go in the same way."""
+    config, files, tls_port = _project(tmp_path, "iris"), issue(tmp_path), free_port()
+    home("deploy", config, "--front", f"nginx:{port}")
+    pids = _pids(home)
+    master = next(process for process in _nginx(home) if process.ppid() not in pids)
+    home("env", "configure", "local", *files.settings, "--set", f"tls_port={tls_port}", "--set", "rate_limit=1r/m")
+    assert home.get("iris")["front"] == f"http://localhost:{port}/iris", "what runs is told, not what will run"
+    secure = f"https://localhost:{tls_port}/iris"
+    assert f"front: {secure}" in home("deploy", config)
+    assert home.get("iris")["front"] == secure
+    assert master in _nginx(home)
+    with requests.Session() as session:
+        session.trust_env = False  # which may name other authorities
+        session.verify = str(files.authority)
+        answers = [session.post(secure, json={}, timeout=10) for _ in range(30)]
+        assert session.post(f"http://localhost:{port}/iris", json={}, timeout=10).url == secure
+    assert answers[0].json() == {"api": "iris"}
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert answers[-1].json() == {"error": "too many requests from this address; try again in a second"}
+    home("env", "configure", "local")
+    assert f"front: http://localhost:{port}/iris" in home("deploy", config)
+    assert {_asked(port, "/iris") for _ in range(30)} == {"iris"}
+
+
+def test_a_setting_that_cannot_be_changes_nothing(home: Cortex, port: int, tmp_path: Path) -> None:
+    """One line by every command that touches the front; the API and its front go on."""
+    config, files, tls_port = _project(tmp_path, "iris"), issue(tmp_path), free_port()
+    home("deploy", config, "--front", f"nginx:{port}")
+    before = home.status("iris")["revision"], home.pids("iris"), _pids(home)
+    home("env", "configure", "local", *files.settings, "--set", f"tls_port={tls_port}")
+    files.key.write_bytes(issue(tmp_path, "other").key.read_bytes())
+    (tmp_path / "predictor.py").write_text(PREDICTOR + "# changed\n")
+    told = f"certificate_key: {files.key} is not the key of the certificate {files.certificate}"
+    for command in (("deploy", config), ("deploy", config, "--front", "nginx"), ("refresh", "iris")):
+        assert told in home(*command, code=1)
+    assert (home.status("iris")["revision"], home.pids("iris"), _pids(home)) == before
+    assert _asked(port, "/iris") == "iris"
+    for pair in ("tls_port=no", "rate_limit=10", "certificate=/a"):
+        assert "error: " in home("env", "configure", "local", "--set", pair, code=1)
 
 
 def test_killed_moved_and_taken_back(home: Cortex, port: int, tmp_path: Path) -> None:

@@ -3,22 +3,23 @@
 import errno
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cortex.environments import nginx
+from cortex.environments import nginx, protection
+from cortex.environments import settings as setting
+from cortex.environments.certificate import Certificate
 from cortex.environments.docker import compose
 from cortex.environments.docker.engine import TAKEN, Container, Engine
+from cortex.environments.protection import Protection
 from cortex.errors import NotStarted, UserError
 
-SETTINGS = ("host", "port", "tls_port", "certificate", "certificate_key", "rate_limit", "retry_posts", "front_image")
+SETTINGS = ("host", "port", *protection.SETTINGS, "retry_posts", "front_image")
 HOST = "0.0.0.0"  # noqa: S104 - as the local environment; the setting `host`, or CORTEX_HOST, narrows it
 START_SECONDS = 20.0
-_RATE = re.compile(r"[1-9][0-9]{0,8}r/[sm]")
 _BOOLEAN = re.compile(r"true|false")
 _CONFIGURATION = "/etc/nginx/cortex/nginx.conf"
 _ADDRESS = f"{compose.FRONT}:{compose.FRONT_PORT}"
@@ -30,34 +31,28 @@ class FrontSettings:
 
     host: str
     port: int
-    tls_port: int
-    certificate: str = ""
-    certificate_key: str = ""
-    rate: str = ""
+    protection: Protection
     retry_posts: bool = False
     image: str = "nginx:stable"
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> "FrontSettings":
         """Read the settings of an environment. UserError for one that is not as it must be."""
-        certificate, key = settings.get("certificate", ""), settings.get("certificate_key", "")
-        if bool(certificate) != bool(key):
-            raise UserError("certificate and certificate_key are given together, or not at all")
+        port, asked = setting.port(settings, "port", 80), Protection.of(settings, tls_port=443)
+        asked.check(port)
         return cls(
             host=settings.get("host") or os.environ.get("CORTEX_HOST", HOST),
-            port=_port(settings, "port", 80),
-            tls_port=_port(settings, "tls_port", 443),
-            certificate=certificate,
-            certificate_key=key,
-            rate=_matching(settings, "rate_limit", "", _RATE, "a rate like 10r/s or 300r/m"),
-            retry_posts=_matching(settings, "retry_posts", "false", _BOOLEAN, "true or false") == "true",
+            port=port,
+            protection=asked,
+            retry_posts=setting.matching(settings, "retry_posts", "false", _BOOLEAN, "true or false") == "true",
             image=settings.get("front_image", "nginx:stable"),
         )
 
     @property
     def url(self) -> str:
         """Where this machine reaches the front, without a slash at the end."""
-        scheme, port, usual = ("https", self.tls_port, 443) if self.certificate else ("http", self.port, 80)
+        secure = self.protection.certificate
+        scheme, port, usual = ("https", self.protection.tls_port, 443) if secure else ("http", self.port, 80)
         here = self.host in ("0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
         host = "localhost" if here else self.host
         return f"{scheme}://{host}{'' if port == usual else f':{port}'}"
@@ -65,7 +60,8 @@ class FrontSettings:
     def service(self, directory: Path) -> compose.Service:
         """Return the front's service; ``directory`` has its configuration."""
         ports = [f"{self.host}:{self.port}:{compose.FRONT_PORT}"]
-        ports += [f"{self.host}:{self.tls_port}:{compose.FRONT_TLS_PORT}"] if self.certificate else []
+        if self.protection.certificate:
+            ports.append(f"{self.host}:{self.protection.tls_port}:{compose.FRONT_TLS_PORT}")
         return compose.front(self.image, str(directory), ports)
 
     def nginx(self) -> nginx.Front:
@@ -74,10 +70,10 @@ class FrontSettings:
             directory="/tmp",  # noqa: S108  # the container's own
             listen=f"0.0.0.0:{compose.FRONT_PORT}",
             listen_tls=f"0.0.0.0:{compose.FRONT_TLS_PORT}",
-            public_tls_port=self.tls_port,
-            certificate="/etc/nginx/cortex/tls.crt" if self.certificate else "",
-            certificate_key="/etc/nginx/cortex/tls.key" if self.certificate else "",
-            rate=self.rate,
+            public_tls_port=self.protection.tls_port,
+            certificate="/etc/nginx/cortex/tls.crt" if self.protection.certificate else "",
+            certificate_key="/etc/nginx/cortex/tls.key" if self.protection.certificate else "",
+            rate=self.protection.rate,
             retry_posts=self.retry_posts,
         )
 
@@ -91,10 +87,15 @@ class DockerFront:
         self._directory = directory
 
     def check(self) -> None:
-        """Raise UserError when something else listens where the front is to; whoever may not try that does not."""
+        """Raise UserError for a certificate that cannot be, and when something else listens where the front is to.
+
+        Whoever may not try a port does not.
+        """
+        self._certificate()
         if any(row.service == compose.FRONT and row.running for row in self._engine.containers()):
             return
-        ports = [self.settings.port, *([self.settings.tls_port] if self.settings.certificate else [])]
+        asked = self.settings.protection
+        ports = [self.settings.port, *([asked.tls_port] if asked.certificate else [])]
         for port in ports:
             host = self.settings.host.strip("[]")
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -134,17 +135,18 @@ class DockerFront:
     def _write(self, text: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o755)  # read by the container's user; the directory above is closed to others
-        for name, source in (("tls.crt", self.settings.certificate), ("tls.key", self.settings.certificate_key)):
-            if source:
-                try:
-                    shutil.copyfile(Path(source).expanduser(), self._directory / name)
-                except OSError as error:
-                    raise UserError(f"cannot read {source}: {error.strerror}") from error
+        if certificate := self._certificate():
+            for name, content in (("tls.crt", certificate.chain), ("tls.key", certificate.key)):
+                (self._directory / name).write_bytes(content)
                 (self._directory / name).chmod(0o644)
         unfinished = self._directory / ".nginx.conf"
         unfinished.write_text(text)
         unfinished.chmod(0o644)
         unfinished.replace(self._directory / "nginx.conf")
+
+    def _certificate(self) -> Certificate | None:
+        asked = self.settings.protection
+        return Certificate.read(asked.certificate, asked.certificate_key) if asked.certificate else None
 
     def _container(self) -> Container:
         for row in self._engine.containers():
@@ -162,17 +164,3 @@ class DockerFront:
             if not front.running or time.monotonic() > deadline:
                 words = self._engine.last_words(front.id)
                 raise NotStarted(f"nginx did not take its configuration: {words}")
-
-
-def _matching(settings: Mapping[str, str], name: str, default: str, pattern: re.Pattern[str], what: str) -> str:
-    text = settings.get(name, default)
-    if text and not pattern.fullmatch(text):
-        raise UserError(f"{name}: {text!r} is not {what}")
-    return text
-
-
-def _port(settings: Mapping[str, str], name: str, default: int) -> int:
-    text = settings.get(name, str(default))
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise UserError(f"{name}: {text!r} is not a port")
-    return int(text)

@@ -1,35 +1,44 @@
 """Whether the APIs of a home share a front, and where that listens: what `cortex deploy --front` chose.
 
-``CORTEX_HOME/front/listen`` is there from that choice until it is taken back, or the last API is deleted.
+``CORTEX_HOME/front/listen`` is there from that choice until it is taken back, or the last API is deleted. Beside it
+``url`` is where the front that runs is reached, whatever its settings have become since.
 """
 
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cortex.environments import nginx
 from cortex.environments.fields import FieldError
 from cortex.environments.local.front import LocalFront
 from cortex.environments.nginx import Route
+from cortex.environments.protection import Protection
 from cortex.environments.state import Home
 from cortex.errors import UserError
 from cortex.spec import APISpec
 from cortex.status import Status
 
 PORT = 8080
+TLS_PORT = 8443
 _CHOICE = re.compile(r"nginx(?::(?P<port>[0-9]{1,5}))?")
 _LOCK = ".front"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 class Entrance:
-    """Keep the front of one home in step with the APIs behind it. It listens on ``host``, as they do."""
+    """Keep the front of one home in step with the APIs behind it, and with what its owner asks of it.
 
-    def __init__(self, home: Home, host: str) -> None:
+    It listens on ``host``, as they do.
+    """
+
+    def __init__(self, home: Home, host: str, protection: Protection) -> None:
         self._home = home
         self._host = host
+        self._protection = protection
         self._file = home.root / "front/listen"
+        self._url = home.root / "front/url"
 
     @property
     def running(self) -> bool:
@@ -39,14 +48,15 @@ class Entrance:
     def choose(self, choice: str) -> None:
         """Have a front from now on (``nginx`` or ``nginx:PORT``), or no more (``none``).
 
-        UserError for any other choice, and where nginx or the port cannot be had; the front that was then stays.
+        UserError for any other choice, and where nginx, a port or the certificate cannot be had; the front that was
+        then stays.
         """
         with self._home.lock(_LOCK, wait=True):
             if choice == "none":
                 self._front(self._listen()).stop()
                 return
             listen = self._chosen(choice)
-            self._front(listen).check(self._listen())
+            self._check(listen)
             specs = [spec for spec, _ in self._apis()]
             for index, spec in enumerate(specs):
                 nginx.check(spec, specs[:index])
@@ -54,12 +64,17 @@ class Entrance:
             self._file.write_text(listen)
 
     def check(self, spec: APISpec) -> None:
-        """Refuse an API that cannot be behind the front beside the others. FieldError names the field."""
+        """Refuse an API that cannot be behind the front beside the others. FieldError names the field.
+
+        UserError when the front itself cannot be as it is to be now.
+        """
         if not (listen := self._listen()):
             return
-        if str(spec.networking.local_port) == listen.rpartition(":")[2]:
+        if spec.networking.local_port in self._ports(listen):
             raise FieldError("networking.local_port", "is the port of the front; give one of the two another")
         nginx.check(spec, [other for other, _ in self._apis() if other.name != spec.name])
+        with self._home.lock(_LOCK, wait=True):  # nobody starts it while its ports are tried
+            self._check(listen)
 
     def follow(self, leaving: str = "") -> None:
         """Have the front, if there is to be one, lead to every API but one that is ``leaving``; stop it with the last.
@@ -74,16 +89,19 @@ class Entrance:
                     if spec.name != leaving
                 ]
                 self._front(listen).follow(routes)
+                if routes:
+                    self._url.write_text(self._reached(listen))
 
     def preview(self, choice: str | None, coming: Sequence[tuple[APISpec, int]]) -> Mapping[str, Any]:
         """Return the nginx that would lead to what is deployed and what is ``coming``, each with its port.
 
         Empty when there would be none. ``choice`` as for `choose`, None for what was chosen before. UserError as there,
-        but neither nginx nor the port is tried.
+        but neither nginx nor a port is tried.
         """
         listen = self._listen() if choice is None else "" if choice == "none" else self._chosen(choice)
         if not listen:
             return {}
+        self._protection.check(_port(listen))
         rows = {spec.name: (spec, _upstream(status.host, status.port)) for spec, status in self._apis()}
         rows |= {spec.name: (spec, _upstream(self._host, port)) for spec, port in coming}
         for spec, _ in coming:
@@ -92,14 +110,26 @@ class Entrance:
 
     def url(self, spec: APISpec) -> str:
         """Return where the front leads to an API, empty when there is none."""
-        host, _, port = self._listen().rpartition(":")
+        if not (listen := self._listen()):
+            return ""
+        return f"{_text(self._url) or self._reached(listen)}{Route.of(spec, ()).endpoint}"
+
+    def _reached(self, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
         here = host in ("0.0.0.0", "[::]", "127.0.0.1", "[::1]")  # noqa: S104 - compared, not bound
-        return f"http://{'localhost' if here else host}:{port}{Route.of(spec, ()).endpoint}" if host else ""
+        secure = self._protection.certificate
+        scheme, shown = ("https", str(self._protection.tls_port)) if secure else ("http", port)
+        return f"{scheme}://{'localhost' if here else host}:{shown}"
+
+    def _check(self, listen: str) -> None:
+        self._protection.check(_port(listen))
+        self._front(listen).check()
+
+    def _ports(self, listen: str) -> set[int]:
+        return {_port(listen), *([self._protection.tls_port] if self._protection.certificate else [])}
 
     def _listen(self) -> str:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            return self._file.read_text(encoding="ascii").strip()
-        return ""
+        return _text(self._file)
 
     def _chosen(self, choice: str) -> str:
         """Return ``HOST:PORT`` of a choice: without a port the one that there is, or else `PORT`."""
@@ -110,7 +140,17 @@ class Entrance:
         return f"{_bracketed(self._host)}:{port}"
 
     def _front(self, listen: str) -> LocalFront:
-        return LocalFront(self._home.root, nginx.Front("", listen=listen))
+        asked = self._protection
+        front = nginx.Front(
+            directory="",
+            listen=listen,
+            listen_tls=f"{listen.rpartition(':')[0]}:{asked.tls_port}",
+            public_tls_port=asked.tls_port,
+            certificate=asked.certificate,
+            certificate_key=asked.certificate_key,
+            rate=asked.rate,
+        )
+        return LocalFront(self._home.root, front)
 
     def _apis(self) -> list[tuple[APISpec, Status]]:
         """Return what is deployed, in the order in which it first was."""
@@ -121,6 +161,16 @@ class Entrance:
                 if status := directory.status():
                     found.append((directory.spec(status.revision), status))
         return found
+
+
+def _text(file: Path) -> str:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return file.read_text(encoding="ascii").strip()
+    return ""
+
+
+def _port(listen: str) -> int:
+    return int(listen.rpartition(":")[2])
 
 
 def _upstream(host: str, port: int) -> str:

@@ -10,17 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cortex.environments import devices, model_format
+from cortex.environments import devices, model_format, protection
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
 from cortex.environments.fields import FieldError
 from cortex.environments.local import cores, logs, ports, supervision
-from cortex.environments.local.entrance import Entrance
+from cortex.environments.local.entrance import TLS_PORT, Entrance
 from cortex.environments.local.metrics import network_stats
 from cortex.environments.local.notices import notices
 from cortex.environments.local.plan import Place, plan
 from cortex.environments.local.preview import model_server_command, previews
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.preparation import Prepared, prepare, recall
+from cortex.environments.protection import Protection
 from cortex.environments.state import APIDirectory, Home, supervisor
 from cortex.errors import AddressTaken, Error, UserError
 from cortex.spec import APISpec, Config
@@ -37,12 +38,13 @@ class LocalEnvironment:
 
     def __init__(self, root: Path, settings: Mapping[str, str], name: str = "local") -> None:
         self.name = name
-        if settings:
-            raise UserError(f"the local environment has no setting {next(iter(settings))!r}: it takes none")
+        if unknown := settings.keys() - protection.SETTINGS:
+            there_are = ", ".join(protection.SETTINGS)
+            raise UserError(f"the local environment has no setting {min(unknown)!r} (there are: {there_are})")
         self._home = Home(root)
         self._cache = ModelCache(self._home.model_cache)
         self._host = os.environ.get("CORTEX_HOST", HOST)
-        self._entrance = Entrance(self._home, self._host)
+        self._entrance = Entrance(self._home, self._host, Protection.of(settings, tls_port=TLS_PORT))
 
     def choose_front(self, choice: str) -> None:
         """See `Environment.choose_front`. The front goes with the last API, too."""
@@ -78,6 +80,7 @@ class LocalEnvironment:
         directory = self._home.find(name)
         with self._home.lock(name):
             before = self._describe(directory)
+            self._entrance.check(before.spec)
             self._run(recall(name, before.api_id, self._home), force=force, progress=progress)
         self._entrance.follow()
         return Deployed(name, f"updating {name} ({before.spec.kind})", api=self._find(name))

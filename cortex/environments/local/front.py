@@ -5,6 +5,7 @@ its configuration changes. Where the master was killed its workers go on answeri
 
 CORTEX_HOME/front/
   nginx.conf              what it runs with
+  tls-*.crt, tls-*.key    copies of its certificate and key, for their owner alone
   front.log, error.log    requests with their timings, and what went wrong
 """
 
@@ -15,7 +16,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,7 +25,9 @@ from typing import Any
 
 import psutil
 
-from cortex.environments import nginx
+from cortex.environments import certificate, nginx
+from cortex.environments.certificate import Certificate
+from cortex.environments.local.address import Address, meaning
 from cortex.environments.nginx import Route
 from cortex.errors import UserError
 
@@ -33,10 +35,6 @@ _START_SECONDS = 10.0
 _STOP_SECONDS = 90.0
 """Longer than an API drains."""
 _LARGEST_LOG = 10_000_000
-_REFUSALS = (
-    ("permission denied", "only root may listen below port 1024: choose another port"),
-    ("address already in use", "something else listens there: choose another port, or stop it"),
-)
 
 
 class LocalFront:
@@ -61,24 +59,16 @@ class LocalFront:
         """Whether its master is there."""
         return self._master() is not None
 
-    def check(self, before: str = "") -> None:
-        """Raise UserError when nginx is not installed, or the address cannot be listened on.
+    def check(self) -> None:
+        """Raise UserError when nginx is not installed, its certificate cannot be, or an address cannot be listened on.
 
-        ``before`` is the address on which this front listens already: that one is not tried.
+        Where this front listens already is not tried.
         """
         _binary()
-        if self._front.listen == before and self.running:
-            return
-        host, _, port = self._front.listen.rpartition(":")
-        host = host.strip("[]")
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, int(port)))
-            except OSError as error:
-                raise UserError(
-                    f"nginx cannot listen on port {port}: {_meaning(error.strerror or str(error))}"
-                ) from error
+        self._certificate()
+        wanted = {self._front.listen, *([self._front.listen_tls] if self._front.certificate else [])}
+        for each in sorted({Address.of(listen).resolved for listen in wanted} - self._held()):
+            each.check()
 
     def preview(self, routes: Sequence[Route]) -> dict[str, Any]:
         """Return what `follow` would run, as a map: where it listens, its command, its configuration."""
@@ -86,7 +76,7 @@ class LocalFront:
             "front": "nginx",
             "listen": self._front.listen,
             "argv": self._command(_found() or "nginx"),
-            "files": {str(self._configuration): nginx.configuration(routes, self._front)},
+            "files": {str(self._configuration): nginx.configuration(routes, self._told(self._certificate()))},
         }
 
     def follow(self, routes: Sequence[Route]) -> None:
@@ -97,16 +87,21 @@ class LocalFront:
         if not routes:
             self.stop()
             return
-        binary = _binary()
+        self.check()
+        binary, pair = _binary(), self._certificate()
+        front = self._told(pair)
         self._make_directories()
-        self._replace_configuration(binary, nginx.configuration(routes, self._front))
+        if pair:
+            pair.place(self._directory)
+        self._replace_configuration(binary, nginx.configuration(routes, front))
         if master := self._master():
             self._rotate()
             master.send_signal(signal.SIGHUP)
         else:
             self._quit()  # workers that a master left that was killed: the port is theirs
             _run(self._command(binary))
-        self._await(nginx.digest(routes, self._front))
+        self._await(nginx.digest(routes, front))
+        certificate.forget_others(self._directory, pair)
 
     def stop(self) -> None:
         """Let it answer what it has, end it, and remove its files."""
@@ -117,6 +112,17 @@ class LocalFront:
     @property
     def _configuration(self) -> Path:
         return self._directory / "nginx.conf"
+
+    def _certificate(self) -> Certificate | None:
+        found = self._front.certificate
+        return Certificate.read(found, self._front.certificate_key) if found else None
+
+    def _told(self, pair: Certificate | None) -> nginx.Front:
+        """Return the front as nginx is told of it: with the copies of its certificate."""
+        if pair is None:
+            return self._front
+        chain, key = map(str, pair.paths(self._directory))
+        return dataclasses.replace(self._front, certificate=chain, certificate_key=key)
 
     def _command(self, binary: str) -> list[str]:
         return [binary, "-c", str(self._configuration), "-e", self._front.error_log]
@@ -156,6 +162,15 @@ class LocalFront:
     def _has_log_open(self, process: psutil.Process) -> bool:
         return any(Path(row.path).parent == self._directory for row in process.open_files())
 
+    def _held(self) -> set[Address]:
+        """Return the addresses on which it listens, its workers too when their master was killed."""
+        found: set[Address] = set()
+        for process in self._family():
+            with contextlib.suppress(psutil.Error):
+                rows = process.net_connections("tcp")
+                found |= {Address(row.laddr.ip, row.laddr.port) for row in rows if row.status == psutil.CONN_LISTEN}
+        return found
+
     def _master(self) -> psutil.Process | None:
         family = self._family()
         with contextlib.suppress(OSError, ValueError):
@@ -178,10 +193,10 @@ class LocalFront:
 
     def _await(self, digest: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        host, _, port = self._front.listen.rpartition(":")
+        address = Address.of(self._front.listen)
         same = 0
         while same < 2:  # an old worker may answer once more
-            said = _ask({"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]")), int(port))  # noqa: S104
+            said = _ask(address)
             same = same + 1 if said == digest else 0
             if time.monotonic() > deadline:
                 raise UserError(f"nginx did not take its configuration; see {self._front.error_log}")
@@ -215,16 +230,11 @@ def _run(argv: list[str]) -> None:
         return
     lines = [line for line in done.stderr.splitlines() if "[emerg]" in line] or done.stderr.splitlines()
     said = lines[0].partition("[emerg] ")[2] or lines[0] if lines else "it says nothing"
-    raise UserError(f"nginx cannot start: {_meaning(said)}")
+    raise UserError(f"nginx cannot start: {meaning(said)}")
 
 
-def _meaning(said: str) -> str:
-    """Return what a refusal means to a person, with its own words behind it."""
-    return next((f"{words} ({said})" for phrase, words in _REFUSALS if phrase in said.lower()), said)
-
-
-def _ask(host: str, port: int) -> str:
-    client = http.client.HTTPConnection(host, port, timeout=2)
+def _ask(address: Address) -> str:
+    client = http.client.HTTPConnection(address.reached, address.port, timeout=2)
     try:
         client.request("GET", nginx.CONFIGURATION, headers={"Connection": "close"})
         return client.getresponse().read().decode(errors="replace")

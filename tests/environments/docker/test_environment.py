@@ -17,6 +17,7 @@ from cortex.environments.devices import Device, Found
 from cortex.environments.docker.environment import DockerEnvironment
 from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
+from tests.certificates import issue
 
 STAND_IN = Path(__file__).with_name("docker_stand_in.py")
 
@@ -159,6 +160,15 @@ def test_a_port_that_is_taken_is_told_before_anything_is_built(docker: Docker) -
         environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": port})
         (found,) = environment.deploy(docker.write(), force=False, progress=lambda line: None)
     assert found.error.startswith(f"port {port} is taken: choose another with `cortex env configure NAME")
+    assert not docker.did("build", " up ")
+
+
+def test_a_wrong_key_is_told_before_anything_is_built(docker: Docker, tmp_path: Path) -> None:
+    """Also where a front runs already, which goes on with what it has."""
+    certificate, key = issue(tmp_path).certificate, issue(tmp_path, "other").key
+    settings = {"host": "127.0.0.1", "certificate": str(certificate), "certificate_key": str(key)}
+    (found,) = DockerEnvironment(docker.home, settings).deploy(docker.write(), force=False, progress=lambda line: None)
+    assert found.error == f"certificate_key: {key} is not the key of the certificate {certificate}"
     assert not docker.did("build", " up ")
 
 

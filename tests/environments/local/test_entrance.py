@@ -11,10 +11,12 @@ from cortex.environments.fields import FieldError
 from cortex.environments.local import front
 from cortex.environments.local.entrance import Entrance
 from cortex.environments.local.environment import LocalEnvironment
+from cortex.environments.protection import Protection
 from cortex.environments.state import Home
 from cortex.errors import UserError
 from cortex.spec import APISpec, Networking, Predictor
 from cortex.status import Status
+from tests.certificates import issue
 from tests.ports import free_port
 
 
@@ -27,7 +29,7 @@ def home(tmp_path: Path) -> Home:
 def entrance(home: Home, monkeypatch: pytest.MonkeyPatch) -> Entrance:
     """The entrance of a machine that has nginx."""
     monkeypatch.setattr(front, "_binary", lambda: "/usr/sbin/nginx")
-    return Entrance(home, "127.0.0.1")
+    return Entrance(home, "127.0.0.1", Protection(tls_port=8443))
 
 
 @pytest.fixture
@@ -90,6 +92,36 @@ def test_a_port_for_root_alone(entrance: Entrance, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(UserError, match="port 80: only root may listen below port 1024: choose another port"):
         entrance.choose("nginx:80")
+
+
+def test_a_port_for_tls(home: Home, entrance: Entrance, taken: int, port: int, tmp_path: Path) -> None:
+    """It must be free, too, and another than the one for plain HTTP and those of APIs; without a certificate it is not
+    used. What is refused changes nothing."""
+    files = issue(tmp_path)
+
+    def with_(tls_port: int) -> Entrance:
+        return Entrance(home, "127.0.0.1", Protection(tls_port, str(files.certificate), str(files.key)))
+
+    table = {taken: f"port {taken}: something else listens", port: f"tls_port: {port} is the front's port"}
+    for tls_port, told in table.items():
+        with pytest.raises(UserError, match=told):
+            with_(tls_port).choose(f"nginx:{port}")
+        assert not (home.root / "front").exists()
+    Entrance(home, "127.0.0.1", Protection(taken)).choose(f"nginx:{port}")
+    with pytest.raises(UserError, match=f"port {taken}: something else listens"):
+        with_(taken).check(_spec("iris"))
+    with pytest.raises(FieldError, match=r"networking\.local_port: is the port of the front"):
+        with_(taken).check(_spec("iris", local_port=taken))
+
+
+def test_a_certificate_that_cannot_be(home: Home, entrance: Entrance, port: int, tmp_path: Path) -> None:
+    """Neither a choice nor a deployment goes further."""
+    entrance.choose(f"nginx:{port}")
+    missing = Entrance(home, "127.0.0.1", Protection(free_port(), str(tmp_path / "no.crt"), str(tmp_path / "no.key")))
+    for refused in (lambda: missing.choose("nginx:1"), lambda: missing.check(_spec("iris"))):
+        with pytest.raises(UserError, match="certificate: cannot read"):
+            refused()
+    assert (home.root / "front/listen").read_text() == f"127.0.0.1:{port}"
 
 
 def test_without_nginx(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,12 @@ from typing import Any
 import psutil
 import pytest
 import requests
-import trustme
 
 from cortex.environments.local.front import LocalFront
 from cortex.environments.nginx import Front, Route
 from cortex.errors import UserError
 from cortex.spec import APISpec, Networking, Predictor
+from tests.certificates import Files, issue
 from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(
@@ -241,23 +241,91 @@ def test_a_change_loses_no_request(fronted: Fronted, stubs: Callable[[], Stub]) 
 
 def test_tls(fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path) -> None:
     """With a certificate the front speaks TLS, and sends whoever does not there."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
-    certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
-    port = int(fronted.settings.listen_tls.rpartition(":")[2])
-    secure = fronted.with_(
-        certificate=str(tmp_path / "tls.crt"), certificate_key=str(tmp_path / "tls.key"), public_tls_port=port
-    )
+    files, port = issue(tmp_path), int(fronted.settings.listen_tls.rpartition(":")[2])
+    secure = _secure(fronted, files)
     secure.front.follow([_route("iris", stubs().address)])
-    answer = requests.post(
-        f"https://{fronted.settings.listen_tls}", data=b"x", verify=str(tmp_path / "ca.pem"), timeout=10
-    )
-    assert answer.json()["headers"]["x-forwarded-proto"] == "https"
+    assert _asked_by_tls(secure, files)["headers"]["x-forwarded-proto"] == "https"
     sent_on = requests.post(f"{secure.url}/predict?a=1", data=b"x", allow_redirects=False, timeout=10)
     assert sent_on.status_code == 308
     assert sent_on.headers["Location"] == f"https://127.0.0.1:{port}/predict?a=1"
+
+
+def _secure(fronted: Fronted, files: Files) -> Fronted:
+    port = int(fronted.settings.listen_tls.rpartition(":")[2])
+    return fronted.with_(certificate=str(files.certificate), certificate_key=str(files.key), public_tls_port=port)
+
+
+def _asked_by_tls(fronted: Fronted, files: Files) -> Any:
+    url = f"https://{fronted.settings.listen_tls}"
+    return requests.post(url, data=b"x", verify=str(files.authority), timeout=10).json()
+
+
+def test_a_front_takes_tls_up_without_losing_a_request(
+    fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path
+) -> None:
+    """What came by plain HTTP before is answered; the same processes go on, and leave TLS as they took it up."""
+    stub, files = stubs(), issue(tmp_path)
+    stub.go.clear()
+    routes = [_route("iris", stub.address)]
+    fronted.front.follow(routes)
+    master = fronted.front._master()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(requests.post, fronted.url, data=b"x", timeout=30)
+        assert stub.asked.wait(10)
+        _secure(fronted, files).front.follow(routes)
+        stub.go.set()
+        assert _asked_by_tls(fronted, files)["port"] == stub.address
+        assert waiting.result().json()["port"] == stub.address
+    fronted.front.follow(routes)
+    assert requests.post(fronted.url, data=b"x", allow_redirects=False, timeout=10).status_code == 200
+    assert fronted.front._master() == master
+    assert not list((fronted.home / "front").glob("tls-*"))
+
+
+def test_a_renewed_certificate(fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path) -> None:
+    """Under the same paths: the next command has nginx take it, and until then the old one serves."""
+    routes, old = [_route("iris", stubs().address)], issue(tmp_path)
+    secure = _secure(fronted, old)
+    secure.front.follow(routes)
+    authority = old.authority.read_text()
+    new = issue(tmp_path)
+    with pytest.raises(requests.exceptions.SSLError):
+        _asked_by_tls(secure, new)
+    secure.front.follow(routes)
+    assert _asked_by_tls(secure, new)
+    old.authority.write_text(authority)
+    with pytest.raises(requests.exceptions.SSLError):
+        _asked_by_tls(secure, old)
+
+
+def test_what_is_refused_leaves_the_front_as_it_was(
+    fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path
+) -> None:
+    """A key of another certificate, and a port that is taken: nginx and its files are not touched."""
+    routes, files = [_route("iris", stubs().address)], issue(tmp_path)
+    secure = _secure(fronted, files)
+    secure.front.follow(routes)
+    before = {path: path.read_bytes() for path in (fronted.home / "front").iterdir() if path.suffix != ".log"}
+    wrong = _secure(fronted, replace(files, key=issue(tmp_path, "other").key))
+    with pytest.raises(UserError, match="is not the key of the certificate"):
+        wrong.front.follow(routes)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match="something else listens there"):
+            _secure(fronted.with_(listen_tls=taken), files).front.follow(routes)
+    assert {path: path.read_bytes() for path in (fronted.home / "front").iterdir() if path.suffix != ".log"} == before
+    assert _asked_by_tls(secure, files)
+
+
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0"])
+def test_its_own_ports_are_not_taken(host: str, fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path) -> None:
+    """However they are written; what is said of them again changes nothing."""
+    routes, files = [_route("iris", stubs().address)], issue(tmp_path)
+    ports = {key: f"{host}:{getattr(fronted.settings, key).rpartition(':')[2]}" for key in ("listen", "listen_tls")}
+    secure = _secure(fronted.with_(**ports), files)
+    for _ in range(2):
+        secure.front.follow(routes)
+    assert _asked_by_tls(fronted, files)
 
 
 def test_nothing_is_left_behind(fronted: Fronted, stubs: Callable[[], Stub]) -> None:

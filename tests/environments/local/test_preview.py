@@ -17,6 +17,7 @@ from cortex.cli import main
 from cortex.environments import devices
 from cortex.environments.registry import Registry
 from cortex.environments.state import Home
+from tests.certificates import issue
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(__file__).parent / "golden"
@@ -141,6 +142,22 @@ def test_the_front_that_is_asked_for_is_shown(project: Path, home: Path, capsys:
     assert "listen 127.0.0.1:8090;" in text
     assert f"server 127.0.0.1:{plan['port']} " in text
     assert not home.exists()
+
+
+def test_the_settings_of_the_front_are_shown(
+    project: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TLS and the rate limit stand in its configuration; no certificate is copied."""
+    files = issue(tmp_path)
+    settings = {"certificate": str(files.certificate), "certificate_key": str(files.key), "rate_limit": "10r/s"}
+    Registry(home).configure("local", None, settings)
+    arguments = ("deploy", project / "cortex_cpu.yaml", "--dry-run", "--front", "nginx", "-o", "json")
+    [text] = json.loads(printed(home, capsys, *arguments))[1]["files"].values()
+    assert "listen 127.0.0.1:8080;" in text
+    assert "listen 127.0.0.1:8443 ssl;" in text
+    assert f"ssl_certificate_key {home}/front/tls-" in text
+    assert "rate=10r/s;" in text
+    assert not (home / "front").exists()
 
 
 def test_a_front_that_is_there_is_shown_without_asking(
