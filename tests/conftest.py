@@ -20,8 +20,9 @@ _temporary = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     """Have the tests, and every process that they start, use one new temporary directory (its name has to be short)."""
     if not hasattr(config, "workerinput"):
-        config.stash[_temporary] = Path(tempfile.mkdtemp(prefix="ct-"))
-        os.environ["TMPDIR"] = str(config.stash[_temporary])
+        config.stash[_temporary] = directory = Path(tempfile.mkdtemp(prefix="ct-"))
+        directory.chmod(0o711)  # some tests become another user
+        os.environ["TMPDIR"] = str(directory)
         tempfile.tempdir = None
 
 

@@ -80,9 +80,13 @@ class Cortex:
         return found
 
     def family(self) -> set[int]:
-        """Return the pids of every process that belongs to this home."""
+        """Return the pids of every process that belongs to this home: its command names it, or its environment."""
         marked = f"{self.home}/"
-        return {process.pid for process in psutil.process_iter() if any(marked in word for word in _cmdline(process))}
+        return {
+            process.pid
+            for process in psutil.process_iter()
+            if any(marked in word for word in _cmdline(process)) or _home(process) == str(self.home)
+        }
 
     def clean(self) -> None:
         """Delete every API, and hold that nothing is left of any."""
@@ -97,6 +101,13 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
     except psutil.NoSuchProcess:
         return []
+
+
+def _home(process: psutil.Process) -> str:
+    try:
+        return str(process.environ().get("CORTEX_HOME", ""))
+    except psutil.Error:
+        return ""
 
 
 def copy_project(project: Path, model: Path | None = None) -> Path:
