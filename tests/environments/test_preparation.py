@@ -90,6 +90,7 @@ def test_inferentia_that_is_missing_is_an_error(
     assert result.error.startswith(f"{config.path}:7: a: compute.inf: {problem}")
 
 
-def test_the_local_environment_takes_no_settings(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the local environment has no setting 'context': it takes none"):
+def test_the_local_environment_takes_no_settings_but_its_fronts(tmp_path: Path) -> None:
+    """A setting of another environment is refused, with those that there are."""
+    with pytest.raises(UserError, match=r"the local environment has no setting 'context' \(there are: tls_port, "):
         LocalEnvironment(tmp_path, {"context": "x"})
