@@ -250,6 +250,8 @@ def test_delete_leaves_nothing(cortex: Cortex, deployed: str) -> None:
     assert left == []
     port = int(deployed.rsplit(":", 1)[1])
     until(lambda: _is_free(port) or _others(port, cortex.home))
+    assert f"error: {NAME} is not deployed" in cortex("get", NAME, code=1)
+    assert f"error: {NAME} is not deployed" in cortex("delete", NAME, code=1)
 
 
 def _is_free(port: int) -> bool:
@@ -266,5 +268,3 @@ def _others(port: int, home: Path) -> bool:
     with contextlib.suppress(psutil.Error):
         return any(psutil.Process(pid).environ().get("CORTEX_HOME") not in (None, str(home)) for pid in holders)
     return False
-    assert f"error: {NAME} is not deployed" in cortex("get", NAME, code=1)
-    assert f"error: {NAME} is not deployed" in cortex("delete", NAME, code=1)
