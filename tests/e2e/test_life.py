@@ -1,5 +1,6 @@
 """The life of a deployment: deploy, ask, kill, redeploy, fail, delete."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -248,8 +249,22 @@ def test_delete_leaves_nothing(cortex: Cortex, deployed: str) -> None:
     left = [path for path in cortex.home.rglob("*") if path.is_file() and path.name not in (".lock", "cli.yaml")]
     assert left == []
     port = int(deployed.rsplit(":", 1)[1])
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+    until(lambda: _is_free(port) or _others(port, cortex.home))
     assert f"error: {NAME} is not deployed" in cortex("get", NAME, code=1)
     assert f"error: {NAME} is not deployed" in cortex("delete", NAME, code=1)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _others(port: int, home: Path) -> bool:
+    """Tell whether a deployment of another home has taken the port that became free."""
+    holders = {row.pid for row in psutil.net_connections("tcp4") if row.laddr[1:] == (port,) and row.pid}
+    with contextlib.suppress(psutil.Error):
+        return any(psutil.Process(pid).environ().get("CORTEX_HOME") not in (None, str(home)) for pid in holders)
+    return False

@@ -88,6 +88,7 @@ def test_what_people_grep_for(start: Start, models: Path) -> None:
         "--num_unload_threads=3",
         "--no_such_flag=1",
     )
+    poll(lambda: "Entering the event loop ..." in server.log)  # the doors are open a moment before
     for line in (
         "unknown argument: --no_such_flag=1",
         "These flags are accepted and have no effect here: num_unload_threads",
