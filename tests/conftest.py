@@ -21,6 +21,7 @@ _temporary = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     """Have the tests, and every process that they start, use one new temporary directory (its name has to be short)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, it ends what the tests have started
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background has it ignored
     if not hasattr(config, "workerinput"):
         config.stash[_temporary] = directory = Path(tempfile.mkdtemp(prefix="ct-"))
         directory.chmod(0o711)  # some tests become another user
