@@ -9,3 +9,7 @@ How a comparison goes: compare.py measures the sections of sections.py, which ar
 of each in turn, on the systems that stacks.py has started. record.py keeps the figures; aims.py, tables.py and plot.py
 say what they show, and document.py puts that into docs/performance.md.
 """
+
+from cortex import telemetry
+
+telemetry.turn_off()

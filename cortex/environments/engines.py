@@ -64,7 +64,11 @@ class Program:
 
 
 ENGINES: Mapping[str, Wheel | Program] = {
-    "openvino": Wheel(("openvino",), "import openvino\nfound = openvino.Core().available_devices"),
+    "openvino": Wheel(
+        ("openvino",),
+        "from cortex import telemetry\ntelemetry.turn_off()\nimport openvino\n"
+        "found = openvino.Core().available_devices",
+    ),
     "tensorflow": Wheel(
         ("tensorflow", "tensorflow-cpu"),
         "import tensorflow\nfound = [d.device_type for d in tensorflow.config.list_physical_devices()]",
