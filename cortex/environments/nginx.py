@@ -79,6 +79,13 @@ class Front:
     """Whom root's workers become; empty: nginx's own choice."""
 
 
+NEWER = "newer"
+"""The folder in a front's directory for files that the configuration includes: what only a newer nginx knows."""
+KEEP_IDLE = "keepalive_min_timeout 10s;"
+"""For `NEWER`: nginx 1.27.4 and later, when it reloads, leaves a connection open that was used in the last seconds.
+
+An older one closes every connection that is idle, and what its client sends at that very moment is lost.
+"""
 CONFIGURATION = "/-/configuration"
 """The path at which a front tells which configuration it has."""
 
@@ -122,6 +129,7 @@ def _http(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]:
     yield f"access_log {front.access_log} timed;"
     for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
         yield f"{name}_temp_path {front.directory}/{name};"
+    yield f"include {front.directory}/{NEWER}/*.conf;"
     yield "server_tokens off;"
     yield "default_type application/octet-stream;"
     yield f"keepalive_timeout {KEEP_ALIVE_S}s;"

@@ -68,8 +68,8 @@ def until(condition: Callable[[], object], seconds: float = 300) -> None:
 class Load:
     """Clients that post the sample over kept connections, again and again, until they are told to stop.
 
-    An nginx that reloads closes the connections that are idle. What a client sends on one at that moment nobody reads,
-    and the client, which sees it end without a byte, sends it once more on another: ``idle_closed`` counts these.
+    An nginx before 1.27.4 that reloads closes the connections that are idle. What a client sends on one at that moment
+    nobody reads, and the client, which sees it end without a byte, sends it once more: ``idle_closed`` counts these.
     """
 
     url: str

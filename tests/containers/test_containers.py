@@ -92,6 +92,13 @@ def test_a_container_that_is_killed_comes_back(killed: str, place: Place) -> Non
     until(lambda: requests.post(place.url, json=sample(), timeout=60).status_code == 200)
 
 
+def _keeps_idle() -> bool:
+    """Tell whether the front's nginx can reload without closing idle connections."""
+    argv = ["docker", "run", "--rm", "--entrypoint", "nginx", "nginx:stable", "-v"]
+    version = subprocess.run(argv, check=True, capture_output=True, text=True).stderr.strip().rpartition("/")[2]
+    return tuple(map(int, version.split("."))) >= (1, 27, 4)
+
+
 def test_an_update_loses_no_request(place: Place, project: Path) -> None:
     """The new run takes over while clients post; also when the number of workers changes, which nginx has to learn."""
     config = project / "cortex_cpu.yaml"
@@ -105,7 +112,7 @@ def test_an_update_loses_no_request(place: Place, project: Path) -> None:
                 seen = load.counts[200]
                 until(lambda load=load, seen=seen: load.counts[200] > seen + 20)
             assert set(load.counts) == {200}, load.counts
-            assert load.idle_closed <= load.clients, "nginx reloads once"
+            assert load.idle_closed <= (0 if _keeps_idle() else load.clients), "nginx reloads once"
     finally:
         config.write_text(text)
 

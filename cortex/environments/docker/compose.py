@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cortex.environments import nginx
 from cortex.environments.local import plan as local_plan
 from cortex.plan import Plan, ProcessPlan
 from cortex.quantity import parse_quantity
@@ -30,6 +31,16 @@ STOP_GRACE = "75s"
 _CORTEX = Path("/cortex")
 _RUN_DIR = Path("/run/cortex")
 _MODELS = Path("/models")
+_FRONT_FILE = "/etc/nginx/cortex/nginx.conf"
+_NEWER = f"/tmp/{nginx.NEWER}"  # noqa: S108  # the container's own
+_START_FRONT = "; ".join(
+    (
+        f"mkdir -p {_NEWER}",
+        f"echo '{nginx.KEEP_IDLE}' >{_NEWER}/idle.conf",
+        f"nginx -t -q -e stderr -c {_FRONT_FILE} 2>/dev/null || rm {_NEWER}/idle.conf",
+        f"exec nginx -e stderr -c {_FRONT_FILE}",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -147,8 +158,8 @@ def front(image: str, directory: str, ports: list[str]) -> Service:
     sockets = {"type": "volume", "source": FRONT, "target": FRONT_SOCKETS}
     return {
         "image": image,
-        "entrypoint": ["nginx"],
-        "command": ["-e", "stderr", "-c", "/etc/nginx/cortex/nginx.conf"],
+        "entrypoint": ["sh", "-c"],
+        "command": [_START_FRONT],
         **_confined(),
         "stop_signal": "SIGQUIT",  # nginx answers what it has, too
         "ports": ports,

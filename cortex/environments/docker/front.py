@@ -21,7 +21,6 @@ SETTINGS = ("host", "port", *protection.SETTINGS, "retry_posts", "front_image")
 HOST = "0.0.0.0"  # noqa: S104 - as the local environment; the setting `host`, or CORTEX_HOST, narrows it
 START_SECONDS = 20.0
 _BOOLEAN = re.compile(r"true|false")
-_CONFIGURATION = "/etc/nginx/cortex/nginx.conf"
 _ADDRESS = f"{compose.FRONT}:{compose.FRONT_PORT}"
 
 

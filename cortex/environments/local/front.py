@@ -133,15 +133,26 @@ class LocalFront:
         run.mkdir(mode=0o755, parents=True, exist_ok=True)
         if run.stat().st_uid != os.geteuid():
             raise UserError(f"{run} belongs to another user: remove it, or set TMPDIR to a directory of your own")
+        (run / nginx.NEWER).mkdir(exist_ok=True)
 
     def _replace_configuration(self, binary: str, text: str) -> None:
         unfinished = self._configuration.with_suffix(".new")
         unfinished.write_text(text)
+        check = [binary, "-t", "-q", "-c", str(unfinished), "-e", self._front.error_log]
         try:
-            _run([binary, "-t", "-q", "-c", str(unfinished), "-e", self._front.error_log])
+            self._keep_idle_if_known(check)
+            _run(check)
             unfinished.replace(self._configuration)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def _keep_idle_if_known(self, check: list[str]) -> None:
+        idle = Path(self._front.directory) / nginx.NEWER / "idle.conf"
+        idle.write_text(nginx.KEEP_IDLE)
+        try:
+            _run(check)
+        except UserError:
+            idle.unlink()
 
     def _rotate(self) -> None:
         """Begin a log anew that has grown large; nginx opens it when it reloads."""

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import requests
 
-from cortex.environments.local.front import LocalFront
+from cortex.environments.local.front import LocalFront, _binary
 from cortex.environments.nginx import Front, Route
 from cortex.errors import UserError
 from cortex.spec import APISpec, Networking, Predictor
@@ -237,6 +237,28 @@ def test_a_change_loses_no_request(fronted: Fronted, stubs: Callable[[], Stub]) 
         assert requests.post(fronted.url, data=b"x", timeout=10).json()["port"] == new.address
         old.go.set()
         assert waiting.result().json()["port"] == old.address
+
+
+def test_a_kept_connection_outlives_a_change(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
+    """Where nginx can do that; its next answer says that the connection ends, and nothing is lost with it."""
+    if _version() < (1, 27, 4):
+        pytest.skip("nginx before 1.27.4 closes a connection that is idle while it reloads")
+    old, new = stubs(), stubs()
+    fronted.front.follow([_route("iris", old.address)])
+    with requests.Session() as session:
+        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=1))
+        assert session.post(fronted.url, data=b"x", timeout=10).headers["Connection"] == "keep-alive"
+        before = {process.pid for process in _family(fronted)}
+        fronted.front.follow([_route("iris", new.address)])
+        last = session.post(fronted.url, data=b"x", timeout=10)
+        assert (last.json()["port"], last.headers["Connection"]) == (old.address, "close")
+        assert session.post(fronted.url, data=b"x", timeout=10).json()["port"] == new.address
+    _until(lambda: len(before & {process.pid for process in _family(fronted)}) == 1)
+
+
+def _version() -> tuple[int, ...]:
+    said = subprocess.run([_binary(), "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(map(int, said.split("/")[1].split()[0].split(".")))
 
 
 def test_tls(fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path) -> None:
