@@ -1,6 +1,7 @@
 """OpenVINO alone: one model in one process, asked by several threads, with nothing of this project around it.
 
-It is compiled in the way that suits the number of threads best: all cores for one, a stream on each core for several.
+It is compiled for one picture, and in the way that suits the number of threads best: all cores for one, a stream on
+each core for several.
 Run as a process, it is an asker (`benchmark.asker`).
 """
 
@@ -17,20 +18,26 @@ from cortex.threads import available
 
 
 def main(directory: Path, precision: str, threads: int) -> None:
+    model = _compiled(directory, precision, threads)
+    (port,) = model.inputs
+    picture = np.random.default_rng(0).integers(0, 256, list(port.shape)).astype(port.element_type.to_dtype())
+    asks = [_asking(model.create_infer_request(), picture) for _ in range(threads)]
+    for once in asks:
+        once()
+    answer_orders(asks)
+
+
+def _compiled(directory: Path, precision: str, threads: int) -> Any:
     core = ov.Core()
     files = sorted(directory.glob("*.xml"))
+    graph = core.read_model(files[0] if files else directory)
+    graph.reshape([1, *(dim.get_length() for dim in list(graph.inputs[0].partial_shape)[1:])])
     config = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": (cores := available()),
         "NUM_STREAMS": cores if threads > 1 else 1,
     }
-    model = core.compile_model(core.read_model(files[0] if files else directory), "CPU", config)
-    shape = [1, *(dim.get_length() for dim in list(model.inputs[0].partial_shape)[1:])]
-    picture = np.random.default_rng(0).integers(0, 256, shape).astype(model.inputs[0].element_type.to_dtype())
-    asks = [_asking(model.create_infer_request(), picture) for _ in range(threads)]
-    for once in asks:
-        once()
-    answer_orders(asks)
+    return core.compile_model(graph, "CPU", config)
 
 
 def _asking(request: Any, picture: Any) -> Callable[[], object]:

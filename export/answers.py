@@ -40,12 +40,18 @@ class Measured:
 
 
 def read(directory: Path) -> Recorded:
-    """Return the requests and answers of a version directory. Raises UserError for none, or for other signatures'."""
+    """Return the requests and answers of a version directory: the first image, and all others as one request.
+
+    So both one image and several are asked for. Raises UserError for no requests, or for other signatures'.
+    """
     logs, path = recorded_requests.read(directory), directory / recorded_requests.FILE
     if not logs:
         missing = f"has no recorded requests ({recorded_requests.FILE}) to check with"
         raise UserError(f"{directory} {missing}: python -m export cpu needs none")
-    return Recorded(*zip(*(_pair(path, log) for log in logs), strict=True))
+    pairs = [_pair(path, log) for log in logs]
+    images, answers = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    cuts = [1] if len(images) > 1 else []
+    return Recorded(tuple(np.split(images, cuts)), tuple(np.split(answers, cuts)))
 
 
 def _pair(path: Path, log: prediction_log_pb2.PredictionLog) -> tuple[Images, Answers]:
@@ -76,7 +82,7 @@ def measure(
         got = answer(images)
         difference = np.abs(got - want) if got.shape == want.shape else np.full(want.shape, np.inf)
         if not np.all(difference <= allowed.atol + allowed.rtol * np.abs(want)):
-            outside = outside or f"the answer to recorded request {number} is off by {float(difference.max()):.2g}"
+            outside = outside or f"the answer to request {number} is off by {float(difference.max()):.2g}"
         worst = max(worst, float(difference.max()))
         same += int((got.argmax(1) == want.argmax(1)).sum()) if got.shape == want.shape else 0
     return Measured(Agreement(of, sum(map(len, recorded.answers)), worst, same, over), outside)

@@ -1,4 +1,5 @@
-"""OpenVINO's two forms of a signature: all cores for one request, or cores of its own for each of several."""
+"""OpenVINO's forms of a signature: all cores for one request, or cores of its own for each of several; one row, or any
+number of rows."""
 
 import itertools
 import logging
@@ -103,6 +104,7 @@ def test_a_second_form_that_cannot_be_made_takes_nothing_away(
 ) -> None:
     """When OpenVINO cannot compile once more, the first form goes on answering, and the log says so."""
     engine = opened(slow_model)
+    ask_together(engine, after(1), askers=1)
     monkeypatch.setattr(engine, "_form", out_of_memory)
     try:
         answers = ask_together(engine, lambda: said(caplog, "no form with cores of their own"))
@@ -143,3 +145,77 @@ def test_closing_waits_for_a_compilation(slow_model: Path, caplog: pytest.LogCap
     ask_together(engine, after(8))
     engine.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "openvino-compile"]
+
+
+def model_of(directory: Path, *shapes: list[int], build: Callable[..., Any] = ops.add) -> Path:
+    """Write an IR that makes one output ``y`` of inputs ``x0``, ``x1``... of these shapes."""
+    given = [ops.parameter(shape, np.float32) for shape in shapes]
+    for number, each in enumerate(given):
+        each.output(0).set_names({f"x{number}"})
+    output = build(*given)
+    output.output(0).set_names({"y"})
+    ov.save_model(ov.Model([output], given, "small"), directory / "model.xml", compress_to_fp16=False)
+    return directory
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The shapes of the first input of every graph that is compiled, in their order."""
+    shapes: list[str] = []
+    form = OpenVINO._form
+
+    def noted(engine: OpenVINO, graph: Any, *rest: Any) -> Any:
+        shapes.append(str(graph.model.inputs[0].partial_shape))
+        return form(engine, graph, *rest)
+
+    monkeypatch.setattr(OpenVINO, "_form", noted)
+    return shapes
+
+
+def test_any_number_of_rows_is_compiled_when_it_is_asked_for(slow_model: Path, compiled: list[str]) -> None:
+    """Requests of one row have a graph of their own, whose answers are those of the other."""
+    engine = opened(slow_model)
+    question = np.random.default_rng(1).normal(size=(3, SIZE)).astype(np.float32)
+    one = [engine.run("serving_default", {"x": question[row : row + 1]}, ["y"])["y"] for row in range(3)]
+    assert compiled == [f"[1,{SIZE}]"]
+    several = engine.run("serving_default", {"x": question}, ["y"])["y"]
+    none = engine.run("serving_default", {"x": question[:0]}, ["y"])["y"]
+    engine.close()
+    assert compiled == [f"[1,{SIZE}]", f"[?,{SIZE}]"]
+    np.testing.assert_allclose(np.concatenate(one), several, atol=1e-5)
+    assert none.shape == (0, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "want"),
+    [
+        (([-1, 3], [-1, 3]), "[1,3]"),
+        (([-1, 3], [1, 3]), "[1,3]"),
+        (([-1, 3], [4, 3]), "[1,3]"),
+        (([2, 3], [1, 3]), "[2,3]"),
+        (([-1, -1], [1, 3]), "[?,?]"),
+    ],
+)
+def test_what_one_row_is(shapes: tuple[list[int], ...], want: str, tmp_path: Path, compiled: list[str]) -> None:
+    """Where a first dimension is open and no other; whatever was compiled, every number of rows is answered."""
+    engine = opened(model_of(tmp_path, *shapes), threads=1)
+    assert compiled == [want]
+    for rows in (1, 4):
+        sizes = [[(rows, 3)[axis] if dim < 0 else dim for axis, dim in enumerate(shape)] for shape in shapes]
+        given = {f"x{number}": np.ones(size, np.float32) for number, size in enumerate(sizes)}
+        answer = engine.run("serving_default", given, ["y"])["y"]
+        np.testing.assert_array_equal(answer, given["x0"] + given["x1"])
+    engine.close()
+
+
+def test_a_graph_that_one_row_does_not_fit(tmp_path: Path, compiled: list[str]) -> None:
+    """It splits its rows in two: it is compiled as it is, and two rows are answered."""
+
+    def first_half(given: Any) -> Any:
+        return ops.relu(ops.split(given, ops.constant(0), 2).output(0))
+
+    engine = opened(model_of(tmp_path, [-1, 3], build=first_half), threads=1)
+    assert compiled == ["[?,3]"]
+    answer = engine.run("serving_default", {"x0": np.arange(6, dtype=np.float32).reshape(2, 3)}, ["y"])["y"]
+    engine.close()
+    np.testing.assert_array_equal(answer, [[0, 1, 2]])

@@ -8,6 +8,7 @@ as it is.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from cortex.model_server.engines.base import (
     Unsupported,
     UnsupportedPrecision,
 )
-from cortex.model_server.engines.openvino_forms import Form, Forms
+from cortex.model_server.engines.openvino_forms import Form, Forms, Signature
 from cortex.model_server.engines.openvino_graph import Graph, convert, first_signature, one_line, signatures_of
 from cortex.model_server.model_file import Model
 from cortex.model_server.saved_model import Signatures, runnable
@@ -54,7 +55,7 @@ class OpenVINO:
         self._model = model
         self._core = core
         self._options = options
-        self._compiled: dict[str, Forms] = {}
+        self._compiled: dict[str, Signature] = {}
         self._compiling = threading.Lock()
 
     @classmethod
@@ -74,11 +75,14 @@ class OpenVINO:
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None = None
     ) -> Arrays:
         """Return the named outputs; a run that outlives the deadline is cancelled inside OpenVINO."""
-        return self._get(signature).run(inputs, outputs, deadline)
+        try:
+            return self._get(signature).run(inputs, outputs, deadline)
+        except Unsupported as reason:
+            raise StatusError(Code.FAILED_PRECONDITION, f"{reason}; --engine=tensorflow runs it") from reason
 
     def describe(self) -> Description:
         """Return what OpenVINO itself says it runs."""
-        alone = self._compiled[first_signature(self.signatures)].alone
+        alone = self._compiled[first_signature(self.signatures)].usual.alone
         kind = alone.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         return Description("openvino", {"f32": FP32}.get(kind, kind), alone.threads, streams=alone.threads)
 
@@ -97,25 +101,24 @@ class OpenVINO:
                     raise
                 _log.warning("%s: %s", self._model.directory, reason)
 
-    def _get(self, signature: str) -> Forms:
-        if compiled := self._compiled.get(signature):
-            return compiled
+    def _get(self, name: str) -> Signature:
+        if signature := self._compiled.get(name):
+            return signature
         with self._compiling:
-            if signature not in self._compiled:
-                try:
-                    self._compiled[signature] = self._compile(signature)
-                except Unsupported as reason:
-                    raise StatusError(Code.FAILED_PRECONDITION, f"{reason}; --engine=tensorflow runs it") from reason
-            return self._compiled[signature]
+            if name not in self._compiled:
+                self._compiled[name] = self._compile(name)
+            return self._compiled[name]
 
-    def _compile(self, signature: str) -> Forms:
-        graph = convert(self._core, self._model, self.signatures, signature)
-        alone = self._form(graph, signature, {"PERFORMANCE_HINT": "LATENCY"})
-        return Forms(graph, alone, self._together(graph, signature) if alone.threads > 1 else None)
+    def _compile(self, name: str) -> Signature:
+        return Signature(convert(self._core, self._model, self.signatures, name), partial(self._forms, name))
 
-    def _together(self, graph: Graph, signature: str) -> Callable[[], Form]:
+    def _forms(self, name: str, graph: Graph) -> Forms:
+        alone = self._form(graph, name, {"PERFORMANCE_HINT": "LATENCY"})
+        return Forms(graph, alone, self._together(graph, name) if alone.threads > 1 else None)
+
+    def _together(self, graph: Graph, name: str) -> Callable[[], Form]:
         """Return what compiles the form for several requests; the graph it keeps shares its weights with the first."""
-        return lambda: self._form(graph, signature, {"NUM_STREAMS": self._options.cores})
+        return lambda: self._form(graph, name, {"NUM_STREAMS": self._options.cores})
 
     def _form(self, graph: Graph, signature: str, choice: Mapping[str, str | int]) -> Form:
         config = {

@@ -37,13 +37,12 @@ class Form:
 
 
 class Forms:
-    """Run one signature. ``compile_together`` makes the second form; None where one core makes it pointless."""
+    """Run one graph. ``compile_together`` makes the second form; None where one core makes it pointless."""
 
     def __init__(self, graph: Graph, alone: Form, compile_together: Callable[[], Form] | None) -> None:
         self.alone = alone
         self._inputs = graph.inputs
         self._outputs = graph.outputs
-        self._shapes = {alias: graph.model.inputs[index].partial_shape for alias, index in graph.inputs.items()}
         self._together = alone
         self._compile_together = compile_together
         self._compiling: threading.Thread | None = None
@@ -51,11 +50,10 @@ class Forms:
         self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
-        """Return the named outputs. Raises StatusError for inputs the signature does not take."""
-        arrays = {alias: self._fitted(alias, array) for alias, array in inputs.items()}
+        """Return the named outputs for inputs of shapes that the graph takes."""
         with self._form() as form, form.requests.item(deadline) as request:
             try:
-                for alias, array in arrays.items():
+                for alias, array in inputs.items():
                     request.set_input_tensor(self._inputs[alias], ov.Tensor(array, shared_memory=True))
                 _infer(request, deadline)
                 return {alias: request.get_output_tensor(self._outputs[alias]).data.copy() for alias in outputs}
@@ -101,6 +99,48 @@ class Forms:
             return
         self._together = form
         _log.info("several requests at once: %d streams on %d threads from now on", form.streams, form.threads)
+
+
+class Signature:
+    """Run one signature: by a graph of one row, where it has such, and by its own, which takes any number of rows.
+
+    ``make`` compiles a graph. That of any number of rows computes shapes anew at every request, which can take a
+    quarter of the time; it is compiled when the first request comes that has another number of rows than one.
+    """
+
+    def __init__(self, graph: Graph, make: Callable[[Graph], Forms]) -> None:
+        self._graph = graph
+        self._make = make
+        self._making = threading.Lock()
+        self._shapes = graph.shapes
+        of_one_row = graph.of_one_row()
+        self._one_row = of_one_row.shapes if of_one_row else None
+        self._of_one_row = make(of_one_row) if of_one_row else None
+        self._of_any = None if of_one_row else make(graph)
+
+    @property
+    def usual(self) -> Forms:
+        """What runs a request of one row."""
+        return self._of_one_row or self._any()
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
+        """Return the named outputs. Raises StatusError for inputs the signature does not take."""
+        arrays = {alias: self._fitted(alias, array) for alias, array in inputs.items()}
+        is_one_row = {alias: ov.PartialShape(array.shape) for alias, array in arrays.items()} == self._one_row
+        forms = self.usual if is_one_row else self._any()
+        return forms.run(arrays, outputs, deadline)
+
+    def close(self) -> None:
+        """Wait for a compilation under way."""
+        for forms in (self._of_one_row, self._of_any):
+            if forms is not None:
+                forms.close()
+
+    def _any(self) -> Forms:
+        with self._making:
+            if self._of_any is None:
+                self._of_any = self._make(self._graph)
+            return self._of_any
 
     def _fitted(self, alias: str, array: Array) -> Array:
         shape = self._shapes[alias]

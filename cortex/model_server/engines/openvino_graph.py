@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openvino as ov
 from openvino._offline_transformations import apply_moc_transformations
 
 from cortex.model_server import saved_model
@@ -24,6 +25,7 @@ _TYPES = frozenset(
 """The types of which OpenVINO's CPU plugin keeps every value: it computes integers in 32 bits and decimals in single
 precision or less, and has next to no operations on strings."""
 
+_ONE = ov.Dimension(1)
 _NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Summary:", "To facilitate", "Caught exception")
 
 
@@ -34,6 +36,29 @@ class Graph:
     model: Any
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """The `openvino.PartialShape` of each input."""
+        return {alias: self.model.inputs[index].partial_shape for alias, index in self.inputs.items()}
+
+    def of_one_row(self) -> "Graph | None":
+        """Return the graph for requests of one row, with the same weights; None where it leaves open more, or nothing.
+
+        The rows are the first dimension of its inputs.
+        """
+        shapes = [port.partial_shape for port in self.model.inputs]
+        if any(shape.rank.is_dynamic or any(dim.is_dynamic for dim in list(shape)[1:]) for shape in shapes):
+            return None
+        rows = {index: shape for index, shape in enumerate(shapes) if shape.is_dynamic}
+        if not rows or not all(shape[0].compatible(_ONE) for shape in rows.values()):
+            return None
+        model = self.model.clone()
+        try:
+            model.reshape({index: [1, *list(shape)[1:]] for index, shape in rows.items()})
+        except RuntimeError:  # it computes with its rows in a way that one row does not fit
+            return None
+        return Graph(model, self.inputs, self.outputs)
 
 
 def first_signature(signatures: Signatures) -> str:

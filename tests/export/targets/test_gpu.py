@@ -79,7 +79,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_graph_answers_as_the_savedmodel_does(artifact: Path, tmp_path: Path) -> None:
-    """Every recorded answer is met within 1e-4 by ONNX Runtime on the CPU, the batch of two included."""
+    """Every recorded answer is met within 1e-4 by ONNX Runtime on the CPU, one image and several at once."""
     shutil.copy(artifact / "model.onnx", tmp_path / "model.onnx")
     recorded = answers.read(artifact)
     with gpu_device.on_cpu(tmp_path / "model.onnx") as answer:
@@ -87,7 +87,7 @@ def test_the_graph_answers_as_the_savedmodel_does(artifact: Path, tmp_path: Path
         swapped = answers.measure(recorded, lambda images: answer(images[..., ::-1]), WITHIN, "the SavedModel")
     assert not measured.outside
     assert (measured.agreement.images, measured.agreement.same_first_class) == (4, 4)
-    assert re.fullmatch(r"the answer to recorded request \d is off by .+", swapped.outside)
+    assert re.fullmatch(r"the answer to request \d is off by .+", swapped.outside)
 
 
 @pytest.mark.skipif("CORTEX_TEST_RESNET" not in os.environ, reason="a minute: set CORTEX_TEST_RESNET=1 to run it")
@@ -168,7 +168,7 @@ def test_model_servers_load_it(
         shutil.copy(artifact / "model.onnx", directory)
     loaded = servable.load("m", 3, directory, LoadOptions(engine=engine, precision="fp32"))
     loaded.close()
-    assert "gives the 3 recorded answers" in caplog.text
+    assert "gives the 4 recorded answers" in caplog.text
     if engine == "onnxruntime":
         assert "was made for a GPU, and runs on cpu: there is no nvidia-smi" in caplog.text
         assert "device=cpu (fell back: there is no nvidia-smi" in str(loaded.description)

@@ -46,7 +46,7 @@ class _Loaded:
                         cortex.tensors.to_array(log.response.outputs["output"]) for log in logs}
         self.signatures = {"serving_default": self.serve}
     def serve(self, input):
-        answer = self.answers[input.array.tobytes()]
+        answer = np.concatenate([self.answers[image.tobytes()] for image in input.array])
         return {"output": _Tensor(answer + np.float32(os.environ.get("OFF", "0")))}
 
 experimental = _Namespace(tensorrt=_Namespace(Converter=Converter))
@@ -101,7 +101,7 @@ def test_engines_are_built_for_the_batches(
 @pytest.mark.parametrize(
     ("environment", "arguments", "message"),
     [
-        ({"OFF": "0.5"}, [], "the artifact is out of tolerance: the answer to recorded request 1 is off by 0.5"),
+        ({"OFF": "0.5"}, [], "the artifact is out of tolerance: the answer to request 1 is off by 0.5"),
         ({"NO_TRT": "1"}, [], "here: Tensorflow has not been built with TensorRT support."),
         ({}, ["--precision", "fp32"], "--engine tensorflow makes fp16, not fp32"),
     ],
