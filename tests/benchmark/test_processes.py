@@ -9,6 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmark import processes
+
 # Two processes, of which the outer one does not end when it is asked to.
 STUBBORN = """
 import signal, subprocess, sys
@@ -28,7 +30,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
         assert process.stdout.readline() == b"up\n"
         yield process
     finally:
-        for each in psutil.Process().children(recursive=True):
+        for each in processes.family(process.pid):
             each.kill()
         process.wait()
         process.stdout.close()
@@ -36,8 +38,6 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_family_and_memory(child: subprocess.Popen[bytes]) -> None:
     """A family is a process and all it started; its memory is more than nothing, and shared pages count once in PSS."""
-    from benchmark import processes
-
     family = processes.family(child.pid)
     assert len(family) == 2
     memory = processes.memory(family)
@@ -47,24 +47,18 @@ def test_family_and_memory(child: subprocess.Popen[bytes]) -> None:
 
 def test_found_by_environment(child: subprocess.Popen[bytes]) -> None:
     """Processes are found by a variable that they inherited, whoever their parent is."""
-    from benchmark import processes
-
     found = {each.pid for each in processes.with_environment("BENCHMARK_TEST", str(os.getpid()))}
     assert found == {each.pid for each in processes.family(child.pid)}
 
 
 def test_maps(child: subprocess.Popen[bytes]) -> None:
     """A mapped library is found by a part of its name."""
-    from benchmark import processes
-
     assert processes.maps(psutil.Process(child.pid), "libc")
     assert not processes.maps(psutil.Process(child.pid), "libtensorflow")
 
 
 def test_end(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, is_alive: Any) -> None:
     """A process that ignores SIGTERM is killed, and so is what it started; what is gone already is no error."""
-    from benchmark import processes
-
     monkeypatch.setattr(processes, "_SECONDS_TO_END", 0.3)
     family = processes.family(child.pid)
     processes.end_child(child)
