@@ -83,7 +83,8 @@ def _beside_flask(rows: tuple[Row, ...]) -> Iterator[Aim]:
 
 def _at_least(what: str, least: float, ours: Row, other: Row, form: str) -> Aim:
     found = ours.times(other)
-    return Aim(what, f"at least {form.format(least)}", form.format(found), found >= least, ours.valid and other.valid)
+    holds, valid = found.value >= least, ours.valid and other.valid
+    return Aim(what, f"at least {form.format(least)}", form.format(found), holds, valid)
 
 
 def _at_most(what: str, most: float, found: float, valid: bool = True) -> Aim:

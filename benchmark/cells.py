@@ -1,7 +1,9 @@
 """What is measured, as frozen values: a cell is one stack under one load, a run is what it did once."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from statistics import median
+from statistics import mean, median, stdev
 
 from benchmark.processes import Memory
 from benchmark.usage import QUIET
@@ -56,7 +58,7 @@ class Row:
 
     @property
     def rate(self) -> float:
-        return median(run.rate for run in self.runs)
+        return mean(run.rate for run in self.runs)
 
     @property
     def p50(self) -> float:
@@ -75,17 +77,41 @@ class Row:
     def valid(self) -> bool:
         return self.taken <= QUIET
 
-    def times(self, other: "Row") -> float:
-        """Return the ratio of throughputs: the median over the rounds, whose pairs had the same minutes."""
-        return median(mine.rate / its.rate for mine, its in zip(self.runs, other.runs, strict=True))
+    def times(self, other: "Row") -> "Ratio":
+        """Return the ratio of throughputs over all runs, since a machine may be twice as fast in the next second."""
+        mine, its = [run.rate for run in self.runs], [run.rate for run in other.runs]
+        return Ratio(mean(mine) / mean(its), _error(mine, its) if len(mine) == len(its) else None)
 
     def slower(self, other: "Row") -> float:
-        """Return the ratio of median latencies, in the same way."""
-        return median(mine.p50 / its.p50 for mine, its in zip(self.runs, other.runs, strict=True))
+        """Return the ratio of median latencies."""
+        return self.p50 / other.p50
 
     def later(self, other: "Row") -> float:
-        """Return the difference of median latencies in seconds, in the same way."""
-        return median(mine.p50 - its.p50 for mine, its in zip(self.runs, other.runs, strict=True))
+        """Return the difference of median latencies in seconds."""
+        return self.p50 - other.p50
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of means, and its standard error where the runs of both took turns."""
+
+    value: float
+    error: float | None = None
+
+    def __format__(self, form: str) -> str:
+        """Write the value in this form, with the error behind it: ``94.7% ±1.2``."""
+        if self.error is None:
+            return format(self.value, form)
+        return f"{self.value:{form}} ±{format(self.error, form).removesuffix('%')}"
+
+
+def _error(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Return the standard error of ``mean(ours) / mean(theirs)``, whose values come in pairs."""
+    if len(ours) < 2:
+        return None
+    ratio = mean(ours) / mean(theirs)
+    off = [mine - ratio * its for mine, its in zip(ours, theirs, strict=True)]
+    return stdev(off) / mean(theirs) / math.sqrt(len(off))
 
 
 @dataclass(frozen=True)

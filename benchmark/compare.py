@@ -28,7 +28,7 @@ _QUICK_RECORD = _ROOT / "build" / "benchmark" / "quick.json"
 _DOCUMENT = _ROOT / "docs" / "performance.md"
 _SECTIONS = (MEMORY, STACKS, FORMS, OVERLOAD)
 _PRECISIONS = (FP32, BF16, INT8)
-_QUICK = Effort(0.5, 1)
+_QUICK = Effort(0.5, 1, 1)
 _THREADS_PER_CORE = 2  # that ask the engine alone: one waits while the other computes
 
 
@@ -76,6 +76,13 @@ class Comparison:
 @click.option("--only", type=click.Choice(_SECTIONS), multiple=True, help="Measure this section. May be repeated.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2.5, show_default=True, help="Of each run.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds of each section.")
+@click.option(
+    "--slices",
+    type=click.IntRange(1),
+    default=24,
+    show_default=True,
+    help="Rounds, of a second a run, of what is set against the engine.",
+)
 @click.option("--quick", is_flag=True, help="One short run of everything, only to see that it works.")
 @click.option(
     "--load-processor",
@@ -98,6 +105,7 @@ def compare(
     only: tuple[str, ...],
     seconds: float,
     repeats: int,
+    slices: int,
     quick: bool,
     load_processor: int,
     json_path: Path | None,
@@ -113,7 +121,7 @@ def compare(
     forms     the API of the last --precision: JSON, multipart and raw, a small picture and one of 12 megapixels
     overload  the API at four times the load that it carries
 
-    Runs take turns, and figures are medians over the rounds. Every finished section is kept at once.
+    Runs take turns; throughput is the mean over the rounds, latency the median. Every finished section is kept at once.
     """
     kept = json_path or (_QUICK_RECORD if quick else _RECORD)
     try:
@@ -121,7 +129,7 @@ def compare(
             document.write(record.read(kept), document_path)
             return
         step = stopwatch()
-        effort = _QUICK if quick else Effort(seconds, repeats)
+        effort = _QUICK if quick else Effort(seconds, repeats, slices)
         processor = load_processor if load_processor >= 0 else None
         found = record.begun(kept, this_machine())
         comparison = Comparison(subjects(model, _in_order(precision), step), effort, processor, step)
@@ -141,4 +149,5 @@ def _in_order(precisions: tuple[str, ...]) -> tuple[str, ...]:
 
 def _section(effort: Effort, content: dict[str, Any]) -> Section:
     command = shlex.join(["scripts/bench", *sys.argv[2:]])
-    return Section(command, datetime.now(UTC).isoformat(timespec="seconds"), effort.seconds, effort.repeats, **content)
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    return Section(command, when, effort.seconds, effort.repeats, effort.slices, **content)

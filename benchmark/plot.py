@@ -54,7 +54,7 @@ def _is_shown(row: Row, rows: tuple[Row, ...]) -> bool:
 
 def _bar(row: Row, end: float, top: float, rows: tuple[Row, ...]) -> Markup:
     best, middle = engine(rows, row.cell.precision), top + _BAR * 0.7
-    of = f" ({row.times(best):.0%})" if best and best is not row else ""
+    of = f" ({row.times(best).value:.0%})" if best and best is not row else ""
     return element(
         "g",
         element("text", _label(row), x=12, y=middle, class_="soft"),

@@ -23,6 +23,8 @@ class Section:
     seconds: float
     """Of each run."""
     repeats: int
+    slices: int = 0
+    """Rounds of what is set against the engine; their runs take a second at most."""
     rows: tuple[Row, ...] = ()
     overload: tuple[Overload, ...] = ()
     memory: tuple[Held, ...] = ()

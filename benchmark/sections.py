@@ -1,6 +1,6 @@
 """The parts of the comparison. Each can be measured alone; within one, the runs of all cells take turns."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark import processes
@@ -40,6 +40,7 @@ MIDDLE = 8
 MODEL_SERVER_CLIENTS = 4
 BOUND = 1.0
 """Seconds within which an answer under overload counts."""
+_SLICE = 1.0  # seconds
 _TIMES = 4  # the capacity is offered
 _ADMITTED = 16  # requests at once: half a second of work at 32/s, and so within the bound
 _FLOOD_THREADS = 128
@@ -50,10 +51,15 @@ Runner = Callable[[Cell, float], Run]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long each run takes, and how often it is repeated."""
+    """How long each run takes, and how often it is repeated; ``slices`` are runs of a second at most.
+
+    The engine of a precision and what stands close to it are compared in slices, that an unsteady machine is as fast
+    for the one as for the other.
+    """
 
     seconds: float
     repeats: int
+    slices: int
 
 
 def stacks(precisions: Sequence[str], threads: int) -> list[Cell]:
@@ -75,23 +81,40 @@ def forms(precision: str) -> list[Cell]:
 
 
 def measure(cells: Sequence[Cell], running: Stacks, effort: Effort, step: Step) -> tuple[Row, ...]:
-    """Run each cell once a round, in the opposite order every other round."""
+    """Run every cell as often as the effort says; those of one group take turns."""
     for cell in cells:
         running.start(cell)
     for cell in cells:
         if cell.picture == SMALL and cell.clients <= MIDDLE:  # as good as any other, and sooner over
             step(f"warming up: {cell}")
             running.warm_up(cell)
-    return rounds(cells, running.run, effort, step)
+    rows: dict[Cell, Row] = {}
+    for group, seconds, repeats in _groups(cells, effort):
+        rows |= {row.cell: row for row in rounds(group, running.run, seconds, repeats, step)}
+    return tuple(rows[cell] for cell in cells)
 
 
-def rounds(cells: Sequence[Cell], run: Runner, effort: Effort, step: Step) -> tuple[Row, ...]:
-    """Do the rounds of `measure`."""
+def _groups(cells: Sequence[Cell], effort: Effort) -> Iterator[tuple[list[Cell], float, int]]:
+    """Yield cells that take turns, with the seconds of each run and the number of rounds."""
+    left = list(cells)
+    for precision in dict.fromkeys(cell.precision for cell in cells if cell.stack == ENGINE):
+        close = [cell for cell in left if cell.precision == precision and _is_close(cell)]
+        yield close, min(_SLICE, effort.seconds), effort.slices
+        left = [cell for cell in left if cell not in close]
+    yield left, effort.seconds, effort.repeats
+
+
+def _is_close(cell: Cell) -> bool:
+    return cell.stack in (ENGINE, MODEL_SERVER) or (cell.stack == API and cell.clients <= MIDDLE)
+
+
+def rounds(cells: Sequence[Cell], run: Runner, seconds: float, repeats: int, step: Step) -> tuple[Row, ...]:
+    """Run each cell once a round, in the opposite order every other round."""
     runs: dict[Cell, list[Run]] = {cell: [] for cell in cells}
-    for number in range(effort.repeats):
+    for number in range(repeats):
         for cell in cells if number % 2 == 0 else reversed(cells):
-            step(f"round {number + 1} of {effort.repeats}: {cell}")
-            runs[cell].append(run(cell, effort.seconds))
+            step(f"round {number + 1} of {repeats}: {cell}")
+            runs[cell].append(run(cell, seconds))
     return tuple(Row(cell, tuple(found)) for cell, found in runs.items())
 
 

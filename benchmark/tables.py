@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from benchmark.aims import Aim, aims, engine, find
 from benchmark.cells import API, ENGINE, FLASK, FP32, JSON, SMALL, Row
-from benchmark.record import FORMS, Record, Section
+from benchmark.record import FORMS, STACKS, Record, Section
 
 _NONE = ""
 _NOT_VALID = " (not valid)"
@@ -19,7 +19,9 @@ def markdown(record: Record) -> str:
     parts = [_aims(aims(record))]
     for name, section in record.sections.items():
         parts += [f"### {name[0].upper()}{name[1:]}", _section(name, section)]
-        runs = f"Medians of {section.repeats} runs of {section.seconds:g} s, which took turns"
+        runs = f"{section.repeats} runs of {section.seconds:g} s, which took turns: mean rates and median latencies"
+        if name == STACKS:
+            runs += f"; {section.slices} of a second for what is set against the engine, with the standard error"
         parts += [f"{runs}. {section.when[:10]}.", f"    {section.command}"]
     return "\n\n".join([*filter(None, parts), f"{record.machine}."])
 

@@ -91,17 +91,34 @@ def test_rounds_take_turns() -> None:
         ran.append(cell.clients)
         return Run(float(len(ran)), seconds, 0.0, 0.0)
 
-    rows = sections.rounds(cells, run, Effort(0.5, 3), lambda _: None)
+    rows = sections.rounds(cells, run, 0.5, 3, lambda _: None)
     assert ran == [1, 2, 3, 3, 2, 1, 1, 2, 3]
     assert [[run.rate for run in each.runs] for each in rows] == [[1, 6, 7], [2, 5, 8], [3, 4, 9]]
 
 
-def test_ratios_are_of_one_round() -> None:
-    """What slows down both of a round is in no ratio; the median over the rounds forgets what slowed down one."""
-    ours, theirs = row(API, FP32, 8, 90.0, 45.0, 10.0), row(ENGINE, FP32, 4, 100.0, 50.0, 100.0)
-    assert ours.times(theirs) == pytest.approx(0.9)
-    assert (ours.rate, theirs.rate) == (45.0, 100.0)
+def test_a_ratio_has_the_error_of_its_rounds() -> None:
+    """What slows down both of a round is in no ratio, and hardly in its error; other numbers of runs have none."""
+    ours, theirs = row(API, FP32, 8, 90.0, 45.0, 181.0), row(ENGINE, FP32, 4, 100.0, 50.0, 200.0)
+    ratio = ours.times(theirs)
+    assert ratio.value == pytest.approx(316 / 350)
+    assert ratio.error == pytest.approx(0.0018, abs=1e-4)
+    assert f"{ratio:.1%}" == "90.3% ±0.2"
+    other = row(FLASK, FP32, 8, 10.0)
+    assert (ours.times(other).error, f"{ours.times(other):.1f} times") == (None, "10.5 times")
     assert row(API, FP32, 1, 1.0, p50=0.012).later(row(ENGINE, FP32, 1, 1.0, p50=0.01)) == pytest.approx(0.002)
+
+
+def test_what_is_close_takes_turns_by_the_second() -> None:
+    """The engine of a precision, its model server, and its API with few clients; all else in the usual runs."""
+    cells = sections.stacks((FP32, INT8), 4)
+    groups = list(sections._groups(cells, Effort(2.5, 3, 24)))
+    assert [(len(group), seconds, repeats) for group, seconds, repeats in groups] == [
+        (6, 1.0, 24),
+        (6, 1.0, 24),
+        (8, 2.5, 3),
+    ]
+    assert {cell for group, _, _ in groups for cell in group} == set(cells)
+    assert [len(group) for group, _, _ in sections._groups(sections.forms(INT8), Effort(2.5, 3, 24))] == [20]
 
 
 def test_every_stack_is_measured() -> None:
