@@ -1,5 +1,6 @@
 """The body of an HTTP request: read to a limit, and inflated when it is gzip."""
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -9,19 +10,31 @@ from cortex.model_server.status import Code, StatusError, invalid
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
+STALL_S = 60.0
+"""How long a body may go without a further byte."""
+
+
 class BodyTooLarge(Exception):
     """Say that a body is larger than the limit."""
+
+
+class BodyTooSlow(Exception):
+    """Say that nothing more of a body came for `STALL_S`."""
 
 
 async def read(receive: Receive, *, gzipped: bool, limit: int) -> bytes:
     """Return the body of an ASGI request.
 
-    Raises BodyTooLarge for more than ``limit`` bytes once inflated, INVALID_ARGUMENT for a body that is not the gzip it
-    says it is, and CANCELLED when the client goes away.
+    Raises BodyTooLarge for more than ``limit`` bytes once inflated, BodyTooSlow, INVALID_ARGUMENT for a body that is not
+    the gzip it says it is, and CANCELLED when the client goes away.
     """
     body = _Gzip(limit) if gzipped else _Plain(limit)
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout(STALL_S):
+                message = await receive()
+        except TimeoutError:
+            raise BodyTooSlow from None
         if message["type"] == "http.disconnect":
             raise StatusError(Code.CANCELLED, "the client went away")
         body.add(message.get("body", b""))

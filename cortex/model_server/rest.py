@@ -40,6 +40,8 @@ Act = Callable[[float | None], Answer]
 _KEEP_ALIVE = 75
 """Seconds for the next request of a connection; proxies keep theirs for 60, and must be the first to give one up."""
 _HEALTH = ("/healthz", "/readyz")
+_UNREAD = (408, 413)
+"""Statuses after which nobody reads the rest of a body."""
 _ORIGIN = re.compile(r"https?://.*", re.ASCII)
 
 _HTTP_CODES = {
@@ -156,6 +158,8 @@ class RestApp:
             answer = await self._answer(scope["method"], scope["raw_path"].decode("latin-1"), headers, receive)
         except http_body.BodyTooLarge:
             answer = _failure(413, f"The request body is larger than {self._options.max_body} bytes")
+        except http_body.BodyTooSlow:
+            answer = _failure(408, f"No more of the request body came for {http_body.STALL_S:g} seconds")
         except StatusError as error:
             answer = _failure(_HTTP_CODES.get(error.code, 500), error.message)
         with contextlib.suppress(RuntimeError):  # the client is gone: uvicorn tells only the last of pipelined requests
@@ -207,7 +211,7 @@ class RestApp:
             (b"content-type", answer.content_type.encode()),
             (b"content-length", str(len(answer.body)).encode()),
             *(((b"www-authenticate", b"Bearer"),) if answer.status == 401 else ()),
-            *(((b"connection", b"close"),) if answer.status == 413 else ()),  # nobody reads the rest of the body
+            *(((b"connection", b"close"),) if answer.status in _UNREAD else ()),
             *(_CORS if self._options.cors else ()),
         ]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cortex.http_protocol import HttpProtocol
-from cortex.model_server import rest
+from cortex.model_server import http_body, rest
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.repository import Repository, RepositoryOptions
 from tests.model_server.harness import Server, Start, free_port, starter
@@ -126,9 +126,10 @@ def test_head_has_no_body(server: Server) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of a REST door that waits for a head, and for its first byte, no longer than a second."""
+    """The port of a REST door that waits for a head, for its first byte and for a body no longer than a second."""
     monkeypatch.setattr(rest, "_KEEP_ALIVE", 1)
     monkeypatch.setattr(HttpProtocol, "head_seconds", 1)
+    monkeypatch.setattr(http_body, "STALL_S", 1)
     port = free_port()
     door = rest.RestServer(Handlers(Repository(lambda *_: None, RepositoryOptions())), rest.RestOptions(port))
     door.start(1)
@@ -146,3 +147,12 @@ def test_a_connection_that_says_nothing_more_is_closed(impatient: int, sent: byt
         with connection.makefile("rb") as stream:
             assert stream.readline() == answer
             stream.read()
+
+
+def test_a_body_that_stalls_is_answered_and_its_connection_closed(impatient: int) -> None:
+    """What came of it is forgotten; nobody has to wait for the rest."""
+    with socket.create_connection(("127.0.0.1", impatient), timeout=20) as connection:
+        connection.sendall(POST + b"Content-Length: 5\r\n\r\n{}")
+        with connection.makefile("rb") as stream:
+            assert stream.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+            assert b"No more of the request body came for 1 seconds" in stream.read()
