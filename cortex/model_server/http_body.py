@@ -25,8 +25,8 @@ class BodyTooSlow(Exception):
 async def read(receive: Receive, *, gzipped: bool, limit: int) -> bytes:
     """Return the body of an ASGI request.
 
-    Raises BodyTooLarge for more than ``limit`` bytes once inflated, BodyTooSlow, INVALID_ARGUMENT for a body that is not
-    the gzip it says it is, and CANCELLED when the client goes away.
+    Raises BodyTooLarge for more than ``limit`` bytes once inflated, BodyTooSlow, INVALID_ARGUMENT for what is not the
+    gzip that it says it is, and CANCELLED when the client goes away.
     """
     body = _Gzip(limit) if gzipped else _Plain(limit)
     while True:
