@@ -186,6 +186,29 @@ def test_any_number_of_rows_is_compiled_when_it_is_asked_for(slow_model: Path, c
     assert none.shape == (0, SIZE)
 
 
+def test_requests_of_other_rows_meet_too(slow_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A request of one row is not alone while one of many rows is under way: both graphs get their second form."""
+    caplog.set_level(logging.INFO, logger=LOG)
+    engine = opened(slow_model)
+    one, many = (np.ones((rows, SIZE), np.float32) for rows in (1, 256))
+
+    def second_forms() -> int:
+        return sum("2 streams on 2 threads" in record.getMessage() for record in list(caplog.records))
+
+    def ask(question: Any) -> None:
+        while second_forms() < 2 and time.monotonic() < end:
+            engine.run("serving_default", {"x": question}, ["y"])
+
+    end = time.monotonic() + DEADLINE
+    threads = [threading.Thread(target=ask, args=(question,)) for question in (one, many)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    engine.close()
+    assert second_forms() == 2
+
+
 @pytest.mark.parametrize(
     ("shapes", "want"),
     [

@@ -1,4 +1,4 @@
-"""One signature compiled twice: for a request that is alone, and for requests that come together.
+"""One signature compiled for what is asked of it: one row or any number, a request that is alone or several at once.
 
 A graph compiled for latency gives all cores to one request; of several requests at once each waits for all cores, and
 whatever else the machine does holds all of them up. A graph compiled for throughput gives each request cores of its
@@ -46,12 +46,14 @@ class Forms:
         self._together = alone
         self._compile_together = compile_together
         self._compiling: threading.Thread | None = None
-        self._in_flight = 0
         self._lock = threading.Lock()
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None, *, is_alone: bool
+    ) -> Arrays:
         """Return the named outputs for inputs of shapes that the graph takes."""
-        with self._form() as form, form.requests.item(deadline) as request:
+        form = self.alone if is_alone else self._for_several()
+        with form.requests.item(deadline) as request:
             try:
                 for alias, array in inputs.items():
                     request.set_input_tensor(self._inputs[alias], ov.Tensor(array, shared_memory=True))
@@ -67,18 +69,11 @@ class Forms:
         if compiling is not None:
             compiling.join()
 
-    @contextmanager
-    def _form(self) -> Iterator[Form]:
+    def _for_several(self) -> Form:
         with self._lock:
-            self._in_flight += 1
-            form = self._together if self._in_flight > 1 else self.alone
-            if self._in_flight > 1 and self._compile_together is not None:
+            if self._compile_together is not None:
                 self._start(self._compile_together)
-        try:
-            yield form
-        finally:
-            with self._lock:
-                self._in_flight -= 1
+            return self._together
 
     def _start(self, compile_together: Callable[[], Form]) -> None:
         """Compile the second form, once, while the first goes on answering."""
@@ -112,9 +107,12 @@ class Signature:
         self._graph = graph
         self._make = make
         self._making = threading.Lock()
+        self._in_flight = 0
+        self._counting = threading.Lock()
         self._shapes = graph.shapes
         of_one_row = graph.of_one_row()
-        self._one_row = of_one_row.shapes if of_one_row else None
+        sizes = of_one_row.shapes if of_one_row else {}
+        self._one_row = {alias: tuple(shape.to_shape()) for alias, shape in sizes.items()}
         self._of_one_row = make(of_one_row) if of_one_row else None
         self._of_any = None if of_one_row else make(graph)
 
@@ -126,15 +124,28 @@ class Signature:
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
         """Return the named outputs. Raises StatusError for inputs the signature does not take."""
         arrays = {alias: self._fitted(alias, array) for alias, array in inputs.items()}
-        is_one_row = {alias: ov.PartialShape(array.shape) for alias, array in arrays.items()} == self._one_row
+        is_one_row = {alias: array.shape for alias, array in arrays.items()} == self._one_row
         forms = self.usual if is_one_row else self._any()
-        return forms.run(arrays, outputs, deadline)
+        with self._counted() as is_alone:
+            return forms.run(arrays, outputs, deadline, is_alone=is_alone)
 
     def close(self) -> None:
         """Wait for a compilation under way."""
         for forms in (self._of_one_row, self._of_any):
             if forms is not None:
                 forms.close()
+
+    @contextmanager
+    def _counted(self) -> Iterator[bool]:
+        """Tell whether no other request of this signature is under way, whatever its rows."""
+        with self._counting:
+            self._in_flight += 1
+            is_alone = self._in_flight == 1
+        try:
+            yield is_alone
+        finally:
+            with self._counting:
+                self._in_flight -= 1
 
     def _any(self) -> Forms:
         with self._making:
