@@ -108,11 +108,14 @@ def even(clients: list[Client], pids: dict[str, int]) -> bool:
 
 
 def test_even_shares_through_a_kill_and_an_update(cortex: Cortex, project: Path, clients: list[Client]) -> None:
-    """Kept connections are even from the start, again after `kill -9` of a worker, and again after an update: the kill
-    costs the killed worker's own connections their request under way at most, the update costs nothing.
+    """Kept connections become even, again after `kill -9` of a worker, and again after an update: the kill costs the
+    killed worker's own connections their request under way at most, the update costs nothing.
+
+    On a machine in a hurry a worker may be passed over at first (tests/api/test_accept.py); what it lacks it is given.
     """
     before = cortex.pids(NAME)
-    assert even(clients, before), Counter(client.pid for client in clients)
+    until(lambda: even(clients, before))
+    assert not any(client.lost for client in clients)
 
     os.kill(before["api-2"], signal.SIGKILL)
     until(lambda: cortex.pids(NAME)["api-2"] not in (None, before["api-2"]))
