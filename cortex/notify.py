@@ -1,7 +1,8 @@
-"""Tell the supervisor that this process is ready, in systemd's words.
+"""Tell the supervisor that this process is ready, or about to end, in systemd's words.
 
-The protocol is sd_notify(3): a datagram of ``KEY=VALUE`` lines to the Unix socket named by ``NOTIFY_SOCKET``. Two keys
-are used: ``READY=1`` and ``STATUS=one line for a person``. A process that nobody supervises sends nothing.
+The protocol is sd_notify(3): a datagram of ``KEY=VALUE`` lines to the Unix socket named by ``NOTIFY_SOCKET``. Three
+keys are used: ``READY=1``, ``STATUS=one line for a person``, and ``STOPPING=1`` once no new connection is taken. A
+process that nobody supervises sends nothing.
 """
 
 import asyncio
@@ -14,14 +15,16 @@ from pathlib import Path
 _LARGEST = 65536
 
 
-def notify(*, ready: bool = False, status: str | None = None) -> None:
-    """Send readiness, or a one-line status, to whoever supervises this process; do nothing without a supervisor."""
+def notify(*, ready: bool = False, stopping: bool = False, status: str | None = None) -> None:
+    """Send readiness, its end, or a one-line status to whoever supervises this process; do nothing without one."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     lines = [f"MAINPID={os.getpid()}"]
     if ready:
         lines.append("READY=1")
+    if stopping:
+        lines.append("STOPPING=1")
     if status is not None:
         lines.append("STATUS=" + " ".join(status.split()))
     # A supervisor that is gone hears nothing, and this process will be told to stop another way.

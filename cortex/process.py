@@ -39,6 +39,7 @@ class Process:
     ``changed`` is called after every change of `state`, `status` or `crashes`, and must not raise.
 
     `state` is one of ``starting``, ``ready``, ``waiting to restart`` and ``stopped``. `reason` says why it last died.
+    `has_left` is set once it was told to stop and takes no more connections.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Process:
         self.crashes = 0
         self.restarts = 0
         self.was_ready = asyncio.Event()
+        self.has_left = asyncio.Event()
         self._log = log
         self._listen_fd = listen_fd
         self._environment = environment
@@ -97,6 +99,7 @@ class Process:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self._kill_group()
+        self.has_left.set()
 
     def heard(self, message: dict[str, str]) -> None:
         """Take one sd_notify message, if it is from this process; its last words may come after its end."""
@@ -109,6 +112,8 @@ class Process:
             self._set(status=message["STATUS"])
         if message.get("READY") == "1":
             self._is_ready()
+        if message.get("STOPPING") == "1":
+            self.has_left.set()
 
     async def _keep(self) -> None:
         while True:

@@ -74,6 +74,10 @@ class Revision:
             await asyncio.shield(self.stop(drain=0.0))
             raise
 
+    async def has_left(self) -> None:
+        """Wait until none of its workers takes a new connection any more, after `stop` has begun."""
+        await asyncio.gather(*(process.has_left.wait() for process in self.front))
+
     async def stop(self, drain: float = DRAIN_SECONDS) -> None:
         """Let the workers answer what they have, end them, then the model servers, and remove the run directory."""
         await asyncio.gather(*(process.stop(drain) for process in self.front))

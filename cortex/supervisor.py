@@ -9,6 +9,7 @@ beside the live revision, swap when it is ready, drain the old one) and ``stop``
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -31,6 +32,8 @@ from cortex.status import Status
 
 BACKLOG = 2048
 HOUSEKEEPING_INTERVAL = 30.0
+LEAVE_SECONDS = 5.0
+"""How long a deployment waits for old workers to say that they take no connections; one that is held up takes none."""
 _LOG = logging.getLogger("cortex.supervisor")
 
 
@@ -46,7 +49,7 @@ class Supervisor:
         self._live_since = 0.0
         self._failure = ""
         self._deploying: asyncio.Task[None] | None = None
-        self._draining: dict[asyncio.Task[None], str] = {}
+        self._draining: dict[asyncio.Task[None], Revision] = {}
         self._ended = asyncio.Event()
         self._create_time = psutil.Process().create_time()
 
@@ -133,6 +136,8 @@ class Supervisor:
         self._go_live(revision, listener)
         if old is not None and not plan.stop_first:
             self._drain(old)
+            with contextlib.suppress(TimeoutError):  # whoever asked may take the next answer for the new revision's
+                await asyncio.wait_for(old.has_left(), LEAVE_SECONDS)
 
     def _go_live(self, revision: Revision, listener: socket.socket) -> None:
         if self._listener is not None and self._listener is not listener:
@@ -177,7 +182,7 @@ class Supervisor:
 
     def _drain(self, revision: Revision) -> asyncio.Task[None]:
         task = asyncio.create_task(revision.stop())
-        self._draining[task] = revision.plan.revision
+        self._draining[task] = revision
         task.add_done_callback(self._drained)
         return task
 
@@ -217,8 +222,8 @@ class Supervisor:
         return self._directory / "status.json"
 
     def _heard(self, message: dict[str, str]) -> None:
-        for revision in (self._live, self._next):
-            for process in revision.processes if revision else ():
+        for revision in filter(None, (self._live, self._next, *self._draining.values())):
+            for process in revision.processes:
                 process.heard(message)
 
     def _changed(self) -> None:
@@ -241,7 +246,7 @@ class Supervisor:
             status=status,
             reason=reason,
             revision=plan.revision,
-            in_use=tuple(row.plan.revision for row in (self._live, self._next) if row) + tuple(self._draining.values()),
+            in_use=tuple(row.plan.revision for row in (self._live, self._next, *self._draining.values()) if row),
             host=plan.host,
             port=plan.port,
             live_since=self._live_since,

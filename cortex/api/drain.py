@@ -138,6 +138,7 @@ class DrainServer(Server):
             server.close()
         for sock in sockets or []:
             sock.close()
+        notify(stopping=True)
         self.server_state.draining = True
         for connection in list(self.server_state.connections):
             connection.shutdown()

@@ -54,6 +54,22 @@ def connect():
         yield run
 
 
+def test_it_says_that_it_takes_no_more(one, connect, tmp_path, until):
+    """Its supervisor is told as soon as no new connection can come to it, with a request still under way."""
+    under_way = connect(one)
+    started = tmp_path / "started"
+    under_way.sendall(REQUEST.replace(b"POST /", f"POST /?sleep=2&started={started}".encode()))
+    until(started.exists)
+    one.process.terminate()
+    one.await_said(lambda lines: lines.get("STOPPING") == "1")
+    late = connect(one)
+    late.sendall(REQUEST)
+    assert under_way.recv(4096).startswith(b"HTTP/1.1 200")
+    late.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        late.recv(4096)
+
+
 class Client(threading.Thread):
     """A keep-alive client without any retry of its own: every error is one that a user would see."""
 

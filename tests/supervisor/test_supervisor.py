@@ -133,6 +133,15 @@ def test_a_redeploy_swaps_without_closing_the_socket(api: Api) -> None:
     until(lambda: not (api.run_dir / "one").exists())
 
 
+def test_a_redeploy_is_done_when_the_old_revision_takes_no_more(api: Api) -> None:
+    """Whoever has deployed asks the new revision, however long the old one is about leaving."""
+    api.deploy(api.plan("one", "hesitate"))
+    _, old = api.ask()
+    api.deploy(api.plan("two"))
+    assert psutil.pid_exists(old), "it has ended, so that this shows nothing"
+    assert {api.ask()[0] for _ in range(20)} == {"two"}
+
+
 @pytest.mark.parametrize(
     ("mode", "reason"),
     [

@@ -1,9 +1,13 @@
-"""A worker in ten lines: answers every connection on the inherited socket with its own words, until SIGTERM."""
+"""A small worker: answers every connection on the inherited socket with its own words, until SIGTERM.
+
+In mode ``hesitate`` it goes on for a second after SIGTERM, and then stays for another that accepts nothing.
+"""
 
 import os
 import signal
 import socket
 import sys
+import time
 
 from cortex.notify import notify
 
@@ -18,7 +22,20 @@ if mode == "mute":
 if mode == "greet":
     word = os.environ["GREETING"]
 listener = socket.socket(fileno=int(os.environ["CORTEX_LISTEN_FD"]))
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+def leave(*_: object) -> None:
+    notify(stopping=True)
+    time.sleep(1)
+    sys.exit(0)
+
+
+def hesitate(*_: object) -> None:
+    signal.signal(signal.SIGALRM, leave)
+    signal.alarm(1)
+
+
+signal.signal(signal.SIGTERM, hesitate if mode == "hesitate" else lambda *_: sys.exit(0))
 notify(status="loading")
 notify(ready=True)
 while True:
