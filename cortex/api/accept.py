@@ -6,7 +6,6 @@ open, and else leaves it to that other: docs/decisions/0010-even-workers.md.
 
 import asyncio
 import logging
-import math
 import mmap
 import os
 import socket
@@ -19,8 +18,8 @@ STEP_S = 0.001
 """How long a worker looks away from a connection that is another's to take."""
 PATIENCE_S = 0.02
 """How long a connection may wait for the worker with the fewest before that one is passed over."""
-SLACK = 1
-"""How many connections above its share a worker keeps."""
+SPREAD = 2
+"""How many connections more than any other a worker keeps."""
 _RECOVERY_S = 1.0
 _PRESENT, _TAKEN, _OPEN = range(3)
 _COLUMNS = 3
@@ -83,11 +82,14 @@ class Tally:
         return sum(self._rows.tolist()[_TAKEN::_COLUMNS])
 
     def surplus(self) -> int:
-        """Return how many connections this worker has above its share of all that the present ones have."""
-        rows = self._rows.tolist()
+        """Return how many connections others should have instead, because one came back after this worker's opened.
+
+        It is what is above this worker's share, and nothing while no present one has fewer by more than `SPREAD`.
+        """
+        own, rows = self._rows[self._own + _OPEN], self._rows.tolist()
         counts = zip(rows[_PRESENT::_COLUMNS], rows[_OPEN::_COLUMNS], strict=True)
         here = [count for present, count in counts if present]
-        return max(0, self._rows[self._own + _OPEN] - math.ceil(sum(here) / max(1, len(here))))
+        return max(0, own - sum(here) // len(here)) if here and own - min(here) > SPREAD else 0
 
 
 class Acceptor:
@@ -125,9 +127,8 @@ class Acceptor:
         self._tally.update(taken=self._taken, open_=len(self._connections) + len(unknown))
 
     def surplus(self) -> int:
-        """Return how many connections other workers should have instead, because they came back after those opened."""
-        surplus = self._tally.surplus()
-        return surplus if surplus > SLACK else 0
+        """Return how many connections are to end, so that other workers have them."""
+        return self._tally.surplus()
 
     async def close(self) -> None:
         """Accept no more; return when everything that was accepted has its protocol."""
