@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortex.plan import Plan, ProcessPlan
-from cortex.protos import model_server_config_pb2, text_format
 from cortex.quantity import parse_quantity
 from cortex.spec import APISpec, ServerSideBatching
 from cortex.topology import Core
@@ -212,6 +211,8 @@ def _files(spec: APISpec) -> dict[str, str]:
 
 
 def _model_config(spec: APISpec) -> str:
+    from cortex.protos import model_server_config_pb2, text_format  # a tenth of a second, which only a plan waits for
+
     config = model_server_config_pb2.ModelServerConfig()
     for model in spec.predictor.models:
         row = config.model_config_list.config.add(name=model.name, base_path=model.path, model_platform="tensorflow")
