@@ -10,6 +10,6 @@ of each in turn, on the systems that stacks.py has started. record.py keeps the 
 say what they show, and document.py puts that into docs/performance.md.
 """
 
-from cortex import telemetry
+from cortex import bare_openvino
 
-telemetry.turn_off()
+bare_openvino.arrange()

@@ -1,5 +1,5 @@
 """From a trained model to what each target serves: ``python -m export --help``."""
 
-from cortex import telemetry
+from cortex import bare_openvino
 
-telemetry.turn_off()
+bare_openvino.arrange()

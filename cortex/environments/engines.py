@@ -66,7 +66,7 @@ class Program:
 ENGINES: Mapping[str, Wheel | Program] = {
     "openvino": Wheel(
         ("openvino",),
-        "from cortex import telemetry\ntelemetry.turn_off()\nimport openvino\n"
+        "from cortex import bare_openvino\nbare_openvino.arrange()\nimport openvino\n"
         "found = openvino.Core().available_devices",
     ),
     "tensorflow": Wheel(

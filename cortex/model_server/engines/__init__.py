@@ -1,5 +1,5 @@
 """The engines that run models, one module each; none is imported before a model needs it."""
 
-from cortex import telemetry
+from cortex import bare_openvino
 
-telemetry.turn_off()
+bare_openvino.arrange()
