@@ -18,7 +18,7 @@ from cortex.threads import available
 
 
 def main(directory: Path, precision: str, threads: int) -> None:
-    model = _compiled(directory, precision, threads)
+    model = compiled(directory, precision, threads)
     (port,) = model.inputs
     picture = np.random.default_rng(0).integers(0, 256, list(port.shape)).astype(port.element_type.to_dtype())
     asks = [_asking(model.create_infer_request(), picture) for _ in range(threads)]
@@ -27,7 +27,8 @@ def main(directory: Path, precision: str, threads: int) -> None:
     answer_orders(asks)
 
 
-def _compiled(directory: Path, precision: str, threads: int) -> Any:
+def compiled(directory: Path, precision: str, threads: int) -> Any:
+    """Return the model of a directory, compiled for pictures that come one by one from one thread or from several."""
     core = ov.Core()
     files = sorted(directory.glob("*.xml"))
     graph = core.read_model(files[0] if files else directory)

@@ -13,10 +13,10 @@ from psutil import Process
 
 from benchmark import project
 from benchmark.asker import Asker, ask
-from benchmark.cells import API, ENGINE, FLASK, FP32, MODEL_SERVER, TENSORFLOW, Cell, Run
+from benchmark.cells import API, ENGINE, FLASK, FP32, MODEL_SERVER, ONE_FILE, TENSORFLOW, Cell, Run
 from benchmark.payloads import payload
 from benchmark.subjects import Step, Subject
-from benchmark.systems import Deployment, FlaskAPI
+from benchmark.systems import Deployment, FlaskAPI, OneFile, Reference
 from benchmark.usage import Meter
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, ClosedLoop, Load, Payload, Result, run
@@ -90,7 +90,7 @@ class Stacks:
             asked = ask(askers, seconds)
         return Run(asked.rate, asked.p50, meter.usage.load, meter.usage.taken)
 
-    def http(self, system: Deployment | FlaskAPI, load: Load, sent: Payload) -> Answered:
+    def http(self, system: Deployment | Reference, load: Load, sent: Payload) -> Answered:
         """Load an HTTP API. Raises KeyboardInterrupt when it was interrupted.
 
         There is no warm-up before: the rate would lose what was under way at its end.
@@ -123,9 +123,11 @@ class Stacks:
 
         return self._once((API, precision, engine, admitted), start)
 
-    def _api(self, cell: Cell) -> Deployment | FlaskAPI:
+    def _api(self, cell: Cell) -> Deployment | Reference:
         if cell.stack == FLASK:
             return self._flask()
+        if cell.stack == ONE_FILE:
+            return self._one_file(cell.precision)
         return self.deployment(cell.precision, "tensorflow" if cell.stack == TENSORFLOW else "openvino")
 
     def _flask(self) -> FlaskAPI:
@@ -134,6 +136,15 @@ class Stacks:
             return self._running.enter_context(FlaskAPI())
 
         return self._once((FLASK, FP32), start)
+
+    def _one_file(self, precision: str) -> OneFile:
+        subject = self._subjects[precision]
+
+        def start() -> OneFile:
+            self._step(f"starting one process of uvicorn and OpenVINO with {precision}")
+            return self._running.enter_context(OneFile(subject.directory, subject.computed_in))
+
+        return self._once((ONE_FILE, precision), start)
 
     def _engine(self, precision: str, threads: int) -> Asker:
         subject = self._subjects[precision]

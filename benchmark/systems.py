@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import yaml
@@ -19,24 +20,23 @@ _ROOT = Path(__file__).parents[1]
 _CORTEX = Path(sys.executable).with_name("cortex")
 _SECONDS_TO_START = 300
 _SOCKET_FLAG = "--grpc_socket_path="
+_UVICORN_READY = "Uvicorn running on"
 
 
-class FlaskAPI:
-    """Flask, Gunicorn with three workers, Keras predict."""
+class Reference:
+    """A server that is no deployment: one command of Python, ready once its log says so for the last time."""
 
-    name = "Flask, Gunicorn x3, Keras"
+    def __init__(self, name: str, module: Sequence[str], url: str, ready: str, times: int = 1) -> None:
+        self.name = name
+        self.url = url
+        self._command = [sys.executable, "-m", *module]
+        self._ready = ready
+        self._times = times
 
-    def __init__(self, app: str = "benchmark.flask_api:app") -> None:
-        self._app = app
-        self._port = processes.free_port()
-        self.url = f"http://127.0.0.1:{self._port}/predict"
-
-    def __enter__(self) -> "FlaskAPI":
-        command = [sys.executable, "-m", "gunicorn", "--config", "python:benchmark.gunicorn_conf"]
-        command += ["--bind", f"127.0.0.1:{self._port}", self._app]
+    def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         # A group of its own keeps Ctrl-C from it: leaving this context ends it.
-        self._process = subprocess.Popen(command, cwd=_ROOT, stdout=self._log, stderr=self._log, process_group=0)
+        self._process = subprocess.Popen(self._command, cwd=_ROOT, stdout=self._log, stderr=self._log, process_group=0)
         try:
             self._wait()
         except BaseException:
@@ -52,16 +52,38 @@ class FlaskAPI:
         return processes.family(self._process.pid)
 
     def _wait(self) -> None:
-        """Wait until every worker has loaded its model."""
         deadline = time.monotonic() + _SECONDS_TO_START
-        while self._said().count(gunicorn_conf.READY) < gunicorn_conf.workers:
+        while self._said().count(self._ready) < self._times:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise UserError(f"the Flask reference did not start; the last it said:\n{self._said()[-8000:]}")
+                raise UserError(f"{self.name} did not start; the last it said:\n{self._said()[-8000:]}")
             time.sleep(0.1)
 
     def _said(self) -> str:
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")  # the offset is the writers' too
+
+
+class FlaskAPI(Reference):
+    """Flask, Gunicorn with three workers, Keras predict."""
+
+    def __init__(self, app: str = "benchmark.flask_api:app") -> None:
+        host = f"127.0.0.1:{processes.free_port()}"
+        module = ("gunicorn", "--config", "python:benchmark.gunicorn_conf", "--bind", host, app)
+        # every worker has to load its model
+        super().__init__(
+            "the Flask reference", module, f"http://{host}/predict", gunicorn_conf.READY, gunicorn_conf.workers
+        )
+
+
+class OneFile(Reference):
+    """uvicorn and OpenVINO in one process, with the model of one directory."""
+
+    def __init__(self, directory: Path, precision: str) -> None:
+        port = processes.free_port()
+        module = ("benchmark.one_file", str(directory.resolve()), precision, str(port))
+        super().__init__(
+            "the one process of uvicorn and OpenVINO", module, f"http://127.0.0.1:{port}/", _UVICORN_READY
+        )
 
 
 class Deployment:
