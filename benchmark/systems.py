@@ -81,9 +81,7 @@ class OneFile(Reference):
     def __init__(self, directory: Path, precision: str) -> None:
         port = processes.free_port()
         module = ("benchmark.one_file", str(directory.resolve()), precision, str(port))
-        super().__init__(
-            "the one process of uvicorn and OpenVINO", module, f"http://127.0.0.1:{port}/", _UVICORN_READY
-        )
+        super().__init__("the one process of uvicorn and OpenVINO", module, f"http://127.0.0.1:{port}/", _UVICORN_READY)
 
 
 class Deployment:
