@@ -16,6 +16,8 @@ from cortex.loadtest.payloads import Payload
 
 TOLERANCE = 0.01
 """By how much of its value a number may be off."""
+UNREADABLE = (ValueError, RecursionError, OverflowError)
+"""What JSON raises that is none, is nested too deeply, or holds a number too large to compare."""
 _TINY = 1e-6  # what a number may be off however small it is
 
 
@@ -29,7 +31,7 @@ class Expected:
     def accepts(self, answer: bytes) -> bool:
         try:
             return agree(json.loads(answer), self.value, self.tolerance)
-        except ValueError:
+        except UNREADABLE:
             return False
 
 

@@ -59,8 +59,10 @@ class Server(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def answer(self, status: int, labels: Sequence[str] = ("tench",)) -> None:
+        self.answer_with(json.dumps(labels).encode(), status)
+
+    def answer_with(self, body: bytes, status: int = 200) -> None:
         self.send_response(status)
-        body = json.dumps(labels).encode()
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -80,6 +82,12 @@ class Server(BaseHTTPRequestHandler):
 
     def do_wrong(self) -> None:
         self.answer(200, ["goldfish"])
+
+    def do_deep(self) -> None:
+        self.answer_with(b"[" * 100_000 + b"]" * 100_000)
+
+    def do_huge(self) -> None:
+        self.answer_with(b"[1%s]" % (b"0" * 400))
 
     def do_freeze(self) -> None:
         """Answer at once, but for the time of the freeze: then nobody is answered before it is over."""

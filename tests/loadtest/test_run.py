@@ -127,6 +127,14 @@ def test_bad_servers(endpoint: str, path: str, kind: str) -> None:
     assert (result.requests, result.inferences, result.latency, result.errors) == (0, 0, None, {kind: 2})
 
 
+@pytest.mark.parametrize("path", ["/deep", "/huge"])
+def test_answers_that_cannot_be_compared(endpoint: str, path: str) -> None:
+    """JSON that is nested too deeply, or holds a number beyond all floats, is a wrong answer like any other."""
+    payload = replace(PAYLOAD, expected=Expected([1.5]))
+    result = run(ClosedLoop(samples=2), HTTP(endpoint + path), payload)
+    assert (result.requests, result.errors) == (0, {"wrong answer": 2})
+
+
 def test_right_answers(endpoint: str) -> None:
     """The answer that was expected counts, and its bytes are counted too."""
     result = run(ClosedLoop(samples=3), HTTP(endpoint), replace(PAYLOAD, expected=Expected(["tench"])))
