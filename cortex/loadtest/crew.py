@@ -179,8 +179,8 @@ class _Crew:
             try:
                 note = pipe.recv()
             except EOFError:
-                now = time.monotonic()
-                self._journal.failure(_DIED, max(now, self._journal.start), now)
+                now = max(time.monotonic(), self._journal.start)  # one that died in the warm-up is missed all the same
+                self._journal.failure(_DIED, now, now)
                 self._leave(pipe)
             else:
                 self._take(pipe, note)

@@ -81,6 +81,22 @@ def test_a_process_that_dies(endpoint: str) -> None:
     assert summary.requests > 0
 
 
+def test_a_process_that_dies_in_the_warm_up(endpoint: str) -> None:
+    """It is missing from the whole measurement, and the errors say so."""
+
+    killed: list[psutil.Process] = []
+
+    def kill_one(progress: Progress) -> None:
+        if not killed:
+            found = [each for each in psutil.Process().children() if "loadtest.worker" in " ".join(each.cmdline())]
+            killed.append(found[0])
+            found[0].kill()
+
+    summary = run(ClosedLoop(workers=2, samples=5), HTTP(endpoint + "/slow"), PAYLOAD, kill_one, warmup=1.0)
+    assert summary.errors == {"a process of the tester ended early": 1}
+    assert summary.requests == 5
+
+
 def test_warm_up_is_not_counted(endpoint: str, seen: Any) -> None:
     """What is due before the warm-up ends reaches the server, is shown while it goes, and is in no figure."""
     stages: list[Progress] = []
