@@ -1,9 +1,11 @@
 """What is found out by several runs: steady states, knees, bounds, changes, conditions, costs."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,6 +204,25 @@ def test_comparison_of_chance() -> None:
     found = compare(Path("a.json"), noisy(100, 0.05, 3), noisy(100, 0.05, 4))
     assert {each.verdict for each in found.changes} == {"no change"}
     assert found.words == "No change that these runs could tell from chance."
+
+
+def test_comparison_of_a_run_that_was_answered_for_a_part_of_the_time() -> None:
+    """What is drawn from seconds without an answer alone has no latency, and bounds nothing."""
+    whole = noisy(100, 0.05, 1)
+    silent = tuple(Window(second, 1.0, 0, 0, 100, None) for second in range(3, 20))
+    part = replace(whole, windows=whole.windows[:3] + silent)
+    for pair in ((whole, part), (part, whole)):
+        found = {each.name: each for each in compare(Path("a.json"), *pair).changes}
+        assert all(math.isfinite(each.high) for each in found.values())
+        assert 0.8 < found["latency p50"].low < found["latency p50"].high < 1.2
+
+
+def test_too_few_answers_to_compare() -> None:
+    """Seconds without an answer are none that could be resampled."""
+    silent = tuple(Window(second, 1.0, 0, 0, 1, None) for second in range(2, 8))
+    windows = (window(0, 5, 0.1), window(1, 5, 0.1), *silent)
+    with pytest.raises(UserError, match=r"a\.json: 2 seconds with answers are too few"):
+        compare(Path("a.json"), Result(8.0, 10, 10, of(0.1), windows=windows), noisy(100, 0.05, 1))
 
 
 def test_too_short_to_compare() -> None:
