@@ -68,12 +68,14 @@ class Server(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def metrics(self) -> bytes:
-        """Tell of 10 ms of execution and 1 ms of decoding for each request so far."""
+        """Tell of 10 ms of execution and 1 ms of decoding for each request so far, and of what is no figure."""
         count = len(self.seen.requests)
         lines = ["# TYPE a_stage_seconds histogram"]
         for stage, each in (("execute", 0.01), ("decode", 0.001)):
             lines += [f'a_stage_seconds_count{{stage="{stage}"}} {count}']
             lines += [f'a_stage_seconds_sum{{stage="{stage}"}} {count * each}']
+        lines += [f'a_stage_seconds_count{{stage="queue"}} {count}', 'a_stage_seconds_sum{stage="queue"} NaN']
+        lines += [f'a_stage_seconds_count{{stage="encode"}} {"+Inf" if count > 5 else 0}']
         return ("\n".join(lines) + "\n").encode()
 
     def do_slow(self) -> None:

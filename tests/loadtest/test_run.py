@@ -169,7 +169,10 @@ def test_payloads_in_turn(endpoint: str, seen: Any) -> None:
 
 
 def test_server_side(endpoint: str) -> None:
-    """The stages come from the metrics page, between before and after; a test's own process is no server."""
+    """The stages come from the metrics page, between before and after; a test's own process is no server.
+
+    A stage whose time or count is no finite number is left out.
+    """
     run(ClosedLoop(samples=3), HTTP(endpoint), PAYLOAD)
     door = HTTP(endpoint)
     result = run(ClosedLoop(samples=5), door, PAYLOAD, watch=ServerWatch([f"{endpoint}/metrics"], door.address))
