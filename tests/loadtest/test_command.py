@@ -61,6 +61,10 @@ def test_nothing_succeeded(endpoint: str, picture_file: Path) -> None:
         (("PICTURE", "localhost:1"), 1, "Error: localhost:1: not an endpoint"),
         (("-w", "0", "PICTURE", "http://127.0.0.1:1"), 2, "'-w'"),
         (("-i", "0", "PICTURE", "http://127.0.0.1:1"), 2, "'-i'"),
+        (("-i", "inf", "PICTURE", "http://127.0.0.1:1"), 2, "inf is not a number up to 1,000,000,000"),
+        (("--rate", "nan", "PICTURE", "http://127.0.0.1:1"), 2, "nan is not a number up to"),
+        (("--timeout", "1e300", "PICTURE", "http://127.0.0.1:1"), 2, "1e300 is not a number up to"),
+        (("--target-rate", "inf", "PICTURE", "http://127.0.0.1:1"), 2, "inf is not a number up to"),
         ((), 2, "Missing argument 'IMG_URL'"),
     ],
 )
