@@ -1,5 +1,6 @@
 """The same load at several sizes, and the size that is worth having."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from cortex.errors import UserError
@@ -28,8 +29,15 @@ def values(text: str) -> list[float]:
 
 def _values(text: str) -> list[float]:
     head, dots, end = text.partition("..")
-    begun = [float(each) for each in head.split(",")]
-    return [*begun, *_rest(begun, float(end))] if dots else begun
+    begun = [_size(each) for each in head.split(",")]
+    return [*begun, *_rest(begun, _size(end))] if dots else begun
+
+
+def _size(text: str) -> float:
+    size = float(text)
+    if not math.isfinite(size):
+        raise ValueError(text)
+    return size
 
 
 def _rest(begun: Sequence[float], end: float) -> list[float]:

@@ -93,7 +93,9 @@ def test_sizes(text: str, expected: list[float]) -> None:
     assert values(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "4,2", "1,1", "a", "1,2..b", "-1", "1..", "..4", "1,0..9"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "4,2", "1,1", "a", "1,2..b", "-1", "1..", "..4", "1,0..9", "nan", "1,inf", "1..inf"]
+)
 def test_bad_sizes(text: str) -> None:
     """What does not ascend from above nothing is no sweep."""
     with pytest.raises(UserError, match="not a sweep"):
