@@ -98,6 +98,21 @@ def test_ctrl_c(endpoint: str, seen: Any, picture_file: Path, options: tuple[str
     assert "Traceback" not in err
 
 
+def test_a_tester_that_is_ended(endpoint: str, seen: Any, picture_file: Path) -> None:
+    """SIGTERM, as ``timeout`` sends it, ends it with all of its processes, and none of them has a last word."""
+    command = [sys.executable, SCRIPT, "-q", "-i", "60", "-w", "2", picture_file, endpoint + "/slow"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not seen.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=30)  # until the last process has closed its end
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (-signal.SIGTERM, "")
+
+
 @pytest.mark.parametrize("form", ["multipart", "raw"])
 def test_forms_of_a_picture(endpoint: str, seen: Any, picture_file: Path, form: str) -> None:
     """A form holds the picture as a file; a raw body is the picture."""
