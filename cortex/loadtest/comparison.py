@@ -69,10 +69,9 @@ def compare(source: Path, before: Result, after: Result) -> Comparison:
     draws = [sample.figures(sample.draws(seed)) for seed, sample in enumerate(samples)]
     usable = np.logical_and(*(each["requests/s"] > 0 for each in draws))  # without an answer there is no latency
     plain = [sample.figures(np.ones((1, len(sample.seconds)))) for sample in samples]
+    ratios = {name: draws[1][name][usable] / draws[0][name][usable] for name in plain[0] if name in plain[1]}
     changes = tuple(
-        _change(name, *(float(each[name][0]) for each in plain), draws[1][name][usable] / draws[0][name][usable])
-        for name in plain[0]
-        if name in plain[1]
+        _change(name, float(plain[0][name][0]), float(plain[1][name][0]), each) for name, each in ratios.items()
     )
     return Comparison(str(source), before, changes, _words(changes))
 

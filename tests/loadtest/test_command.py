@@ -180,6 +180,15 @@ def test_everything_at_once(endpoint: str, seen: Any, tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in files.values())
 
 
+def test_a_full_disk(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
+    """A report for which there is no room costs neither the table nor another report; the exit code tells."""
+    done = throughput_test("--json", "/dev/full", "--csv", tmp_path / "run.csv", picture_file, endpoint)
+    assert done.returncode == 1
+    assert re.search(r"requests answered +10", done.stdout)
+    assert "Error: /dev/full: No space left on device" in done.stderr
+    assert (tmp_path / "run.csv").read_text().splitlines()[-1].startswith("summary,")
+
+
 def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
     """A sweep names its knee; a run compares itself with an earlier one, and says when it is too short for that."""
     swept = throughput_test(
