@@ -38,7 +38,8 @@ class HTTP:
         if self._parts().scheme == "https":
             self.tls.context()  # raises for files that cannot be used, here rather than in every thread
         for name, value in self.headers:
-            if not name or any(char in name + value for char in "\r\n\0") or set(name) & set(" :\t"):
+            unsendable = any(char in name + value for char in "\r\n\0") or not _is_text(name + value)
+            if not name or unsendable or set(name) & set(" :\t"):
                 raise UserError(f"{name}: not a header that can be sent; it looks like 'Name: value'")
 
     @property
@@ -75,7 +76,7 @@ class HTTP:
     def _parts(self) -> SplitResult:
         try:
             parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_text(self.url)
         except ValueError:
             usable = False
         if not usable:
@@ -158,6 +159,11 @@ class _Connection:
         }
         lines = [f"POST {self._door.target} HTTP/1.1", *(f"{name}: {value}" for name, value in own.items())]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
+
+
+def _is_text(argument: str) -> bool:
+    """Tell whether an argument was UTF-8: Python keeps bytes that were not as halves of surrogate pairs."""
+    return not any("\ud800" <= char <= "\udfff" for char in argument)
 
 
 def _host(parts: SplitResult) -> str:

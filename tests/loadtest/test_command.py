@@ -65,6 +65,7 @@ def test_nothing_succeeded(endpoint: str, picture_file: Path) -> None:
         (("--rate", "nan", "PICTURE", "http://127.0.0.1:1"), 2, "nan is not a number up to"),
         (("--timeout", "1e300", "PICTURE", "http://127.0.0.1:1"), 2, "1e300 is not a number up to"),
         (("--target-rate", "inf", "PICTURE", "http://127.0.0.1:1"), 2, "inf is not a number up to"),
+        (("--header", "X: \udcff", "PICTURE", "http://127.0.0.1:1"), 1, "Error: X: not a header that can be sent"),
         ((), 2, "Missing argument 'IMG_URL'"),
     ],
 )
