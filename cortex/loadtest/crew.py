@@ -28,6 +28,7 @@ Tell = Callable[[Progress], None]
 
 _PROGRESS_INTERVAL = 0.25  # seconds
 _TICK = 0.1  # seconds
+_HEAD_START = 0.1  # seconds in which all processes start their threads: the first request is not to be late for that
 _SECOND = timedelta(seconds=1)
 _DIED = "a process of the tester ended early"
 
@@ -111,7 +112,7 @@ class _Crew:
             raise CortexError(_DIED) from None
         if not self._work.warmup:
             self._watch_from_now()
-        self._begin = time.monotonic()
+        self._begin = time.monotonic() + _HEAD_START
         self._journal = Journal(self._begin + self._work.warmup, self._work.load.open_loop)
         for pipe in self._pipes:
             pipe.send(self._begin)

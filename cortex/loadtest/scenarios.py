@@ -143,6 +143,7 @@ class _Issuer(Worker):
         system = loadgen.ConstructSUT(self._issue, lambda: None)
         library = loadgen.ConstructQSL(count, count, lambda _: None, lambda _: None)
         audit = str(scenario.logs / "audit.config")
+        self._stopped.wait(max(self._begin - time.monotonic(), 0))
         loadgen.StartTestWithLogSettings(system, library, scenario.settings(loadgen), log, audit)
         loadgen.DestroyQSL(library)
         loadgen.DestroySUT(system)

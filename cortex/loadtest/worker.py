@@ -120,13 +120,15 @@ class Worker:
         """Be one client: send whenever the load says so."""
         connection = self._work.door.connect()
         self._stopped.wait(max(self._begin - time.monotonic(), 0))
+        idle = True  # until the first request: its connection waits for no answer
         for due in arrivals:
             wait = due - time.monotonic()
             if wait > 0 and self._stopped.wait(wait):
                 break
             if self._stopped.is_set():
                 break
-            self._one(connection, next(payloads), due, waited=wait > 0)
+            self._one(connection, next(payloads), due, waited=idle or wait > 0)
+            idle = False
         connection.close()
 
     def _one(self, connection: Connection, payload: Payload, due: float, waited: bool) -> None:

@@ -44,3 +44,10 @@ def test_what_could_not_be_sent(endpoint: str, seen: Any) -> None:
     assert left > 0
     assert result.requests + left == 50
     assert len(seen.requests) == result.requests
+
+
+def test_few_requests(endpoint: str) -> None:
+    """The first request waits for no answer: where it is late, on a busy machine, no connection is to blame."""
+    client = run(OpenLoop(steady(10, 0.5), threads=128), HTTP(endpoint), PAYLOAD).client
+    assert client is not None
+    assert "waited for answers" not in (client.warning or "")
