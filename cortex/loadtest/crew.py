@@ -141,6 +141,8 @@ class _Crew:
     def result(self, interrupted: bool, settings: Mapping[str, Any]) -> Result:
         """Sum up."""
         journal, load = self._journal, self._work.load
+        if load.open_loop and not interrupted:
+            journal.scheduled = load.seconds or 0.0
         whole, windows = journal.whole(), journal.series()
         corrected = latency(whole.latencies)
         began = datetime.now(UTC).astimezone() + (journal.start - time.monotonic()) * _SECOND

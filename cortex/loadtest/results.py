@@ -109,7 +109,9 @@ class Result:
     """One run. ``requests``, ``inferences`` and latencies are of answers that counted; all others are in ``errors``."""
 
     seconds: float
-    """How long was measured: from the end of the warm-up to the end of the last request."""
+    """How long was measured: from the end of the warm-up to the end of the last request, and of the schedule of an open
+    loop.
+    """
     requests: int
     inferences: int
     latency: Latency | None

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from cortex.loadtest import HTTP, OpenLoop, Payload, run
 from cortex.loadtest.schedules import steady
 
@@ -51,3 +53,11 @@ def test_few_requests(endpoint: str) -> None:
     client = run(OpenLoop(steady(10, 0.5), threads=128), HTTP(endpoint), PAYLOAD).client
     assert client is not None
     assert "waited for answers" not in (client.warning or "")
+
+
+def test_a_low_rate(endpoint: str) -> None:
+    """No more is answered than is due: the time after the last request counts as that before it."""
+    result = run(OpenLoop(steady(2, 2), threads=1), HTTP(endpoint), PAYLOAD)
+    assert (result.requests, result.seconds) == (4, pytest.approx(2.0, abs=0.1))
+    assert sum(window.seconds for window in result.windows) == pytest.approx(result.seconds)
+    assert result.requests_per_second <= 2
