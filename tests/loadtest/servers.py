@@ -53,10 +53,21 @@ class Server(BaseHTTPRequestHandler):
             self.answer(int(asked or 200))
 
     def do_GET(self) -> None:
+        if self.path == "/drip/metrics":
+            self.drip()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.metrics() if self.path == "/metrics" else picture_bytes())
         self.close_connection = True
+
+    def drip(self) -> None:
+        """Send a head that does not end, a byte now and then."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            for _ in range(60):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.1)
 
     def answer(self, status: int, labels: Sequence[str] = ("tench",)) -> None:
         self.answer_with(json.dumps(labels).encode(), status)

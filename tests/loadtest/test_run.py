@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cortex.loadtest import HTTP, ClosedLoop, OpenLoop, Payload, Progress, run
+from cortex.loadtest import HTTP, ClosedLoop, OpenLoop, Payload, Progress, pages, run
 from cortex.loadtest.expect import Expected
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.server import ServerWatch
@@ -182,6 +182,12 @@ def test_server_side(endpoint: str) -> None:
         ("execute", 5, 0.01),
     ]
     assert result.server.processes is None
+
+
+def test_a_page_that_does_not_end(endpoint: str) -> None:
+    """A metrics page that comes a byte at a time is given up in time, however steadily it comes."""
+    with pytest.raises(OSError, match="timeout"):
+        pages.read(endpoint + "/drip/metrics", None, 0.5)
 
 
 def test_server_processes(endpoint: str) -> None:
