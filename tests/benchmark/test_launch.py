@@ -185,6 +185,8 @@ def test_recommended_settings_reach_the_process(launch: Launch, classifiers: Pat
             ["--in-graph", "{models}/saved", "--framework", "openvino", "--pixels", "tf"],
             "--pixels tf: the model takes uint8",
         ),
+        (["--in-graph", "{models}/\udcff.pb"], ".pb: the path has to be UTF-8"),
+        (["--in-graph", "{models}/saved", "--output-dir", "out\udcff"], ": the path has to be UTF-8"),
         (["--in-graph", ""], "--in-graph: expected a path, not an empty text"),
         (["--in-graph", "{models}/saved", "--output-dir", ""], "--output-dir: expected a path"),
         (["--in-graph", "{models}/saved", "--model-name", "a/b"], "--model-name a/b: expected letters"),
