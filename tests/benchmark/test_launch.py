@@ -220,6 +220,15 @@ def test_records_that_are_not_whole(launch: Launch, classifiers: Path, tmp_path:
     assert f"of {broken}\n" in launch(*arguments, "--data-location", broken).stderr
 
 
+def test_no_room_for_the_log(classifiers: Path, tmp_path: Path) -> None:
+    """Where the output directory takes no more, that is said in one line."""
+    command = f'ulimit -f 1; exec "{sys.executable}" -m benchmark launch --framework openvino --steps 100 "$@"'
+    arguments = ["--batch-size", "1", "--in-graph", classifiers / "saved", "--output-dir", tmp_path]
+    argv = ["bash", "-c", command, "bash", *map(str, arguments)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (1, f"Error: --output-dir {tmp_path}: File too large\n")
+
+
 def test_start_again(launch: Launch, classifiers: Path, tmp_path: Path) -> None:
     """start.sh repeats the last configuration with another batch size and other flags, and leaves it as it was.
 
