@@ -62,12 +62,19 @@ def _progression(last: float, end: float, following: Callable[[float], float]) -
 
 
 def sweep(over: str, sizes: Sequence[float], measure: Callable[[float], Result]) -> Sweep:
-    """Measure each size, ascending. An interrupted one is the last."""
+    """Measure each size, ascending. An interrupted one is the last.
+
+    KeyboardInterrupt from a run that had measured nothing yet is raised when there was none before.
+    """
     points: list[Point] = []
-    for size in sizes:
-        points.append(Point(size, measure(size)))
-        if points[-1].result.interrupted:
-            break
+    try:
+        for size in sizes:
+            points.append(Point(size, measure(size)))
+            if points[-1].result.interrupted:
+                break
+    except KeyboardInterrupt:
+        if not points:
+            raise
     return judged(over, points)
 
 

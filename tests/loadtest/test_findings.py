@@ -21,7 +21,7 @@ from cortex.loadtest.results import Window
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.search import objective, search
 from cortex.loadtest.steady import steady
-from cortex.loadtest.sweep import judged, values
+from cortex.loadtest.sweep import judged, sweep, values
 
 
 def of(*seconds: float) -> Latency:
@@ -170,6 +170,23 @@ def test_interrupted_search() -> None:
     found = search(objective("p99=100ms"), 100, lambda rate, longer: next(results))
     assert (found.rate, len(found.trials)) == (None, 1)
     assert found.words == "Interrupted before the rate was confirmed; 90 requests/s held."
+
+
+def test_interrupted_between_two_runs() -> None:
+    """Ctrl-C while the next run starts costs nothing of the runs before it."""
+    left = [settled(90, 0.01)]
+
+    def measure(*_: object) -> Result:
+        if not left:
+            raise KeyboardInterrupt
+        return left.pop()
+
+    assert len(sweep("connections", [1, 2, 4], measure).points) == 1
+    left.append(settled(90, 0.01))
+    found = search(objective("p99=100ms"), 100, measure)
+    assert (len(found.trials), found.words) == (1, "Interrupted before the rate was confirmed; 90 requests/s held.")
+    with pytest.raises(KeyboardInterrupt):
+        sweep("connections", [1, 2, 4], measure)
 
 
 @pytest.mark.parametrize("text", ["", "p99", "p99<100ms", "p99=100", "p100=1s", "p0=1s", "mean=1s", "p99=0ms"])
