@@ -96,6 +96,9 @@ class Server(BaseHTTPRequestHandler):
     def do_wrong(self) -> None:
         self.answer(200, ["goldfish"])
 
+    def do_long_number(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+
     def do_deep(self) -> None:
         self.answer_with(b"[" * 100_000 + b"]" * 100_000)
 

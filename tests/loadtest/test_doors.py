@@ -30,6 +30,7 @@ def failure(url: str, timeout: float = 5) -> Failed:
         ("/hang_up", "connection closed without an answer"),
         ("/cut_short", "connection closed within an answer"),
         ("/nonsense", "not an HTTP answer"),
+        ("/long_number", "not an HTTP answer"),
     ],
 )
 def test_kinds_of_failure(endpoint: str, path: str, kind: str) -> None:
