@@ -74,7 +74,7 @@ def read(path: Path) -> Mapping[str, Any]:
         said = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no configuration yet; python -m benchmark launch writes it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a configuration ({error})") from error
     if not isinstance(said, dict):
         raise UserError(f"{path}: not a configuration (expected an object)")

@@ -57,7 +57,7 @@ def expecting(payloads: Sequence[Payload], path: Path, tolerance: float = TOLERA
         answers = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a JSON file with the expected answer") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
     if len(payloads) == 1:
         return [replace(payloads[0], expected=Expected(answers, tolerance))]

@@ -89,7 +89,7 @@ def ready(path: Path) -> Payload:
     body = _read(str(path))
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
     known = [document.get(key) for key in ("imgs", "instances", "inputs")] if isinstance(document, dict) else []
     counts = [len(each) for each in known if isinstance(each, list) and each]

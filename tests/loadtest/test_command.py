@@ -216,6 +216,8 @@ def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path)
         (("--assert", "fast"), 1, "fast: not a condition"),
         (("--sweep", "1.5,2"), 1, "connections are whole numbers"),
         (("--compare", str(SCRIPT)), 1, "not JSON"),
+        (("--compare", "DEEP"), 1, "deep.json: not JSON"),
+        (("--expect", "DEEP"), 1, "deep.json: not JSON"),
         (("--expect", "none.json"), 1, "none.json: No such file"),
         (("--json", "/none/a.json"), 1, "/none/a.json: No such file"),
         (("--ca-file", str(SCRIPT)), 1, "not usable for TLS"),
@@ -223,7 +225,9 @@ def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path)
 )
 def test_options_that_do_not_fit(picture_file: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     """Options that exclude each other, or cannot be read, are told before anything is sent."""
-    done = asked(*arguments, picture_file, "https://127.0.0.1:1")
+    deep = picture_file.with_name("deep.json")
+    deep.write_text("[" * 100_000)
+    done = asked(*(deep if each == "DEEP" else each for each in arguments), picture_file, "https://127.0.0.1:1")
     assert done.exit_code == code
     assert message in " ".join(done.stderr.split())
     assert isinstance(done.exception, SystemExit)

@@ -302,3 +302,13 @@ def test_reports_come_back() -> None:
     for bad in (None, [], {}, {"schema": "cortex.loadtest/1"}, {"schema": "cortex.loadtest/1", "result": {}}):
         with pytest.raises(UserError, match=r"^a: not a"):
             Report.from_dict("a", bad)
+
+
+@pytest.mark.parametrize(("key", "value"), [("seconds", "a second"), ("requests", None), ("latency", {"hdr": "HIST"})])
+def test_reports_that_are_damaged(key: str, value: object) -> None:
+    """A report with a window that cannot be compared is told when it is read, not after the run."""
+    data = json.loads(json.dumps(Report(noisy(20, 0.01, 5)).as_dict()))
+    window = data["result"]["windows"][3]
+    window[key] = window[key] | value if isinstance(value, dict) else value
+    with pytest.raises(UserError, match=r"^a: not a whole report"):
+        Report.from_dict("a", data)
