@@ -1,6 +1,7 @@
 """Measure the throughput of a deployed image classifier. The engine is `cortex.loadtest`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,23 @@ def main(json_file: Path | None, csv_file: Path | None, html_file: Path | None, 
             files.check(path)
         with Line(Console(stderr=True), quiet) as line:
             found = carry_out(job(options, redaction.command(["throughput_test.py", *sys.argv[1:]])), line)
-        for path, write in writers:
-            write(found, path)
     except (UserError, CortexError) as error:
         raise click.ClickException(redaction.redacted(str(error))) from error
+    unwritten = [error for path, write in writers if (error := _unwritten(write, found, path))]
     if not quiet:
         Console().print(report.table(found))
-    sys.exit(_code(found, quiet))
+    for error in unwritten:
+        click.echo(f"Error: {redaction.redacted(str(error))}", err=True)
+    sys.exit(_code(found, quiet) or bool(unwritten))
+
+
+def _unwritten(write: Callable[[Report, Path], None], found: Report, path: Path) -> UserError | None:
+    """Write a file of a run that has been made, and return what came in the way: no other report is lost for it."""
+    try:
+        write(found, path)
+    except UserError as error:
+        return error
+    return None
 
 
 def _code(found: Report, quiet: bool) -> int:

@@ -21,6 +21,7 @@ from benchmark.startup import startup as run_startup
 from benchmark.tfrecords import tfrecords
 from benchmark.worth import worth
 from cortex.errors import Error
+from cortex.loadtest import files
 
 _ROOT = Path(__file__).parents[1]
 
@@ -56,6 +57,8 @@ def startup(config: Path, json_path: Path | None) -> None:
 def _report(measure: Callable[[Callable[[str], None]], Any], json_path: Path | None) -> None:
     """Measure with progress on stderr, and print the table, the machine and the command."""
     try:
+        if json_path:
+            files.check(json_path)
         with Console(stderr=True).status("") as status:
             result = measure(lambda text: status.update(f"{text} ..."))
     except Error as error:

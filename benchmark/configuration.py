@@ -44,6 +44,9 @@ class Configuration:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.model_name):
             raise UserError(f"--model-name {self.model_name}: expected letters, digits, dots and dashes")
+        for name in ("in_graph", "data_location", "output_dir"):
+            if any("\ud800" <= char <= "\udfff" for char in str(getattr(self, name))):
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: the path has to be UTF-8")
         if not self.in_graph.exists():
             raise UserError(f"--in-graph {self.in_graph}: there is no such file or directory")
         if self.data_location and not self.data_location.exists():
@@ -71,7 +74,7 @@ def read(path: Path) -> Mapping[str, Any]:
         said = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no configuration yet; python -m benchmark launch writes it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a configuration ({error})") from error
     if not isinstance(said, dict):
         raise UserError(f"{path}: not a configuration (expected an object)")

@@ -31,6 +31,12 @@ def write(record: Record, path: Path) -> None:
 
 def put(text: str, path: Path, place: Place) -> None:
     """Write a text into its place in a document. Raises UserError where the comments are missing."""
+    before, after = around(path, place)
+    path.write_text(f"{before}{place.begin}\n\n{text}\n\n{place.end}{after}")
+
+
+def around(path: Path, place: Place) -> tuple[str, str]:
+    """Return what stands before and after a place. Raises UserError where the document or the comments are missing."""
     try:
         before, begin, rest = path.read_text().partition(place.begin)
     except OSError as error:
@@ -38,4 +44,4 @@ def put(text: str, path: Path, place: Place) -> None:
     _, end, after = rest.partition(place.end)
     if not (begin and end):
         raise UserError(f"{path}: has no place for it; write the lines {place.begin} and {place.end} where it belongs")
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    return before, after

@@ -49,9 +49,14 @@ class Entry:
             feature[f"image/{name}"].int64_list.value.append(number)
         texts = {"colorspace": "RGB", "class/synset": self.synset, "class/text": self.text, "format": "JPEG"}
         for name, text in (texts | {"filename": self.filename}).items():
-            feature[f"image/{name}"].bytes_list.value.append(text.encode())
+            feature[f"image/{name}"].bytes_list.value.append(encoded(text))
         feature["image/encoded"].bytes_list.value.append(self.encoded)
         return bytes(example.SerializeToString(deterministic=True))
+
+
+def encoded(text: str) -> bytes:
+    """Return text as UTF-8, and the names of files that are none as they lie on the disk."""
+    return text.encode(errors="surrogateescape")
 
 
 def files(location: Path) -> list[Path]:

@@ -122,6 +122,8 @@ def launch(context: click.Context, /, debug: bool, **options: Any) -> None:
 
 def _configuration(options: Mapping[str, Any]) -> Configuration:
     """Return what was asked for, with absolute paths: it may be launched again from elsewhere."""
+    if empty := next((name for name in ("in_graph", "output_dir") if not options[name]), None):
+        raise UserError(f"--{empty.replace('_', '-')}: expected a path, not an empty text")
     said = {name: value for name, value in options.items() if value not in (None, "")}
     for name in ("in_graph", "data_location", "output_dir"):
         if name in said:

@@ -65,7 +65,11 @@ def main(argument: str) -> int:
     except Error as error:
         _say(f"error: {error}")
         return error.exit_code
-    run.result.write_text(json.dumps(figures))
+    try:
+        run.result.write_text(json.dumps(figures))
+    except OSError as error:
+        _say(f"error: {run.result}: {error.strerror}")
+        return 1
     return 0
 
 

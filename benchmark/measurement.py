@@ -111,15 +111,14 @@ def _run(asked: Configuration, settings: Settings, result: Path) -> Run:
 
 @contextmanager
 def _log(asked: Configuration) -> Iterator[TextIO]:
-    """Open a new log, named for what is measured and when. Raises UserError where none can be made."""
+    """Open a new log, named for what is measured and when. Raises UserError where none can be made, or go on."""
     name = f"benchmark_{asked.model_name}_{asked.mode}_{asked.precision}_{datetime.now(UTC):%Y%m%d_%H%M%S_%f}.log"
     try:
         asked.output_dir.mkdir(parents=True, exist_ok=True)
-        file = (asked.output_dir / name).open("x", buffering=1)
+        with (asked.output_dir / name).open("x", buffering=1) as file:
+            yield file
     except OSError as error:
         raise UserError(f"--output-dir {asked.output_dir}: {error.strerror}") from error
-    with file:
-        yield file
 
 
 def _complete(result: Path, asked: Configuration, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.cells import Held, Overload, Row
 from benchmark.machine import Machine
 from cortex.errors import UserError
+from cortex.loadtest import files
 
 STACKS, FORMS, OVERLOAD, MEMORY = "stacks", "forms", "overload", "memory"
 """The names of sections. Those of forms and of overload are `named` with a precision."""
@@ -41,11 +42,14 @@ class Record:
         return replace(self, sections={**self.sections, name: section})
 
     def write(self, path: Path) -> None:
-        """Write all of it at once, so that the file is whole at any time."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write all of it at once, so that the file is whole at any time. Raises UserError where that cannot be."""
         draft = path.with_name(f".{path.name}.draft")
-        draft.write_bytes(_RECORD.dump_json(self, indent=2) + b"\n")
-        draft.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(_RECORD.dump_json(self, indent=2) + b"\n")
+            draft.replace(path)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from error
 
 
 _RECORD = TypeAdapter(Record)
@@ -67,7 +71,15 @@ def read(path: Path) -> Record:
 
 
 def begun(path: Path, machine: Machine) -> Record:
-    """Return the record to go on with: the one in the file, or a new one. Raises UserError for another machine's."""
+    """Return the record to go on with: the one in the file, or a new one.
+
+    Raises UserError for another machine's, and for a file that could not be written: better before a long run.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name another file with --json") from error
+    files.check(path)
     if not path.exists():
         return Record(machine)
     found = read(path)

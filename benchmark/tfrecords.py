@@ -18,7 +18,7 @@ import click
 from PIL import Image, ImageOps
 
 from benchmark import labelled_pictures
-from benchmark.imagenet_records import Entry
+from benchmark.imagenet_records import Entry, encoded
 from benchmark.labelled_pictures import LabelledPicture
 from cortex.errors import Error, UserError
 from cortex.tfrecord import encode
@@ -78,10 +78,10 @@ def _claim(order: Order, pictures: Sequence[LabelledPicture], count: int) -> Non
     made_of = {"files": count, "sha256": hashlib.sha256(json.dumps(members).encode()).hexdigest()}
     path = order.output / f"{order.name}.json"
     if not path.exists():
-        _put(path, [json.dumps(made_of).encode()])
         classes = sorted({(each.label, each.synset, each.text) for each in pictures})
-        lines = (f"{label}\t{synset}\t{text}\n".encode() for label, synset, text in classes)
+        lines = (encoded(f"{label}\t{synset}\t{text}\n") for label, synset, text in classes)
         _put(order.output / f"{order.name}-labels.txt", lines)
+        _put(path, [json.dumps(made_of).encode()])  # the last: with it the labels are there, too
     elif path.read_bytes() != json.dumps(made_of).encode():
         problem = "the files here were begun from other pictures, labels or --files"
         raise UserError(f"{path}: {problem}; choose another directory or --name, or delete {order.name}*")
@@ -182,5 +182,6 @@ def tfrecords(
         done = convert(order, lambda text: click.echo(text, err=True))
     except Error as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{output}: {done.written} pictures written, {done.present} already there, {done.skipped} skipped")
-    click.echo(f"next: python -m benchmark launch --in-graph MODEL --accuracy-only --data-location {output}")
+    place = click.format_filename(output)
+    click.echo(f"{place}: {done.written} pictures written, {done.present} already there, {done.skipped} skipped")
+    click.echo(f"next: python -m benchmark launch --in-graph MODEL --accuracy-only --data-location {place}")

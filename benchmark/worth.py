@@ -98,6 +98,8 @@ def worth(
     chosen = [each for each in changes(threads.available()) if not framework or each.framework in framework]
     base = {"--in-graph": in_graph, "--batch-size": str(batch_size)}
     try:
+        if write_docs:
+            document.around(path, document.SETTINGS)  # better before the measurement than after it
         found = [_measured(each, base, images, rounds, stopwatch()) for each in chosen]
         shown = _shown(found)
         if write_docs:

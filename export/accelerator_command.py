@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from export import options
-from export.progress import megabytes, stopwatch
+from export.progress import following, stopwatch, written
 
 _MAX_BATCH = 1024
 
@@ -88,5 +88,5 @@ def command(
         source, output, version, force, chip, python, num_neuroncores, batch_size, static_weights, cast
     )
     made, compiled = accelerator.export(order, stopwatch())
-    click.echo(f"{made}  {megabytes(made)} MB  {compiled.share:.1%} of the operations on the device")
-    click.echo("next: cortex deploy cortex_accelerator.yaml")
+    click.echo(f"{written(made)}  {compiled.share:.1%} of the operations on the device")
+    click.echo(following(made, Path("models/resnet50_neuron"), "cortex_accelerator.yaml"))

@@ -130,7 +130,7 @@ def _prove(job: _Job, shown: Calibration | None, artifact: ModelFile) -> None:
         _check_source(job, reference)
         requests = _requests(job.source, shown, answer_of(reference))
         job.step(f"recording the answers to {len(requests)} requests")
-        logs = proof.record(engine, requests, job.output.resolve().name, job.source.version)
+        logs = proof.record(engine, requests, recorded_requests.model_name(job.output), job.source.version)
         asked = [proof.inputs_of(request, engine) for request in requests]
         with opened(artifact, FP32 if job.precision == FP32 else precisions()[-1]) as best:
             tolerance = _tolerance(job.precision, engine, best, asked)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from export import options
-from export.progress import megabytes, stopwatch
+from export.progress import stopwatch, written
 
 
 @click.command(short_help="Make an artifact for CPUs, in fp32, bf16 or int8, from a SavedModel.")
@@ -65,5 +65,6 @@ def command(
 
     order = cpu.Order(source, precision, calibration, subset_size, output, version, force)
     made = cpu.export(order, stopwatch())
-    click.echo(f"{made}  {megabytes(made)} MB")
-    click.echo(f"next: set model_path to {made.parent} in the yaml, then cortex deploy it")
+    click.echo(written(made))
+    base = click.format_filename(made.parent)
+    click.echo(f"next: set model_path to {base} in the yaml, then cortex deploy it")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from export import options
-from export.progress import megabytes, stopwatch
+from export.progress import stopwatch, written
 
 _MAX_BATCH = 65536
 
@@ -95,8 +95,10 @@ def command(
         source, output, version, force, precision, provider, (best_batch, max_batch), calibration, subset_size
     )
     made = _exporter(engine)(order, stopwatch())
-    click.echo(f"{made}  {megabytes(made)} MB")
-    click.echo(f"next: set model_path to {made.parent} in cortex_gpu.yaml, then cortex deploy it")
+    click.echo(written(made))
+    click.echo(
+        f"next: set model_path to {click.format_filename(made.parent)} in cortex_gpu.yaml, then cortex deploy it"
+    )
 
 
 def _exporter(engine: str) -> Callable[..., Any]:

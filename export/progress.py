@@ -16,6 +16,14 @@ def stopwatch() -> Step:
     return lambda text: click.echo(f"{time.monotonic() - start:5.1f} s  {text}", err=True)
 
 
-def megabytes(directory: Path) -> int:
-    """Return the size of all files in a directory, in megabytes of 10**6 bytes."""
-    return round(sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6)
+def following(made: Path, usual: Path, manifest: str) -> str:
+    """Return what is done next with an artifact: the yaml has its place already if that is the usual one."""
+    place = click.format_filename(made.parent)
+    change = "" if made.parent == usual else f"set model_path to {place} in {manifest}, then "
+    return f"next: {change}cortex deploy {manifest}"
+
+
+def written(made: Path) -> str:
+    """Return where an artifact is, and the size of all its files in megabytes of 10**6 bytes."""
+    size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    return f"{click.format_filename(made)}  {round(size / 1e6)} MB"

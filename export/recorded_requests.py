@@ -40,6 +40,11 @@ def record(answer: Callable[[Images], Answers], name: str, version: int) -> list
     return [_log(images, answer(images), name, version) for images in requests()]
 
 
+def model_name(output: Path) -> str:
+    """Return the name of the model in a directory, for messages, which hold nothing but text."""
+    return output.resolve().name.encode(errors="replace").decode()
+
+
 def images_of(log: prediction_log_pb2.PredictionLog) -> Images:
     """Return the images that a recorded request asks about."""
     return to_array(log.predict_log.request.inputs[INPUT])

@@ -54,7 +54,9 @@ def export(order: Order, step: Step) -> Path:
             step("writing the SavedModel")
             _write(network, directory)
             step("recording requests and the answers of the written model")
-            logs = recorded_requests.record(_reader(directory), order.output.resolve().name, order.version)
+            logs = recorded_requests.record(
+                _reader(directory), recorded_requests.model_name(order.output), order.version
+            )
             agreement = _agreement(logs, expected)
             recorded_requests.write(directory, logs)
         model_card.write(directory, model_card.card(order.weights, weights_of.digest(network), agreement))

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from export import options
-from export.progress import megabytes, stopwatch
+from export.progress import following, stopwatch, written
 
+_USUAL = Path("models/resnet50")
 _MAX_SEED = 2**32 - 1
 
 
@@ -22,7 +23,7 @@ _MAX_SEED = 2**32 - 1
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    default=Path("models/resnet50"),
+    default=_USUAL,
     show_default=True,
     help="The model's directory. Versions are numbered directories in it.",
 )
@@ -53,5 +54,5 @@ def command(weights: str, output: Path, version: int, seed: int, force: bool) ->
 
     order = exporter.Order(parse(weights, seed), output, version, force)
     made = exporter.export(order, stopwatch())
-    click.echo(f"{made}  {megabytes(made)} MB")
-    click.echo("next: cortex deploy cortex_cpu.yaml")
+    click.echo(written(made))
+    click.echo(following(made, _USUAL, "cortex_cpu.yaml"))

@@ -23,8 +23,8 @@ _TAGS = frozenset({"serve"})
 class Source:
     """One version of a SavedModel, reduced to its signature ``serving_default``.
 
-    ``base`` is the directory that holds the versions, ``left_out`` names the model's other signatures, and ``card`` is
-    its model card, empty when it has none.
+    ``base`` is the directory that holds the versions, or the model's own where its name is no number; ``left_out``
+    names the model's other signatures, and ``card`` is its model card, empty when it has none.
     """
 
     base: Path
@@ -42,10 +42,17 @@ class Source:
         return self.model.signatures[SIGNATURE]
 
     def beside(self, suffix: str, output: Path | None) -> Path:
-        """Return the directory for an artifact: ``output``, or BASE_suffix. Raises UserError for the source's own."""
+        """Return the directory for an artifact: ``output``, or BASE_suffix.
+
+        Raises UserError for the source's own, one in it, and one that would be another version of the source.
+        """
         chosen = output or self.base.with_name(f"{self.base.name}_{suffix}")
-        if chosen.resolve() in (self.base.resolve(), self.directory.resolve()):
+        place, base = chosen.resolve(), self.base.resolve()
+        if place in (base, self.directory.resolve()):
             raise UserError(f"--output {chosen}: holds the SavedModel itself; name another directory")
+        inside = place.relative_to(base).parts[0] if place.is_relative_to(base) else ""
+        if inside and (_is_number(inside) or base == self.directory.resolve()):
+            raise UserError(f"--output {chosen}: lies in the SavedModel; name another directory")
         return chosen
 
     def made_from(self) -> dict[str, Any]:
@@ -125,8 +132,13 @@ def _directory(path: Path, version: int | None) -> tuple[Path, int]:
 
 
 def _base(directory: Path) -> Path:
-    base = directory.parent
-    return base if base.name not in ("", "..") else directory.resolve().parent
+    named = _named(directory)
+    return _named(named.parent) if _is_number(named.name) else named
+
+
+def _named(directory: Path) -> Path:
+    """Return a directory by a path that ends in its name."""
+    return directory if directory.name not in ("", "..") else directory.resolve()
 
 
 def _number(path: Path, version: int | None) -> int:
@@ -134,7 +146,11 @@ def _number(path: Path, version: int | None) -> int:
     if version is not None:
         return version
     name = path.absolute().name
-    return int(name) if name.isascii() and name.isdigit() else 1
+    return int(name) if _is_number(name) else 1
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
 
 
 def _card(path: Path) -> Mapping[str, Any]:

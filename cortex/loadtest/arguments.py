@@ -12,9 +12,22 @@ from cortex.loadtest.scenarios import SCENARIOS
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_POSITIVE = click.FloatRange(0, min_open=True)
+_MOST = 1e9  # of seconds, of requests a second: what no timer and no load goes beyond
 _ALONE = ("sweep", "slo", "schedule", "scenario")
 """Options that say what to run, of which there can be one."""
+
+
+class _Number(click.FloatRange):
+    """A number from 0 on, of a size that times and rates can have: no NaN, and nothing without end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not number <= _MOST:
+            self.fail(f"{value} is not a number up to {_MOST:,.0f}.", param, ctx)
+        return number
+
+
+_POSITIVE, _FROM_ZERO = _Number(0, min_open=True), _Number(0)
 
 
 class _Grouped(click.Command):
@@ -114,7 +127,7 @@ _ARGUMENTS = (
     _option(
         _LOAD,
         "--think-time",
-        type=click.FloatRange(0),
+        type=_FROM_ZERO,
         default=0.0,
         metavar="SECONDS",
         help="Pause of each thread between an answer and its next request.",
@@ -122,7 +135,7 @@ _ARGUMENTS = (
     _option(
         _LOAD,
         "--warmup",
-        type=click.FloatRange(0),
+        type=_FROM_ZERO,
         metavar="SECONDS",
         show_default="0; 1 with --sweep and --slo",
         help="Send as long before, and count nothing of it.",
@@ -159,7 +172,7 @@ _ARGUMENTS = (
     _option(
         _SENT,
         "--tolerance",
-        type=click.FloatRange(0),
+        type=_FROM_ZERO,
         default=0.01,
         show_default=True,
         help="By how much of its value an expected number may be off.",

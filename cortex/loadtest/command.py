@@ -227,7 +227,7 @@ def _earlier(path: Path) -> Result:
         return Report.from_dict(str(path), json.loads(path.read_bytes())).result
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a report that --json has written") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
 
 

@@ -67,20 +67,21 @@ def compare(source: Path, before: Result, after: Result) -> Comparison:
     """
     samples = [_sample(f"{source}", before), _sample("this run", after)]
     draws = [sample.figures(sample.draws(seed)) for seed, sample in enumerate(samples)]
+    usable = np.logical_and(*(each["requests/s"] > 0 for each in draws))  # without an answer there is no latency
     plain = [sample.figures(np.ones((1, len(sample.seconds)))) for sample in samples]
+    ratios = {name: draws[1][name][usable] / draws[0][name][usable] for name in plain[0] if name in plain[1]}
     changes = tuple(
-        _change(name, float(plain[0][name][0]), float(plain[1][name][0]), draws[1][name] / draws[0][name])
-        for name in plain[0]
-        if name in plain[1]
+        _change(name, float(plain[0][name][0]), float(plain[1][name][0]), each) for name, each in ratios.items()
     )
     return Comparison(str(source), before, changes, _words(changes))
 
 
 def _sample(name: str, result: Result) -> _Sample:
     windows = [each for each in result.windows if each.seconds > 0.5]
-    if len(windows) < _FEWEST or not result.latency:
+    answered = sum(bool(each.requests) for each in windows)
+    if answered < _FEWEST:
         raise UserError(
-            f"{name}: {len(windows)} seconds with answers are too few to compare; run {_FEWEST + 1} s or longer"
+            f"{name}: {answered} seconds with answers are too few to compare; run {_FEWEST + 1} s or longer"
         )
     latencies, counts = _table(windows)
     return _Sample(

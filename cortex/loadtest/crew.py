@@ -28,6 +28,7 @@ Tell = Callable[[Progress], None]
 
 _PROGRESS_INTERVAL = 0.25  # seconds
 _TICK = 0.1  # seconds
+_HEAD_START = 0.1  # seconds in which all processes start their threads: the first request is not to be late for that
 _SECOND = timedelta(seconds=1)
 _DIED = "a process of the tester ended early"
 
@@ -111,7 +112,7 @@ class _Crew:
             raise CortexError(_DIED) from None
         if not self._work.warmup:
             self._watch_from_now()
-        self._begin = time.monotonic()
+        self._begin = time.monotonic() + _HEAD_START
         self._journal = Journal(self._begin + self._work.warmup, self._work.load.open_loop)
         for pipe in self._pipes:
             pipe.send(self._begin)
@@ -140,6 +141,8 @@ class _Crew:
     def result(self, interrupted: bool, settings: Mapping[str, Any]) -> Result:
         """Sum up."""
         journal, load = self._journal, self._work.load
+        if load.open_loop and not interrupted:
+            journal.scheduled = load.seconds or 0.0
         whole, windows = journal.whole(), journal.series()
         corrected = latency(whole.latencies)
         began = datetime.now(UTC).astimezone() + (journal.start - time.monotonic()) * _SECOND
@@ -179,8 +182,8 @@ class _Crew:
             try:
                 note = pipe.recv()
             except EOFError:
-                now = time.monotonic()
-                self._journal.failure(_DIED, max(now, self._journal.start), now)
+                now = max(time.monotonic(), self._journal.start)  # one that died in the warm-up is missed all the same
+                self._journal.failure(_DIED, now, now)
                 self._leave(pipe)
             else:
                 self._take(pipe, note)

@@ -16,6 +16,8 @@ from cortex.loadtest.payloads import Payload
 
 TOLERANCE = 0.01
 """By how much of its value a number may be off."""
+UNREADABLE = (ValueError, RecursionError, OverflowError)
+"""What JSON raises that is none, is nested too deeply, or holds a number too large to compare."""
 _TINY = 1e-6  # what a number may be off however small it is
 
 
@@ -29,7 +31,7 @@ class Expected:
     def accepts(self, answer: bytes) -> bool:
         try:
             return agree(json.loads(answer), self.value, self.tolerance)
-        except ValueError:
+        except UNREADABLE:
             return False
 
 
@@ -55,7 +57,7 @@ def expecting(payloads: Sequence[Payload], path: Path, tolerance: float = TOLERA
         answers = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a JSON file with the expected answer") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
     if len(payloads) == 1:
         return [replace(payloads[0], expected=Expected(answers, tolerance))]

@@ -38,7 +38,8 @@ class HTTP:
         if self._parts().scheme == "https":
             self.tls.context()  # raises for files that cannot be used, here rather than in every thread
         for name, value in self.headers:
-            if not name or any(char in name + value for char in "\r\n\0") or set(name) & set(" :\t"):
+            unsendable = any(char in name + value for char in "\r\n\0") or not _is_text(name + value)
+            if not name or unsendable or set(name) & set(" :\t"):
                 raise UserError(f"{name}: not a header that can be sent; it looks like 'Name: value'")
 
     @property
@@ -70,12 +71,24 @@ class HTTP:
         return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
 
     def connect(self) -> Connection:
-        return _Connection(self, self._parts())
+        return _Connection(self)
+
+    def open(self) -> socket.socket:
+        """Return a new link to the server, with TLS for https. Raises OSError, and UnicodeError for a host's name."""
+        link = socket.create_connection(self.address, self.timeout)
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._parts().scheme == "http":
+            return link
+        try:
+            return self.tls.context().wrap_socket(link, server_hostname=self.address[0])
+        except BaseException:
+            link.close()
+            raise
 
     def _parts(self) -> SplitResult:
         try:
             parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_text(self.url)
         except ValueError:
             usable = False
         if not usable:
@@ -84,10 +97,8 @@ class HTTP:
 
 
 class _Connection:
-    def __init__(self, door: HTTP, parts: SplitResult) -> None:
+    def __init__(self, door: HTTP) -> None:
         self._door = door
-        self._host = str(parts.hostname)
-        self._tls = door.tls.context() if parts.scheme == "https" else None
         self._socket: socket.socket | None = None
         self._idle = select.poll()
         self._heads: dict[tuple[str, int], bytes] = {}
@@ -101,7 +112,7 @@ class _Connection:
             body = answer.read()
         except (OSError, Malformed) as error:
             self.close()
-            raise Failed(_kind(error)) from error
+            raise Failed(kind(error)) from error
         if not (answer.keep_alive and self._door.keep_alive):
             self.close()
         elif answer.waited:
@@ -126,22 +137,11 @@ class _Connection:
                 return self._socket
             self.close()
         try:
-            self._socket = self._open()
+            self._socket = self._door.open()
         except (OSError, UnicodeError) as error:
-            raise Failed(_kind(error), unreachable=True) from error
+            raise Failed(kind(error), unreachable=True) from error
         self._idle.register(self._socket, select.POLLIN)
         return self._socket
-
-    def _open(self) -> socket.socket:
-        link = socket.create_connection(self._door.address, self._door.timeout)
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is None:
-            return link
-        try:
-            return self._tls.wrap_socket(link, server_hostname=self._host)
-        except BaseException:
-            link.close()
-            raise
 
     def _head(self, payload: Payload) -> bytes:
         key = (payload.content_type, len(payload.body))
@@ -158,6 +158,11 @@ class _Connection:
         }
         lines = [f"POST {self._door.target} HTTP/1.1", *(f"{name}: {value}" for name, value in own.items())]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
+
+
+def _is_text(argument: str) -> bool:
+    """Tell whether an argument was UTF-8: Python keeps bytes that were not as halves of surrogate pairs."""
+    return not any("\ud800" <= char <= "\udfff" for char in argument)
 
 
 def _host(parts: SplitResult) -> str:
@@ -179,7 +184,7 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def _kind(error: Exception) -> str:
+def kind(error: Exception) -> str:
     """Return the name that an error is counted under. The first match counts: subclasses stand before their bases."""
     named = (name for kind, name in _KINDS if isinstance(error, kind))
     return next(named, getattr(error, "strerror", None) or type(error).__name__)

@@ -8,6 +8,7 @@ from http import HTTPStatus
 _CHUNK = 262_144
 _LONGEST_HEAD = 65_536
 _LONGEST_BODY = 268_435_456
+_MOST_DIGITS = 20  # of a Content-Length; int() refuses some thousands
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -77,7 +78,7 @@ class Answer:
         length = headers.get(b"content-length")
         if length is None:
             return self._rest()
-        if not length.isdigit():
+        if not length.isdigit() or len(length) > _MOST_DIGITS:
             raise Malformed
         return self._exactly(int(length))
 

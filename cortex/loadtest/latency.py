@@ -5,6 +5,7 @@ HdrHistogram's own V2 encoding, compressed, in base64, with microseconds as its 
 read it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -101,8 +102,8 @@ class _Counted:
         return float(self.lowest[0]) / 1e6
 
     def at(self, percent: float) -> float:
-        """Return a percentile, in seconds, by the rank that HdrHistogram defines."""
-        rank = max(int(percent * self.total / 100 + 0.5), 1)
+        """Return the least latency, in seconds, that at least this share of the requests did not exceed."""
+        rank = max(math.ceil(round(percent * self.total / 100, 6)), 1)
         return float(self.highest[np.searchsorted(np.cumsum(self.counts), rank)]) / 1e6
 
 

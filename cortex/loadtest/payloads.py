@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import requests
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cortex.errors import UserError
 
@@ -89,7 +89,7 @@ def ready(path: Path) -> Payload:
     body = _read(str(path))
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
     known = [document.get(key) for key in ("imgs", "instances", "inputs")] if isinstance(document, dict) else []
     counts = [len(each) for each in known if isinstance(each, list) and each]
@@ -110,11 +110,17 @@ def pictures(source: str) -> list[Picture]:
 
 
 def batches(images: Sequence[Picture], size: int, form: Form) -> list[Payload]:
-    """Return requests of ``size`` pictures each, that together hold every picture, the first ones again at the end."""
+    """Return requests of ``size`` pictures each, that together hold every picture, the first ones again at the end.
+
+    Raises UserError for a picture that a form has to decode and cannot.
+    """
     payloads = []
     for number in range(math.ceil(len(images) / size)):
         chosen = [images[(number * size + i) % len(images)] for i in range(size)]
-        made = form([each.data for each in chosen])
+        try:
+            made = form([each.data for each in chosen])
+        except OSError as error:
+            raise UserError(f"{', '.join(each.name for each in chosen)}: not a whole picture ({error})") from error
         payloads.append(Payload(made.body, made.content_type, made.inferences, chosen[0].name))
     return payloads
 
@@ -132,7 +138,7 @@ def picture(source: str) -> bytes:
             file = io.BytesIO()
             image.convert("RGB").save(file, "JPEG", quality=95)
             return file.getvalue()
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{source}: not a picture ({error})") from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from cortex.errors import UserError
-from cortex.loadtest.expect import TOLERANCE, agree
+from cortex.loadtest.expect import TOLERANCE, UNREADABLE, agree
 from cortex.loadtest.payloads import Expectation, Payload
 from cortex.loadtest.tfserving import PROTOBUF, answered
 from cortex.protos import predict_pb2, prediction_log_pb2, tensor_pb2
@@ -46,9 +46,9 @@ class RecordedJSON:
     def accepts(self, answer: bytes) -> bool:
         try:
             got = json.loads(answer)
-        except ValueError:
+            return isinstance(got, Mapping) and agree(got.get("outputs"), self.outputs, self.tolerance)
+        except UNREADABLE:
             return False
-        return isinstance(got, Mapping) and agree(got.get("outputs"), self.outputs, self.tolerance)
 
 
 def recorded(path: Path, model: str | None, *, rest: bool, check: bool, tolerance: float = TOLERANCE) -> list[Payload]:

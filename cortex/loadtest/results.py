@@ -109,7 +109,9 @@ class Result:
     """One run. ``requests``, ``inferences`` and latencies are of answers that counted; all others are in ``errors``."""
 
     seconds: float
-    """How long was measured: from the end of the warm-up to the end of the last request."""
+    """How long was measured: from the end of the warm-up to the end of the last request, and of the schedule of an open
+    loop.
+    """
     requests: int
     inferences: int
     latency: Latency | None
@@ -182,12 +184,20 @@ def read_back(data: Mapping[str, Any]) -> Result:
     return Result(**known)
 
 
+_NUMBERS = {"start": float, "seconds": float, "requests": int, "inferences": int, "errors": int}
+
+
 def _window(data: dict[str, Any]) -> Window:
-    return Window(**{**data, "latency": _latency(data["latency"])})
+    numbers = {name: kind(data[name]) for name, kind in _NUMBERS.items()}
+    return Window(**{**data, **numbers, "latency": _latency(data["latency"])})
 
 
 def _latency(data: dict[str, Any] | None) -> Latency | None:
-    return Latency(**data) if data else None
+    if not data:
+        return None
+    found = Latency(**data)
+    next(found.values(), None)  # raises for what is no histogram: now, rather than after the run that is to be compared
+    return found
 
 
 def _server(data: dict[str, Any] | None) -> Server | None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -24,7 +25,7 @@ from cortex.loadtest.crew import Tell, Watch, run
 from cortex.loadtest.doors import Door
 from cortex.loadtest.payloads import Payload
 from cortex.loadtest.results import Result
-from cortex.loadtest.worker import Worker
+from cortex.loadtest.worker import ORPHANED, Worker
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 _RATED = ("Server", "Offline")
@@ -142,6 +143,7 @@ class _Issuer(Worker):
         system = loadgen.ConstructSUT(self._issue, lambda: None)
         library = loadgen.ConstructQSL(count, count, lambda _: None, lambda _: None)
         audit = str(scenario.logs / "audit.config")
+        self._stopped.wait(max(self._begin - time.monotonic(), 0))
         loadgen.StartTestWithLogSettings(system, library, scenario.settings(loadgen), log, audit)
         loadgen.DestroyQSL(library)
         loadgen.DestroySUT(system)
@@ -161,7 +163,7 @@ class _Issuer(Worker):
 
 def main() -> None:
     """Carry out a scenario; the pipe is worker.py's."""
-    with Pipe(int(sys.argv[-1])) as pipe:
+    with Pipe(int(sys.argv[-1])) as pipe, suppress(*ORPHANED):
         work, number = pipe.recv()
         pipe.send(None)
         _Issuer(work, number, pipe, begin=pipe.recv()).run()

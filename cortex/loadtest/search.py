@@ -91,7 +91,10 @@ class _Finder:
         return None
 
     def _holds(self, rate: float, longer: bool) -> bool:
-        result = self._measure(rate, longer)
+        try:
+            result = self._measure(rate, longer)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
         if result.interrupted:
             raise _Interrupted
         trial = judged(self._bound, rate, result)

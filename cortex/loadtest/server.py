@@ -37,6 +37,7 @@ class ServerWatch:
         self._began = time.monotonic()
         self._memory = 0
         self._looked = 0.0
+        self.look()  # a short run may end before anybody else does
 
     def look(self) -> None:
         if time.monotonic() - self._looked >= _LOOK_INTERVAL:

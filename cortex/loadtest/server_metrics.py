@@ -4,6 +4,7 @@ Every histogram or summary with a label ``stage`` is read, of any server, in the
 TensorFlow Serving's own metrics, two stages are known by their names.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,9 +47,9 @@ def stages(before: Reading, after: Reading, url: str) -> list[Stage]:
     found = []
     for name in sorted(after, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
         old, new = before.get(name, _Total()), after[name]
-        count = new.count - old.count
-        if count > 0:
-            found.append(Stage(name, max(new.seconds - old.seconds, 0.0) / count, round(count), redacted(url)))
+        count, seconds = new.count - old.count, new.seconds - old.seconds
+        if count > 0 and math.isfinite(count) and math.isfinite(seconds):
+            found.append(Stage(name, max(seconds, 0.0) / count, round(count), redacted(url)))
     return found
 
 

@@ -98,6 +98,8 @@ class Journal:
     """Latencies from the time of sending; empty unless ``corrected``."""
     effort: Effort = field(default_factory=Effort)
     last: float = 0.0
+    scheduled: float = 0.0
+    """Seconds that were measured in any case: a schedule is not over when its last request is."""
 
     def success(self, due: float, sent: float, ended: float, inferences: int) -> None:
         """Count one answered request, by the times at which it was due, sent and answered."""
@@ -158,15 +160,15 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """From the start to the end of the last request."""
-        return max(self.last - self.start, 0.0)
+        """From the start to the end of the last request, and of the schedule."""
+        return max(self.last - self.start, self.scheduled)
 
     def series(self) -> tuple[Window, ...]:
         """Return every second of the measurement, also those in which nothing ended."""
         empty = Tally()
         return tuple(
             self.windows.get(second, empty).window(second * WINDOW, max(min(self.seconds - second * WINDOW, WINDOW), 0))
-            for second in range(max(self.windows, default=-1) + 1)
+            for second in range(max(max(self.windows, default=-1) + 1, math.ceil(self.scheduled / WINDOW)))
         )
 
     def _window(self, due: float, ended: float) -> Tally:

@@ -1,5 +1,6 @@
 """The same load at several sizes, and the size that is worth having."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from cortex.errors import UserError
@@ -28,8 +29,15 @@ def values(text: str) -> list[float]:
 
 def _values(text: str) -> list[float]:
     head, dots, end = text.partition("..")
-    begun = [float(each) for each in head.split(",")]
-    return [*begun, *_rest(begun, float(end))] if dots else begun
+    begun = [_size(each) for each in head.split(",")]
+    return [*begun, *_rest(begun, _size(end))] if dots else begun
+
+
+def _size(text: str) -> float:
+    size = float(text)
+    if not math.isfinite(size):
+        raise ValueError(text)
+    return size
 
 
 def _rest(begun: Sequence[float], end: float) -> list[float]:
@@ -54,12 +62,19 @@ def _progression(last: float, end: float, following: Callable[[float], float]) -
 
 
 def sweep(over: str, sizes: Sequence[float], measure: Callable[[float], Result]) -> Sweep:
-    """Measure each size, ascending. An interrupted one is the last."""
+    """Measure each size, ascending. An interrupted one is the last.
+
+    KeyboardInterrupt from a run that had measured nothing yet is raised when there was none before.
+    """
     points: list[Point] = []
-    for size in sizes:
-        points.append(Point(size, measure(size)))
-        if points[-1].result.interrupted:
-            break
+    try:
+        for size in sizes:
+            points.append(Point(size, measure(size)))
+            if points[-1].result.interrupted:
+                break
+    except KeyboardInterrupt:
+        if not points:
+            raise
     return judged(over, points)
 
 

@@ -184,11 +184,12 @@ def grpc_signature(door: GRPC, model: str, name: str) -> Signature:
             raise UserError(f"{door.url}: does not tell what the model takes ({error.details()})") from error
     found = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(found)
+    known = sorted(found.signature_def)  # before the look below, which adds a name that is not there
     inputs = {
         alias: (info.dtype, [dim.size for dim in info.tensor_shape.dim])
         for alias, info in found.signature_def[name].inputs.items()
     }
-    return _signature(model, name, inputs, sorted(found.signature_def))
+    return _signature(model, name, inputs, known)
 
 
 def _signature(model: str, name: str, inputs: dict[str, tuple[int, list[int]]], known: list[str]) -> Signature:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 
@@ -18,6 +19,8 @@ INTERVAL = 0.1
 """Seconds between two journals on the pipe."""
 GRACE = 1.0
 """Seconds that requests in flight have to end after the load was stopped; what is left then is not counted."""
+ORPHANED = (EOFError, ConnectionError)
+"""What a pipe raises whose other end is gone."""
 WRONG = "wrong answer"
 NEVER_SENT = "never sent: every connection was busy"
 _PAUSE = 0.05  # seconds after nobody answered the door: a server that is down is not to be hammered
@@ -53,9 +56,9 @@ def main() -> None:
 
     Takes the work and the number of this process, answers ``None`` when it is ready, and takes the time to begin at.
     Sends notes while it works, each with what is new since the last one; the last one says that it is that. Anything
-    that comes over the pipe meanwhile, its end included, stops it.
+    that comes over the pipe meanwhile, its end included, stops it. When the parent is gone it ends without a word.
     """
-    with Pipe(int(sys.argv[-1])) as pipe:
+    with Pipe(int(sys.argv[-1])) as pipe, suppress(*ORPHANED):
         work, number = pipe.recv()
         pipe.send(None)
         Worker(work, number, pipe, begin=pipe.recv()).run()
@@ -117,13 +120,15 @@ class Worker:
         """Be one client: send whenever the load says so."""
         connection = self._work.door.connect()
         self._stopped.wait(max(self._begin - time.monotonic(), 0))
+        idle = True  # until the first request: its connection waits for no answer
         for due in arrivals:
             wait = due - time.monotonic()
             if wait > 0 and self._stopped.wait(wait):
                 break
             if self._stopped.is_set():
                 break
-            self._one(connection, next(payloads), due, waited=wait > 0)
+            self._one(connection, next(payloads), due, waited=idle or wait > 0)
+            idle = False
         connection.close()
 
     def _one(self, connection: Connection, payload: Payload, due: float, waited: bool) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
 
 from benchmark import aims, document, plot, record, sections, tables
+from benchmark.__main__ import main
 from benchmark.cells import (
     API,
     BF16,
@@ -237,3 +239,16 @@ def test_precisions_have_an_order() -> None:
 
     assert _in_order((INT8, FP32)) == (FP32, INT8)
     assert _in_order((BF16,)) == (BF16,)
+
+
+@pytest.mark.parametrize("command", [["compare"], ["compare", "--quick"], ["startup"]])
+def test_a_file_that_cannot_be_written(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before anything is measured."""
+    measured: list[object] = []
+    monkeypatch.setattr("benchmark.__main__.signal.signal", lambda *_: None)
+    for name in ("benchmark.__main__.run_startup", "benchmark.compare.subjects"):
+        monkeypatch.setattr(name, lambda *asked: measured.append(asked))
+    done = CliRunner().invoke(main, [*command, "--json", "/dev/null/figures.json"])
+    assert (done.exit_code, measured) == (1, [])
+    assert done.stderr.startswith("Error: /dev/null/figures.json: ")
+    assert "\n" not in done.stderr.strip()

@@ -185,6 +185,10 @@ def test_recommended_settings_reach_the_process(launch: Launch, classifiers: Pat
             ["--in-graph", "{models}/saved", "--framework", "openvino", "--pixels", "tf"],
             "--pixels tf: the model takes uint8",
         ),
+        (["--in-graph", "{models}/\udcff.pb"], ".pb: the path has to be UTF-8"),
+        (["--in-graph", "{models}/saved", "--output-dir", "out\udcff"], ": the path has to be UTF-8"),
+        (["--in-graph", ""], "--in-graph: expected a path, not an empty text"),
+        (["--in-graph", "{models}/saved", "--output-dir", ""], "--output-dir: expected a path"),
         (["--in-graph", "{models}/saved", "--model-name", "a/b"], "--model-name a/b: expected letters"),
         (["--in-graph", "{models}/saved", "--docker-image", "x"], "--docker-image: docker is not on PATH"),
         (["--configuration", "{models}/none.json"], "{models}/none.json: there is no configuration yet"),
@@ -214,6 +218,15 @@ def test_records_that_are_not_whole(launch: Launch, classifiers: Path, tmp_path:
     broken = tmp_path / "broken.tfrecord"
     broken.write_bytes((records / "validation-00000-of-00003").read_bytes()[:-1])
     assert f"of {broken}\n" in launch(*arguments, "--data-location", broken).stderr
+
+
+def test_no_room_for_the_log(classifiers: Path, tmp_path: Path) -> None:
+    """Where the output directory takes no more, that is said in one line."""
+    command = f'ulimit -f 1; exec "{sys.executable}" -m benchmark launch --framework openvino --steps 100 "$@"'
+    arguments = ["--batch-size", "1", "--in-graph", classifiers / "saved", "--output-dir", tmp_path]
+    argv = ["bash", "-c", command, "bash", *map(str, arguments)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (1, f"Error: --output-dir {tmp_path}: File too large\n")
 
 
 def test_start_again(launch: Launch, classifiers: Path, tmp_path: Path) -> None:

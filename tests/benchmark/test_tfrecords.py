@@ -137,6 +137,26 @@ def test_a_broken_picture(convert: Convert, tmp_path: Path) -> None:
     assert len(_examples(tmp_path / "out")) == 2
 
 
+def test_names_that_are_no_text(convert: Convert, tmp_path: Path) -> None:
+    """Names of files and folders need not be UTF-8: the records hold their bytes."""
+    pictures = _pictures(tmp_path / "pictures", "x\udcff/a\udcff.jpg")
+    done = convert(pictures, tmp_path / "out\udcff")
+    assert done.returncode == 0, done.stderr
+    (example,) = _examples(tmp_path / "out\udcff")
+    assert (example["image/filename"], example["image/class/synset"]) == ([b"a\xff.jpg"], [b"x\xff"])
+    assert (tmp_path / "out\udcff" / "validation-labels.txt").read_bytes() == b"1\tx\xff\tx\xff\n"
+
+
+def test_labels_that_could_not_be_written(convert: Convert, tmp_path: Path) -> None:
+    """The list of labels is made up for when the conversion goes on."""
+    pictures, partial = _pictures(tmp_path / "pictures", "x/a.jpg"), tmp_path / "out" / ".validation-labels.txt.partial"
+    partial.mkdir(parents=True)
+    assert convert(pictures, tmp_path / "out").returncode == 1
+    partial.rmdir()
+    assert convert(pictures, tmp_path / "out").returncode == 0
+    assert (tmp_path / "out" / "validation-labels.txt").read_text() == "1\tx\tx\n"
+
+
 def test_it_goes_on_after_a_kill(convert: Convert, tmp_path: Path) -> None:
     """Killed in the middle, it goes on with the files that are missing, and all are as if it had never been killed."""
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)

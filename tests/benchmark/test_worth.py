@@ -52,3 +52,11 @@ def test_a_document_without_a_place(tmp_path: Path, text: str) -> None:
     with pytest.raises(Exception, match="has no place for it"):
         document.put("x", page, document.SETTINGS)
     assert page.read_text() == text
+
+
+def test_a_document_without_a_place_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of measurement is not made for a document that cannot take it."""
+    monkeypatch.setattr(worth, "_measured", lambda *_: pytest.fail("it was measured"))
+    arguments = ["--in-graph", str(tmp_path), "--write-docs", "--document", str(tmp_path / "none.md")]
+    done = CliRunner().invoke(worth.worth, arguments)
+    assert (done.exit_code, done.stderr) == (1, f"Error: {tmp_path}/none.md: No such file or directory\n")

@@ -25,7 +25,8 @@ def test_result_on_stdout_progress_on_stderr(exported: tuple[Path, "subprocess.C
     directory, done = exported
     made, following = done.stdout.splitlines()
     assert re.fullmatch(rf"{re.escape(str(directory))}  \d+ MB", made)
-    assert following == "next: cortex deploy cortex_cpu.yaml"
+    change = f"set model_path to {directory.parent} in cortex_cpu.yaml"  # which has the usual place
+    assert following == f"next: {change}, then cortex deploy cortex_cpu.yaml"
     assert "labels will mean nothing" in done.stderr
     assert [line for line in done.stderr.splitlines() if not re.match(r" *\d+\.\d s  \S", line)] == []
 

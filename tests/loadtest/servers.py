@@ -53,25 +53,40 @@ class Server(BaseHTTPRequestHandler):
             self.answer(int(asked or 200))
 
     def do_GET(self) -> None:
+        if self.path == "/drip/metrics":
+            self.drip()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.metrics() if self.path == "/metrics" else picture_bytes())
         self.close_connection = True
 
+    def drip(self) -> None:
+        """Send a head that does not end, a byte now and then."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            for _ in range(60):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.1)
+
     def answer(self, status: int, labels: Sequence[str] = ("tench",)) -> None:
+        self.answer_with(json.dumps(labels).encode(), status)
+
+    def answer_with(self, body: bytes, status: int = 200) -> None:
         self.send_response(status)
-        body = json.dumps(labels).encode()
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def metrics(self) -> bytes:
-        """Tell of 10 ms of execution and 1 ms of decoding for each request so far."""
+        """Tell of 10 ms of execution and 1 ms of decoding for each request so far, and of what is no figure."""
         count = len(self.seen.requests)
         lines = ["# TYPE a_stage_seconds histogram"]
         for stage, each in (("execute", 0.01), ("decode", 0.001)):
             lines += [f'a_stage_seconds_count{{stage="{stage}"}} {count}']
             lines += [f'a_stage_seconds_sum{{stage="{stage}"}} {count * each}']
+        lines += [f'a_stage_seconds_count{{stage="queue"}} {count}', 'a_stage_seconds_sum{stage="queue"} NaN']
+        lines += [f'a_stage_seconds_count{{stage="encode"}} {"+Inf" if count > 5 else 0}']
         return ("\n".join(lines) + "\n").encode()
 
     def do_slow(self) -> None:
@@ -80,6 +95,15 @@ class Server(BaseHTTPRequestHandler):
 
     def do_wrong(self) -> None:
         self.answer(200, ["goldfish"])
+
+    def do_long_number(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+
+    def do_deep(self) -> None:
+        self.answer_with(b"[" * 100_000 + b"]" * 100_000)
+
+    def do_huge(self) -> None:
+        self.answer_with(b"[1%s]" % (b"0" * 400))
 
     def do_freeze(self) -> None:
         """Answer at once, but for the time of the freeze: then nobody is answered before it is over."""

@@ -61,6 +61,11 @@ def test_nothing_succeeded(endpoint: str, picture_file: Path) -> None:
         (("PICTURE", "localhost:1"), 1, "Error: localhost:1: not an endpoint"),
         (("-w", "0", "PICTURE", "http://127.0.0.1:1"), 2, "'-w'"),
         (("-i", "0", "PICTURE", "http://127.0.0.1:1"), 2, "'-i'"),
+        (("-i", "inf", "PICTURE", "http://127.0.0.1:1"), 2, "inf is not a number up to 1,000,000,000"),
+        (("--rate", "nan", "PICTURE", "http://127.0.0.1:1"), 2, "nan is not a number up to"),
+        (("--timeout", "1e300", "PICTURE", "http://127.0.0.1:1"), 2, "1e300 is not a number up to"),
+        (("--target-rate", "inf", "PICTURE", "http://127.0.0.1:1"), 2, "inf is not a number up to"),
+        (("--header", "X: \udcff", "PICTURE", "http://127.0.0.1:1"), 1, "Error: X: not a header that can be sent"),
         ((), 2, "Missing argument 'IMG_URL'"),
     ],
 )
@@ -92,6 +97,21 @@ def test_ctrl_c(endpoint: str, seen: Any, picture_file: Path, options: tuple[str
     assert "(interrupted)" in out
     assert ("knee" in out) == ("--sweep" in options)
     assert "Traceback" not in err
+
+
+def test_a_tester_that_is_ended(endpoint: str, seen: Any, picture_file: Path) -> None:
+    """SIGTERM, as ``timeout`` sends it, ends it with all of its processes, and none of them has a last word."""
+    command = [sys.executable, SCRIPT, "-q", "-i", "60", "-w", "2", picture_file, endpoint + "/slow"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not seen.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=30)  # until the last process has closed its end
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (-signal.SIGTERM, "")
 
 
 @pytest.mark.parametrize("form", ["multipart", "raw"])
@@ -161,6 +181,15 @@ def test_everything_at_once(endpoint: str, seen: Any, tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in files.values())
 
 
+def test_a_full_disk(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
+    """A report for which there is no room costs neither the table nor another report; the exit code tells."""
+    done = throughput_test("--json", "/dev/full", "--csv", tmp_path / "run.csv", picture_file, endpoint)
+    assert done.returncode == 1
+    assert re.search(r"requests answered +10", done.stdout)
+    assert "Error: /dev/full: No space left on device" in done.stderr
+    assert (tmp_path / "run.csv").read_text().splitlines()[-1].startswith("summary,")
+
+
 def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
     """A sweep names its knee; a run compares itself with an earlier one, and says when it is too short for that."""
     swept = throughput_test(
@@ -187,6 +216,8 @@ def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path)
         (("--assert", "fast"), 1, "fast: not a condition"),
         (("--sweep", "1.5,2"), 1, "connections are whole numbers"),
         (("--compare", str(SCRIPT)), 1, "not JSON"),
+        (("--compare", "DEEP"), 1, "deep.json: not JSON"),
+        (("--expect", "DEEP"), 1, "deep.json: not JSON"),
         (("--expect", "none.json"), 1, "none.json: No such file"),
         (("--json", "/none/a.json"), 1, "/none/a.json: No such file"),
         (("--ca-file", str(SCRIPT)), 1, "not usable for TLS"),
@@ -194,7 +225,9 @@ def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path)
 )
 def test_options_that_do_not_fit(picture_file: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     """Options that exclude each other, or cannot be read, are told before anything is sent."""
-    done = asked(*arguments, picture_file, "https://127.0.0.1:1")
+    deep = picture_file.with_name("deep.json")
+    deep.write_text("[" * 100_000)
+    done = asked(*(deep if each == "DEEP" else each for each in arguments), picture_file, "https://127.0.0.1:1")
     assert done.exit_code == code
     assert message in " ".join(done.stderr.split())
     assert isinstance(done.exception, SystemExit)

@@ -30,6 +30,7 @@ def failure(url: str, timeout: float = 5) -> Failed:
         ("/hang_up", "connection closed without an answer"),
         ("/cut_short", "connection closed within an answer"),
         ("/nonsense", "not an HTTP answer"),
+        ("/long_number", "not an HTTP answer"),
     ],
 )
 def test_kinds_of_failure(endpoint: str, path: str, kind: str) -> None:
@@ -91,7 +92,9 @@ def test_https(secure_endpoint: str, seen: Any) -> None:
     assert failure(secure_endpoint.replace("localhost", "127.0.0.1")).kind == "certificate not trusted"
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8888", "ftp://localhost", "http://", "http://host:port", "http://h:0"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8888", "ftp://localhost", "http://", "http://host:port", "http://h:0", "http://h/\udcff"]
+)
 def test_bad_endpoints(url: str) -> None:
     """An endpoint that is no URL is told at once, with an example."""
     with pytest.raises(UserError, match="not an endpoint; it looks like http://localhost:8888"):

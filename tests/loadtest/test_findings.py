@@ -1,9 +1,11 @@
 """What is found out by several runs: steady states, knees, bounds, changes, conditions, costs."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from cortex.loadtest.results import Window
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.search import objective, search
 from cortex.loadtest.steady import steady
-from cortex.loadtest.sweep import judged, values
+from cortex.loadtest.sweep import judged, sweep, values
 
 
 def of(*seconds: float) -> Latency:
@@ -91,7 +93,9 @@ def test_sizes(text: str, expected: list[float]) -> None:
     assert values(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "4,2", "1,1", "a", "1,2..b", "-1", "1..", "..4", "1,0..9"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "4,2", "1,1", "a", "1,2..b", "-1", "1..", "..4", "1,0..9", "nan", "1,inf", "1..inf"]
+)
 def test_bad_sizes(text: str) -> None:
     """What does not ascend from above nothing is no sweep."""
     with pytest.raises(UserError, match="not a sweep"):
@@ -168,6 +172,23 @@ def test_interrupted_search() -> None:
     assert found.words == "Interrupted before the rate was confirmed; 90 requests/s held."
 
 
+def test_interrupted_between_two_runs() -> None:
+    """Ctrl-C while the next run starts costs nothing of the runs before it."""
+    left = [settled(90, 0.01)]
+
+    def measure(*_: object) -> Result:
+        if not left:
+            raise KeyboardInterrupt
+        return left.pop()
+
+    assert len(sweep("connections", [1, 2, 4], measure).points) == 1
+    left.append(settled(90, 0.01))
+    found = search(objective("p99=100ms"), 100, measure)
+    assert (len(found.trials), found.words) == (1, "Interrupted before the rate was confirmed; 90 requests/s held.")
+    with pytest.raises(KeyboardInterrupt):
+        sweep("connections", [1, 2, 4], measure)
+
+
 @pytest.mark.parametrize("text", ["", "p99", "p99<100ms", "p99=100", "p100=1s", "p0=1s", "mean=1s", "p99=0ms"])
 def test_bad_objectives(text: str) -> None:
     """A bound names a percentile, a time and its unit."""
@@ -202,6 +223,25 @@ def test_comparison_of_chance() -> None:
     found = compare(Path("a.json"), noisy(100, 0.05, 3), noisy(100, 0.05, 4))
     assert {each.verdict for each in found.changes} == {"no change"}
     assert found.words == "No change that these runs could tell from chance."
+
+
+def test_comparison_of_a_run_that_was_answered_for_a_part_of_the_time() -> None:
+    """What is drawn from seconds without an answer alone has no latency, and bounds nothing."""
+    whole = noisy(100, 0.05, 1)
+    silent = tuple(Window(second, 1.0, 0, 0, 100, None) for second in range(3, 20))
+    part = replace(whole, windows=whole.windows[:3] + silent)
+    for pair in ((whole, part), (part, whole)):
+        found = {each.name: each for each in compare(Path("a.json"), *pair).changes}
+        assert all(math.isfinite(each.high) for each in found.values())
+        assert 0.8 < found["latency p50"].low < found["latency p50"].high < 1.2
+
+
+def test_too_few_answers_to_compare() -> None:
+    """Seconds without an answer are none that could be resampled."""
+    silent = tuple(Window(second, 1.0, 0, 0, 1, None) for second in range(2, 8))
+    windows = (window(0, 5, 0.1), window(1, 5, 0.1), *silent)
+    with pytest.raises(UserError, match=r"a\.json: 2 seconds with answers are too few"):
+        compare(Path("a.json"), Result(8.0, 10, 10, of(0.1), windows=windows), noisy(100, 0.05, 1))
 
 
 def test_too_short_to_compare() -> None:
@@ -262,3 +302,13 @@ def test_reports_come_back() -> None:
     for bad in (None, [], {}, {"schema": "cortex.loadtest/1"}, {"schema": "cortex.loadtest/1", "result": {}}):
         with pytest.raises(UserError, match=r"^a: not a"):
             Report.from_dict("a", bad)
+
+
+@pytest.mark.parametrize(("key", "value"), [("seconds", "a second"), ("requests", None), ("latency", {"hdr": "HIST"})])
+def test_reports_that_are_damaged(key: str, value: object) -> None:
+    """A report with a window that cannot be compared is told when it is read, not after the run."""
+    data = json.loads(json.dumps(Report(noisy(20, 0.01, 5)).as_dict()))
+    window = data["result"]["windows"][3]
+    window[key] = window[key] | value if isinstance(value, dict) else value
+    with pytest.raises(UserError, match=r"^a: not a whole report"):
+        Report.from_dict("a", data)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from cortex.loadtest import HTTP, OpenLoop, Payload, run
 from cortex.loadtest.schedules import steady
 
@@ -44,3 +46,18 @@ def test_what_could_not_be_sent(endpoint: str, seen: Any) -> None:
     assert left > 0
     assert result.requests + left == 50
     assert len(seen.requests) == result.requests
+
+
+def test_few_requests(endpoint: str) -> None:
+    """The first request waits for no answer: where it is late, on a busy machine, no connection is to blame."""
+    client = run(OpenLoop(steady(10, 0.5), threads=128), HTTP(endpoint), PAYLOAD).client
+    assert client is not None
+    assert "waited for answers" not in (client.warning or "")
+
+
+def test_a_low_rate(endpoint: str) -> None:
+    """No more is answered than is due: the time after the last request counts as that before it."""
+    result = run(OpenLoop(steady(2, 2), threads=1), HTTP(endpoint), PAYLOAD)
+    assert (result.requests, result.seconds) == (4, pytest.approx(2.0, abs=0.1))
+    assert sum(window.seconds for window in result.windows) == pytest.approx(result.seconds)
+    assert result.requests_per_second <= 2

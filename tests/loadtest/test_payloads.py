@@ -4,6 +4,8 @@ import base64
 import email
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -50,10 +52,16 @@ def test_a_url(endpoint: str, picture_file: Path) -> None:
 def test_bad_pictures(tmp_path: Path, closed_endpoint: str) -> None:
     """No file, no server and no picture are one clear line each."""
     (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "text.ppm").write_text("P5 hello")
+    head = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    (tmp_path / "huge.png").write_bytes(png + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
     for source, why in [
         (str(tmp_path / "none.jpg"), "No such file or directory"),
         (str(tmp_path), "Is a directory"),
         (str(tmp_path / "text.jpg"), "not a picture"),
+        (str(tmp_path / "text.ppm"), "not a picture"),
+        (str(tmp_path / "huge.png"), "not a picture .Image size .* exceeds limit"),
         (closed_endpoint, "could not be fetched"),
     ]:
         with pytest.raises(UserError, match=why):

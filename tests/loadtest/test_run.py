@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cortex.loadtest import HTTP, ClosedLoop, OpenLoop, Payload, Progress, run
+from cortex.loadtest import HTTP, ClosedLoop, OpenLoop, Payload, Progress, pages, run
 from cortex.loadtest.expect import Expected
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.server import ServerWatch
@@ -81,6 +81,22 @@ def test_a_process_that_dies(endpoint: str) -> None:
     assert summary.requests > 0
 
 
+def test_a_process_that_dies_in_the_warm_up(endpoint: str) -> None:
+    """It is missing from the whole measurement, and the errors say so."""
+
+    killed: list[psutil.Process] = []
+
+    def kill_one(progress: Progress) -> None:
+        if not killed:
+            found = [each for each in psutil.Process().children() if "loadtest.worker" in " ".join(each.cmdline())]
+            killed.append(found[0])
+            found[0].kill()
+
+    summary = run(ClosedLoop(workers=2, samples=5), HTTP(endpoint + "/slow"), PAYLOAD, kill_one, warmup=1.0)
+    assert summary.errors == {"a process of the tester ended early": 1}
+    assert summary.requests == 5
+
+
 def test_warm_up_is_not_counted(endpoint: str, seen: Any) -> None:
     """What is due before the warm-up ends reaches the server, is shown while it goes, and is in no figure."""
     stages: list[Progress] = []
@@ -127,6 +143,14 @@ def test_bad_servers(endpoint: str, path: str, kind: str) -> None:
     assert (result.requests, result.inferences, result.latency, result.errors) == (0, 0, None, {kind: 2})
 
 
+@pytest.mark.parametrize("path", ["/deep", "/huge"])
+def test_answers_that_cannot_be_compared(endpoint: str, path: str) -> None:
+    """JSON that is nested too deeply, or holds a number beyond all floats, is a wrong answer like any other."""
+    payload = replace(PAYLOAD, expected=Expected([1.5]))
+    result = run(ClosedLoop(samples=2), HTTP(endpoint + path), payload)
+    assert (result.requests, result.errors) == (0, {"wrong answer": 2})
+
+
 def test_right_answers(endpoint: str) -> None:
     """The answer that was expected counts, and its bytes are counted too."""
     result = run(ClosedLoop(samples=3), HTTP(endpoint), replace(PAYLOAD, expected=Expected(["tench"])))
@@ -145,7 +169,10 @@ def test_payloads_in_turn(endpoint: str, seen: Any) -> None:
 
 
 def test_server_side(endpoint: str) -> None:
-    """The stages come from the metrics page, between before and after; a test's own process is no server."""
+    """The stages come from the metrics page, between before and after; a test's own process is no server.
+
+    A stage whose time or count is no finite number is left out.
+    """
     run(ClosedLoop(samples=3), HTTP(endpoint), PAYLOAD)
     door = HTTP(endpoint)
     result = run(ClosedLoop(samples=5), door, PAYLOAD, watch=ServerWatch([f"{endpoint}/metrics"], door.address))
@@ -157,6 +184,12 @@ def test_server_side(endpoint: str) -> None:
     assert result.server.processes is None
 
 
+def test_a_page_that_does_not_end(endpoint: str) -> None:
+    """A metrics page that comes a byte at a time is given up in time, however steadily it comes."""
+    with pytest.raises(OSError, match="timeout"):
+        pages.read(endpoint + "/drip/metrics", None, 0.5)
+
+
 def test_server_processes(endpoint: str) -> None:
     """Of a server on this machine, processor and memory of the processes that listen are told."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
@@ -166,8 +199,7 @@ def test_server_processes(endpoint: str) -> None:
             port = int(server.stdout.readline().split("port ")[1].split()[0])
             watch = ServerWatch([], ("127.0.0.1", port))
             watch.begin()
-            watch.look()
-            seen = watch.end()
+            seen = watch.end()  # without a look, as in a run of a moment
         finally:
             server.kill()
     assert seen is not None

@@ -50,6 +50,15 @@ def test_percentiles() -> None:
     assert sum(count for _, count in found.values()) == found.count == 10000
 
 
+@pytest.mark.parametrize(
+    ("fast", "slow", "percent", "expected"),
+    [(149, 2, 99, 1), (99, 1, 99, 0.01), (999, 1, 99.9, 0.01), (998, 2, 99.9, 1), (3, 4, 50, 1), (1, 1, 50, 0.01)],
+)
+def test_a_percentile_is_a_promise(fast: int, slow: int, percent: float, expected: float) -> None:
+    """No smaller share of the requests than it says took as long or less: 149 of 151 are not 99 %."""
+    assert of(*[0.01] * fast, *[1.0] * slow).at(percent) == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(("seconds", "kept"), [(0.0, 1e-6), (1e-9, 1e-6), (1e6, 3600.0)])
 def test_extreme_latencies_are_counted(seconds: float, kept: float) -> None:
     """A latency outside the range of the histogram is counted at its edge, not dropped."""

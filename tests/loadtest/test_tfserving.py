@@ -106,6 +106,21 @@ def test_pictures_over_grpc(grpc_endpoint: str, service: Service, picture_file: 
     assert service.metadata[0]["x-who"] == "me"
 
 
+def test_half_a_picture(grpc_endpoint: str, picture_file: Path) -> None:
+    """What has to be decoded before it is sent, and cannot be, is named."""
+    picture_file.write_bytes(picture_file.read_bytes()[:-10])
+    options = Options(str(picture_file), grpc_endpoint, model=MODEL)
+    with pytest.raises(UserError, match=r"picture\.jpg: not a whole picture"):
+        payloads(options, door(options))
+
+
+def test_an_unknown_signature(grpc_endpoint: str, picture_file: Path) -> None:
+    """The message names the signatures that there are, and no other."""
+    options = Options(str(picture_file), grpc_endpoint, model=MODEL, signature="none")
+    with pytest.raises(UserError, match=r"signature none: 0 inputs, .*\(signatures: serving_default\)"):
+        payloads(options, door(options))
+
+
 def test_recorded_requests(grpc_endpoint: str, service: Service, tmp_path: Path) -> None:
     """A PredictionLog is sent as it was recorded, and its own answers are expected."""
     path = write(tmp_path / "tf_serving_warmup_requests", log(), log())

@@ -85,6 +85,16 @@ def test_int8_is_never_calibrated_on_noise_by_itself(cpu_command: Command, train
     assert "noise: what was chosen and measured by it means nothing" in card
 
 
+@pytest.mark.parametrize("name", ["mine", "m\udcff"])
+def test_a_model_that_is_no_version(cpu_command: Command, trained: Path, tmp_path: Path, name: str) -> None:
+    """A SavedModel in a directory of its own, whose name may be no text, has its artifact beside it, as version 1."""
+    shutil.copytree(trained / "classifier" / "1", tmp_path / "models" / name)
+    done = cpu_command(tmp_path / "models" / name, "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "models" / f"{name}_cpu" / "1").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models"]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -92,6 +102,8 @@ def test_int8_is_never_calibrated_on_noise_by_itself(cpu_command: Command, train
         ({"source": "pictures"}, "pictures: holds neither a SavedModel nor numbered versions of one"),
         ({"version": 7}, "classifier: has no version 7 (it has: 1)"),
         ({"output": "classifier"}, "classifier: holds the SavedModel itself; name another directory"),
+        ({"output": "classifier/2"}, "classifier/2: lies in the SavedModel; name another directory"),
+        ({"output": "classifier/1/int8"}, "classifier/1/int8: lies in the SavedModel; name another directory"),
         ({"calibration": "gone"}, "gone: there is no such file or directory"),
         ({"calibration": "classifier"}, "classifier: holds no pictures (.bmp, .gif, .jpeg, .jpg, .png, .webp) and no"),
         ({"calibration": "test.npz"}, "test.npz (it must be a TFRecord file without compression)"),

@@ -117,7 +117,8 @@ def test_inf1_is_compiled_as_ordered(
     assert card["agreement"].startswith("not measured")
     first, following = done.stdout.splitlines()
     assert re.fullmatch(rf"{re.escape(str(made))}  \d+ MB  99\.0% of the operations on the device", first)
-    assert following == "next: cortex deploy cortex_accelerator.yaml"
+    change = f"set model_path to {output} in cortex_accelerator.yaml"  # which has the usual place
+    assert following == f"next: {change}, then cortex deploy cortex_accelerator.yaml"
 
 
 def test_the_frozen_graph_is_one_of_tensorflow_1(tiny: Path, tmp_path: Path) -> None:
