@@ -158,7 +158,8 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
         return _answer(lambda: self._handlers.status(request), context)
 
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return _answer(lambda: self._handlers.reload(request), context)
+        """Reload while the client waits: one that is gone must not keep a thread."""
+        return _answer(lambda: self._handlers.reload(request, lambda: not context.is_active()), context)
 
 
 class _KeyCheck(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio is untyped

@@ -5,7 +5,7 @@ import http.client
 import json
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
+from cortex.protos import model_management_pb2
 from tests.model_server.harness import Server, Start, arrays, config_file, free_port, poll, predict_request
 
 X = {"x": np.ones((1, 1), np.float32)}
@@ -53,6 +54,39 @@ def test_sighup_reads_models_and_batching_again(start: Start, models: Path, tmp_
         poll(lambda: server.has_status("softmax", 1, "AVAILABLE"))
         assert waiting.result(30) == 3.5
     assert server.stop() == 0
+
+
+def _reload_request(base_paths: Mapping[str, Path]) -> model_management_pb2.ReloadConfigRequest:
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.SetInParent()
+    for name, base in base_paths.items():
+        request.config.model_config_list.config.add(name=name, base_path=str(base), model_platform="tensorflow")
+    return request
+
+
+def test_reloads_that_nobody_awaits_keep_no_thread(start: Start, models: Path, tmp_path: Path) -> None:
+    """Clients that give up on a model without versions leave their threads to others, and the next reload its turn."""
+    half_plus = models / "half_plus"
+    server = start("--model_name=half_plus", f"--model_base_path={half_plus}", "--grpc_max_threads=2")
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        request = _reload_request({"half_plus": half_plus, f"empty{number}": tmp_path / str(number)})
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            server.model.HandleReloadConfigRequest(request, timeout=0.3)
+    assert float(arrays(server.prediction.Predict(predict_request("half_plus", X), timeout=10))["y"].item()) == 3.5
+    request = _reload_request({"half_plus": half_plus, "softmax": models / "softmax"})
+    assert server.model.HandleReloadConfigRequest(request, timeout=30).status.error_code == 0
+
+
+def test_sigterm_ends_a_reload_that_waits(start: Start, models: Path, tmp_path: Path) -> None:
+    """A reload that waits for a model without versions is answered at once, and does not use up the grace."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
+    (tmp_path / "empty").mkdir()
+    call = server.model.HandleReloadConfigRequest.future(_reload_request({"empty": tmp_path / "empty"}))
+    poll(lambda: "No versions of servable empty found" in server.log)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(15) == 0
+    assert (call.code(), call.details()) == (grpc.StatusCode.UNAVAILABLE, "the server stops")
 
 
 def test_a_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tmp_path: Path) -> None:
