@@ -59,18 +59,18 @@ class Retries:
 class Lifecycle:
     """Load and unload versions, each on a thread of its own.
 
-    ``changed`` guards the versions and is notified of every change; ``loaded`` is called under it with the name of a
-    model of which a version has just been loaded, or has failed for good.
+    ``changed`` guards the versions and is notified of every change; ``settle`` is called under it with the name of a
+    model of which a version has just been loaded, has failed for good, or has been closed.
     """
 
     def __init__(
-        self, load: Load, retries: Retries, at_once: int, changed: threading.Condition, loaded: Callable[[str], None]
+        self, load: Load, retries: Retries, at_once: int, changed: threading.Condition, settle: Callable[[str], None]
     ) -> None:
         self._load_version = load
         self._retries = retries
         self._slots = threading.Semaphore(at_once)
         self._changed = changed
-        self._loaded = loaded
+        self._settle = settle
         self._stopping = threading.Event()
 
     def load(self, version: Version) -> None:
@@ -95,7 +95,7 @@ class Lifecycle:
             if version.servable is None:
                 version.state = State.END
                 version.error = version.error or StatusError(Code.CANCELLED, "the version is no longer wanted")
-            self._loaded(version.name)
+            self._settle(version.name)
             self._changed.notify_all()
         _return_memory()
 
@@ -125,7 +125,9 @@ class Lifecycle:
         del servable
         _return_memory()
         _log.info("Done unloading servable version %s", version)
-        self._set(version, State.END, None)
+        with self._changed:
+            self._set(version, State.END, None)
+            self._settle(version.name)
 
     def _set(self, version: Version, state: State, error: StatusError | None) -> None:
         with self._changed:

@@ -43,10 +43,10 @@ class Repository:
         self._models: dict[str, ModelConfig] = {}
         self._labels: dict[str, Mapping[str, int]] = {}
         self._versions: dict[str, dict[int, Version]] = {}
-        self._wanted: dict[str, frozenset[int]] = {}
+        self._wanted: dict[str, Mapping[int, Path]] = {}
         self._changed = threading.Condition()  # guards everything above
         self._base_paths = BasePaths()
-        self._lifecycle = Lifecycle(load, options.retries, options.load_threads, self._changed, self._retire)
+        self._lifecycle = Lifecycle(load, options.retries, options.load_threads, self._changed, self._settle)
         self._syncing = threading.Lock()
         self._reloading = threading.Lock()
         self._stopping = threading.Event()
@@ -97,7 +97,7 @@ class Repository:
         with self._changed:
             loaded = [version for known in self._versions.values() for version in known.values()]
             for name in self._versions:
-                self._want(name, frozenset())
+                self._want(name, {})
                 self._retire(name)
             self._changed.wait_for(lambda: all(version.state is not State.UNLOADING for version in loaded), _PATIENCE)
 
@@ -252,19 +252,24 @@ class Repository:
 
     def _reconcile(self, name: str, wanted: Mapping[int, Path]) -> None:
         with self._changed:
-            known = self._versions.setdefault(name, {})
-            self._want(name, frozenset(wanted))
-            for number, directory in wanted.items():
-                if number not in known or (known[number].state is State.END and not known[number].wanted):
-                    known[number] = Version(name, number, directory)
-                    self._lifecycle.load(known[number])
-            self._retire(name)
+            self._versions.setdefault(name, {})
+            self._want(name, wanted)
+            self._settle(name)
 
-    def _want(self, name: str, numbers: frozenset[int]) -> None:
+    def _want(self, name: str, wanted: Mapping[int, Path]) -> None:
         """Note which versions are wanted. One that is on its way out goes it to the end, and is loaded again then."""
-        self._wanted[name] = numbers
+        self._wanted[name] = wanted
         for version in self._versions[name].values():
-            version.wanted = version.number in numbers and (version.wanted or version.state is State.AVAILABLE)
+            version.wanted = version.number in wanted and (version.wanted or version.state is State.AVAILABLE)
+
+    def _settle(self, name: str) -> None:
+        """Load what is wanted and not there, or gone by now, and unload what is not wanted any more."""
+        known = self._versions[name]
+        for number, directory in self._wanted[name].items():
+            if number not in known or (known[number].state is State.END and not known[number].wanted):
+                known[number] = Version(name, number, directory)
+                self._lifecycle.load(known[number])
+        self._retire(name)
 
     def _retire(self, name: str) -> None:
         """Unload the versions that are not wanted, but for the newest while no wanted one serves in its place."""

@@ -78,6 +78,26 @@ def test_reloads_that_nobody_awaits_keep_no_thread(start: Start, models: Path, t
     assert server.model.HandleReloadConfigRequest(request, timeout=30).status.error_code == 0
 
 
+def test_a_model_comes_back_without_polls(start: Start, models: Path, tmp_path: Path) -> None:
+    """Where nobody polls, a reload brings back a model that the one before it took away, and a request still held."""
+    both = {"half_plus": models / "half_plus", "softmax": models / "softmax"}
+    config = config_file(tmp_path / "models.config", both)
+    batching = _batching_file(tmp_path / "batching.config", AN_HOUR)
+    server = start(
+        *(f"--model_config_file={config}", "--file_system_poll_wait_seconds=0"),
+        *("--enable_batching", f"--batching_parameters_file={batching}"),
+    )
+    held = server.prediction.Predict.future(predict_request("half_plus", X))
+    poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+    server.model.HandleReloadConfigRequest(_reload_request({"softmax": models / "softmax"}), timeout=30)
+    assert server.has_status("half_plus", 2, "UNLOADING")
+    back = server.model.HandleReloadConfigRequest.future(_reload_request(both), timeout=30)
+    poll(lambda: server.http("GET", "/readyz")[0] == 503)
+    held.cancel()
+    assert back.result().status.error_code == 0
+    assert server.has_status("half_plus", 2, "AVAILABLE")
+
+
 def test_sigterm_ends_a_reload_that_waits(start: Start, models: Path, tmp_path: Path) -> None:
     """A reload that waits for a model without versions is answered at once, and does not use up the grace."""
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
