@@ -161,7 +161,7 @@ class Batcher:
                 if self._closed:
                     return None
                 first = min((queue.since + lane.wait for (lane, _), queue in self._queues.items()), default=None)
-                self._changed.wait(None if first is None else first - now)
+                self._changed.wait(None if first is None else min(first - now, threading.TIMEOUT_MAX))
             return None
 
     def _is_surplus(self) -> bool:

@@ -153,6 +153,21 @@ def test_clients_that_vanish_are_no_errors(start: Start, models: Path) -> None:
     assert "Traceback" not in server.log
 
 
+def test_a_batch_may_wait_without_end(start: Start, models: Path, tmp_path: Path) -> None:
+    """A wait longer than any clock counts is one for as long as it takes until the batch is full."""
+    batching = tmp_path / "batching.config"
+    batching.write_text(f"max_batch_size {{ value: 2 }} batch_timeout_micros {{ value: {2**63 - 1} }}")
+    server = start(
+        *("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}"),
+        *("--enable_batching", f"--batching_parameters_file={batching}"),
+    )
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(_ask, server)
+        poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+        assert (_ask(server), first.result()) == (3.5, 3.5)
+    assert "Traceback" not in server.log
+
+
 def test_automatic_batching_needs_no_file(start: Start, models: Path) -> None:
     """--batching=auto answers a lone request and a crowd alike, and refuses none."""
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", "--batching=auto")
