@@ -60,13 +60,19 @@ class _Plain:
 
 
 class _Gzip(_Plain):
-    """Inflate pieces, never further than the limit."""
+    """Inflate pieces, never further than the limit; what comes behind the end is read to the limit too, and dropped."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._stream = zlib.decompressobj(wbits=31)
+        self._left_packed = limit
 
     def add(self, piece: bytes) -> None:
+        self._left_packed -= len(piece)
+        if self._left_packed < 0:
+            raise BodyTooLarge
+        if self._stream.eof:
+            return  # the stream would keep it
         try:
             super().add(self._stream.decompress(piece, self._left + 1))
         except zlib.error as error:
