@@ -171,8 +171,11 @@ class _Record:
             os.ftruncate(self._descriptor, len(data))
 
     def remove(self) -> None:
-        """Remove the file, and with it the lock."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, and with it the lock; where it cannot be removed, it tells of no crash."""
+        self.crashes = 0
+        self.write(under_way=False)
+        with suppress(OSError):
+            self.path.unlink()
         self.close()
 
     def close(self) -> None:

@@ -188,6 +188,14 @@ def test_what_is_another_case_is_tried(tmp_path: Path, monkeypatch: pytest.Monke
     _trial(tmp_path, version, "d")
 
 
+def test_records_that_cannot_be_removed_are_no_errors(start: Start, models: Path, tmp_path: Path) -> None:
+    """A directory that is lost under a server costs the records, and no request."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
+    shutil.rmtree(tmp_path / "crashes")
+    (tmp_path / "crashes").touch()
+    assert _predict(server, "half_plus") == 3.5
+
+
 def test_two_servers_of_one_version(tmp_path: Path) -> None:
     """What another process is loading right now has not crashed; that process keeps the record."""
     version = _version(tmp_path)
