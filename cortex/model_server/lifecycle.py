@@ -43,6 +43,7 @@ class Version:
     servable: Servable | None = None
     users: int = 0
     wanted: bool = True
+    is_closing: bool = False
 
     def __str__(self) -> str:
         return f"{{name: {self.name} version: {self.number}}}"
@@ -74,12 +75,27 @@ class Lifecycle:
         self._stopping = threading.Event()
 
     def load(self, version: Version) -> None:
-        """Start to load a version: it becomes AVAILABLE, or END with an error."""
-        _in_background(self._load, version)
+        """Start to load a version: it becomes AVAILABLE, or END with an error; call under the lock.
+
+        Where the system has no thread to spare it is END, and as if it were not wanted: the next poll tries again.
+        """
+        try:
+            _in_background(f"load {version}", self._load, version)
+        except RuntimeError as error:
+            _log.error("Loading servable: %s failed: %s", version, error)
+            version.state, version.error = State.END, StatusError(Code.RESOURCE_EXHAUSTED, str(error))
+            version.wanted = False
 
     def unload(self, version: Version) -> None:
-        """Start to close an UNLOADING version that nobody uses: it becomes END."""
-        _in_background(self._unload, version)
+        """Start to close an UNLOADING version that nobody uses: it becomes END; call under the lock.
+
+        Where the system has no thread to spare the version stays as it is.
+        """
+        try:
+            _in_background(f"unload {version}", self._unload, version)
+            version.is_closing = True
+        except RuntimeError as error:
+            _log.error("Unloading servable version %s waits: %s", version, error)
 
     def stop(self) -> None:
         """Retry no more loads."""
@@ -135,8 +151,9 @@ class Lifecycle:
             self._changed.notify_all()
 
 
-def _in_background(act: Callable[[Version], None], version: Version) -> None:
-    threading.Thread(target=act, args=(version,), name=f"{act.__name__} {version}", daemon=True).start()
+def _in_background(name: str, act: Callable[[Version], None], version: Version) -> None:
+    """Run this on a thread of its own. Raises RuntimeError when there is none to spare."""
+    threading.Thread(target=act, args=(version,), name=name, daemon=True).start()
 
 
 def _internal(error: Exception) -> StatusError:

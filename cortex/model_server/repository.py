@@ -269,6 +269,8 @@ class Repository:
             if number not in known or (known[number].state is State.END and not known[number].wanted):
                 known[number] = Version(name, number, directory)
                 self._lifecycle.load(known[number])
+        for version in known.values():
+            self._close_unused(version)
         self._retire(name)
 
     def _retire(self, name: str) -> None:
@@ -282,7 +284,7 @@ class Repository:
             self._close_unused(version)
 
     def _close_unused(self, version: Version) -> None:
-        if version.state is State.UNLOADING and not version.users and version.servable is not None:
+        if version.state is State.UNLOADING and not version.users and not version.is_closing:
             self._lifecycle.unload(version)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -96,6 +97,24 @@ def test_a_model_comes_back_without_polls(start: Start, models: Path, tmp_path: 
     held.cancel()
     assert back.result().status.error_code == 0
     assert server.has_status("half_plus", 2, "AVAILABLE")
+
+
+def test_a_version_is_loaded_once_there_are_threads_again(
+    start: Start, models: Path, copied: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A poll that finds a version while the system has no thread to spare is not the last one."""
+    base = copied("half_plus")
+    (base / "2").rename(tmp_path / "2")
+    server = start("--model_name=half_plus", f"--model_base_path={base}")
+    pid = server.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**21, before[1]))  # no stack fits
+    (tmp_path / "2").rename(base / "2")
+    poll(lambda: "can't start new thread" in server.log)
+    resource.prlimit(pid, resource.RLIMIT_AS, before)
+    poll(lambda: server.has_status("half_plus", 2, "AVAILABLE"))
+    poll(lambda: server.has_status("half_plus", 1, "END"))
 
 
 def test_sigterm_ends_a_reload_that_waits(start: Start, models: Path, tmp_path: Path) -> None:
