@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from cortex.model_server.crashes import fingerprint
 from cortex.model_server.servable import Servable
 from cortex.model_server.status import Code, StatusError
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 Load = Callable[[str, int, Path], Servable]
 
 _FINAL = frozenset({Code.FAILED_PRECONDITION, Code.UNIMPLEMENTED})
-"""Failures that a retry cannot mend: the files are whole, and say something that does not work here."""
+"""Failures that a retry cannot mend, unless the files were still being written: they say what does not work here."""
 
 
 class State(IntEnum):
@@ -120,13 +121,14 @@ class Lifecycle:
         with self._slots:
             _log.info("Loading servable version %s", version)
             self._set(version, State.LOADING, version.error)
+            files = _files(version.directory)
             try:
                 servable = self._load_version(version.name, version.number, version.directory)
             except Exception as error:  # noqa: BLE001 - an engine was called; the version keeps the reason
                 failure = error if isinstance(error, StatusError) else _internal(error)
                 _log.error("Loading servable: %s failed: %s", version, failure)
                 self._set(version, State.LOADING, failure)
-                return failure.code in _FINAL
+                return failure.code in _FINAL and _files(version.directory) == files
         with self._changed:
             version.servable = servable
         self._set(version, State.AVAILABLE, None)
@@ -154,6 +156,13 @@ class Lifecycle:
 def _in_background(name: str, act: Callable[[Version], None], version: Version) -> None:
     """Run this on a thread of its own. Raises RuntimeError when there is none to spare."""
     threading.Thread(target=act, args=(version,), name=name, daemon=True).start()
+
+
+def _files(directory: Path) -> str:
+    """Return what tells whether the files of a version have changed; nothing where they cannot be looked at."""
+    with suppress(OSError):
+        return fingerprint(directory)
+    return ""
 
 
 def _internal(error: Exception) -> StatusError:
