@@ -194,7 +194,7 @@ class Lane:
         self.own = own
         self._batcher = batcher
         bound = self.parameters.latency_bound_micros / 1e6
-        self._pace = Pace(bound, self.parameters.execution_size) if bound else None
+        self._pace = Pace(bound) if bound else None
         self._warned = -_WARN_EVERY
 
     @property

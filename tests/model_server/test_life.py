@@ -195,6 +195,25 @@ def test_automatic_batching_needs_no_file(start: Start, models: Path) -> None:
     assert _metric(server, 'cortex_batch_requests_sum{model_name="half_plus"}') == 40
 
 
+def test_automatic_batching_follows_its_file(start: Start, models: Path, tmp_path: Path) -> None:
+    """A limit that is raised while the server runs counts from the next reading on: a crowd shares batches then."""
+    batching = tmp_path / "batching.config"
+    batching.write_text("max_batch_size { value: 1 }")
+    server = start(
+        *("--model_name=slow", f"--model_base_path={models / 'slow'}"),
+        *("--batching=auto", f"--batching_parameters_file={batching}", "--batching_latency_bound_micros=60000000"),
+    )
+    batching.write_text("max_batch_size { value: 64 } num_batch_threads { value: 1 }")
+    server.process.send_signal(signal.SIGHUP)
+    poll(lambda: "max_batch_size=64" in server.log)
+    request = predict_request("slow", {"x": np.ones((1, 800), np.float32)})
+    prediction = server.prediction
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: prediction.Predict(request, timeout=60), range(64)))
+    batches = _metric(server, 'cortex_batch_rows_count{model_name="slow"}')
+    assert batches < _metric(server, 'cortex_batch_requests_sum{model_name="slow"}') == 64
+
+
 def test_a_version_brings_its_batching(start: Start, copied: Callable[[str], Path], tmp_path: Path) -> None:
     """With per-model parameters a version's own file decides; other versions of the same server run alone."""
     base = copied("half_plus")
