@@ -208,6 +208,12 @@ def test_long_texts_are_cut(server: Server, letter: str, size: int) -> None:
     assert text.endswith("...TRUNCATED")
 
 
+def test_a_deadline_may_be_weeks_away(server: Server) -> None:
+    """A deadline that is far off is none that an engine could stumble over."""
+    answer = server.prediction.Predict(predict_request("half_plus", X), timeout=2_500_000)
+    assert arrays(answer)["y"].item() == 3.5
+
+
 def test_a_deadline_is_kept(server: Server) -> None:
     """A run that outlives its deadline ends in DEADLINE_EXCEEDED, and the server goes on."""
     rows = np.ones((4000, 800), np.float32)
