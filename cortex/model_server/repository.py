@@ -170,7 +170,7 @@ class Repository:
         if self._stopping.is_set():
             raise StatusError(Code.UNAVAILABLE, "the server stops")
         if is_given_up():
-            raise StatusError(Code.CANCELLED, "the client went away")
+            raise StatusError(Code.CANCELLED, "the reload was given up before its models served")
 
     def _set_models(self, models: Sequence[ModelConfig]) -> None:
         with self._changed:

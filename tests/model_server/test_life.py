@@ -117,6 +117,20 @@ def test_a_version_is_loaded_once_there_are_threads_again(
     poll(lambda: server.has_status("half_plus", 1, "END"))
 
 
+@pytest.mark.parametrize("interval", [0, 1], ids=["SIGHUP", "poll"])
+def test_a_file_that_is_mended_is_read(start: Start, models: Path, tmp_path: Path, interval: int) -> None:
+    """A model without versions in the file keeps nobody from another file that has other models."""
+    config = config_file(tmp_path / "models.config", {"half_plus": models / "half_plus"})
+    server = start(f"--model_config_file={config}", f"--model_config_file_poll_wait_seconds={interval}")
+    (tmp_path / "empty").mkdir()
+    for base_paths in ({"empty": tmp_path / "empty"}, {"softmax": models / "softmax"}):
+        config_file(config, base_paths)
+        if not interval:
+            server.process.send_signal(signal.SIGHUP)
+        poll(lambda: "No versions of servable empty" in server.log)
+    poll(lambda: server.has_status("softmax", 1, "AVAILABLE"))
+
+
 def test_sigterm_ends_a_reload_that_waits(start: Start, models: Path, tmp_path: Path) -> None:
     """A reload that waits for a model without versions is answered at once, and does not use up the grace."""
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
