@@ -24,6 +24,8 @@ from cortex.model_server.status import Code, StatusError, invalid
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE = 5.0
+"""Seconds for runs to end whose answers nobody waits for; native code may not let itself be broken off."""
 _WARN_EVERY = 120.0
 _REASONS = {Code.CANCELLED: "cancelled", Code.DEADLINE_EXCEEDED: "timeout"}
 
@@ -55,13 +57,14 @@ class Batcher:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop the threads once they have run what waits."""
+        """Stop the threads once they have run what waits; `_PATIENCE` bounds the wait for them."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             threads = list(self._threads)
+        end = time.monotonic() + _PATIENCE
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
 
     def lane(self, model: str, directory: Path) -> "Lane | None":
         """Return the batching of one loaded version, or None for one that is not batched. Raises StatusError."""

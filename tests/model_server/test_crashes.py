@@ -143,6 +143,17 @@ def test_an_engine_that_does_not_end_is_left_behind(serve: Serve, tmp_path: Path
     assert server.process.wait(20) == 0
 
 
+def test_a_batch_that_does_not_end_is_left_behind(serve: Serve, tmp_path: Path) -> None:
+    """A run whose request has long been given up does not keep the process from ending."""
+    (tmp_path / "bad" / "2" / "hang_on_run").touch()
+    server = serve("--enable_batching")
+    poll(server.is_ready)
+    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        server.prediction.Predict(predict_request("bad", X), timeout=1)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+
+
 def _version(tmp_path: Path) -> Path:
     version = tmp_path / "model" / "1"
     version.mkdir(parents=True)
