@@ -59,7 +59,10 @@ class ModelConfig:
 
 def single(name: str, base_path: str) -> ModelConfig:
     """Return the one model that the flags name. Raises StatusError (INVALID_ARGUMENT)."""
-    return _model(model_server_config_pb2.ModelConfig(name=name, base_path=base_path))
+    try:
+        return _model(model_server_config_pb2.ModelConfig(name=name, base_path=base_path))
+    except UnicodeEncodeError as error:
+        raise invalid(f"The model's name and base path must be UTF-8: {error}") from error
 
 
 def read(path: Path) -> tuple[ModelConfig, ...] | None:

@@ -437,6 +437,8 @@ def test_a_port_in_use_is_named(models: Path) -> None:
         (["--ssl_config_file=/nowhere"], "Invalid protobuf file: '/nowhere'"),
         (["--use_alts_credentials"], "--use_alts_credentials is not supported"),
         (["--grpc_channel_arguments=a"], "--grpc_channel_arguments: 'a' is not of the form key=value"),
+        (["--grpc_channel_arguments=a=9999999999"], "--grpc_channel_arguments: 'a=9999999999' takes more than 32 bits"),
+        (["--model_base_path=/\udcff"], "The model's name and base path must be UTF-8"),
         (
             [f"--tensorflow_{kind}_parallelism=1" for kind in ("session", "intra_op", "inter_op")],
             "tensorflow_session_parallelism is set together with",
