@@ -24,6 +24,8 @@ from cortex.model_server.status import Code, StatusError, invalid
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE = 5.0
+"""Seconds for runs to end whose answers nobody waits for; native code may not let itself be broken off."""
 _WARN_EVERY = 120.0
 _REASONS = {Code.CANCELLED: "cancelled", Code.DEADLINE_EXCEEDED: "timeout"}
 
@@ -55,13 +57,14 @@ class Batcher:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop the threads once they have run what waits."""
+        """Stop the threads once they have run what waits; `_PATIENCE` bounds the wait for them."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             threads = list(self._threads)
+        end = time.monotonic() + _PATIENCE
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
 
     def lane(self, model: str, directory: Path) -> "Lane | None":
         """Return the batching of one loaded version, or None for one that is not batched. Raises StatusError."""
@@ -161,7 +164,7 @@ class Batcher:
                 if self._closed:
                     return None
                 first = min((queue.since + lane.wait for (lane, _), queue in self._queues.items()), default=None)
-                self._changed.wait(None if first is None else first - now)
+                self._changed.wait(None if first is None else min(first - now, threading.TIMEOUT_MAX))
             return None
 
     def _is_surplus(self) -> bool:
@@ -194,7 +197,7 @@ class Lane:
         self.own = own
         self._batcher = batcher
         bound = self.parameters.latency_bound_micros / 1e6
-        self._pace = Pace(bound, self.parameters.execution_size) if bound else None
+        self._pace = Pace(bound) if bound else None
         self._warned = -_WARN_EVERY
 
     @property

@@ -15,14 +15,14 @@ are joined only when they had to queue anyway.
 _MEMORY = 0.95
 """Weight of the past for each new run or arrival: about the last twenty count."""
 _LONGEST_GAP = 1.0
+_LARGEST = 2**31 - 1
 
 
 class Pace:
-    """Measure one model, and choose for it. The caller serializes the calls; times are in seconds."""
+    """Measure one model, and choose for it. The caller serializes the calls, and limits the size. Times are seconds."""
 
-    def __init__(self, bound: float, most: int) -> None:
+    def __init__(self, bound: float) -> None:
         self._half = bound / 2
-        self._most = most
         self._gap = _LONGEST_GAP
         self._last: float | None = None
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
@@ -48,7 +48,7 @@ class Pace:
             return
         fixed, each = self._line()
         room = self._half - fixed
-        self.size = max(1, min(self._most, int(room / each) if each > 0 else self._most))
+        self.size = max(1, int(min(_LARGEST, room / each))) if each > 0 else _LARGEST
         self.wait = min(fixed, self._half) if self._gap < fixed else 0.0
 
     def _line(self) -> tuple[float, float]:

@@ -59,7 +59,10 @@ class ModelConfig:
 
 def single(name: str, base_path: str) -> ModelConfig:
     """Return the one model that the flags name. Raises StatusError (INVALID_ARGUMENT)."""
-    return _model(model_server_config_pb2.ModelConfig(name=name, base_path=base_path))
+    try:
+        return _model(model_server_config_pb2.ModelConfig(name=name, base_path=base_path))
+    except UnicodeEncodeError as error:
+        raise invalid(f"The model's name and base path must be UTF-8: {error}") from error
 
 
 def read(path: Path) -> tuple[ModelConfig, ...] | None:
@@ -102,6 +105,8 @@ def _model(entry: model_server_config_pb2.ModelConfig) -> ModelConfig:
         raise invalid(
             f"Model {entry.name} has model_platform {entry.model_platform!r}; only {_PLATFORM!r} is supported"
         )
+    if "\0" in entry.base_path + entry.logging_config.log_collector_config.filename_prefix:
+        raise invalid(f"Model {entry.name} has a path with a null character in it, which no file system knows")
     base_path = Path(entry.base_path.removeprefix("file://"))
     if not base_path.is_absolute():
         raise _relative(entry)

@@ -155,7 +155,7 @@ class _Record:
             if not os.path.samestat(os.fstat(descriptor), path.lstat()):
                 raise FileNotFoundError(f"{path} has just been removed by another server")
             found = _parsed(os.pread(descriptor, 2**16, 0))
-            now = {"directory": str(version), "artifact": _fingerprint(version), "boot": _boot()}
+            now = {"directory": str(version), "artifact": fingerprint(version), "boot": _boot()}
             record = cls(path, descriptor, now, _crashes(found, now))
             record.write(under_way=False)
         except BaseException:
@@ -171,8 +171,11 @@ class _Record:
             os.ftruncate(self._descriptor, len(data))
 
     def remove(self) -> None:
-        """Remove the file, and with it the lock."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, and with it the lock; where it cannot be removed, it tells of no crash."""
+        self.crashes = 0
+        self.write(under_way=False)
+        with suppress(OSError):
+            self.path.unlink()
         self.close()
 
     def close(self) -> None:
@@ -209,8 +212,11 @@ def _parsed(data: bytes) -> dict[str, Any]:
     return {}
 
 
-def _fingerprint(directory: Path) -> str:
-    """Return a digest of the names, sizes and times of the files in a directory; their content is not read."""
+def fingerprint(directory: Path) -> str:
+    """Return a digest of the names, sizes and times of the files in a directory; their content is not read.
+
+    Raises OSError.
+    """
     digest = hashlib.sha256()
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         found = path.stat()

@@ -12,6 +12,7 @@ from cortex.model_server.engines.selection import AUTO, ENGINES, PRECISIONS
 
 _CPUS = os.cpu_count() or 1
 _INT64 = range(-(2**63), 2**63)
+_INT32 = range(-(2**31), 2**31)
 _PORTS = range(2**16)
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 
@@ -49,14 +50,16 @@ class Flags:
     grpc_channel_arguments: str = _flag("", "Comma separated gRPC channel arguments: k=v,k=v.")
     rest_api_port: int = _flag(0, "TCP port for HTTP/REST. Disabled if port set to zero.", limits=_PORTS)
     rest_api_num_threads: int = _flag(4 * _CPUS, "Threads for HTTP/REST API processing.")
-    rest_api_timeout_in_ms: int = _flag(30000, "Timeout for HTTP/REST API calls; 0 for none.")
+    rest_api_timeout_in_ms: int = _flag(30000, "Timeout for HTTP/REST API calls; 0 for none.", limits=_INT32)
     rest_api_enable_cors_support: bool = _flag(False, "Send CORS headers with every HTTP/REST answer.")
     rest_api_max_body_bytes: int = _flag(256 * 2**20, "Largest HTTP/REST request body, once inflated (ours).")
     enable_batching: bool = _flag(False, "Join requests to batches.")
     batching_parameters_file: str = _flag("", "Text proto of BatchingParameters; needs --enable_batching.")
     enable_per_model_batching_parameters: bool = _flag(False, "Read batching_params.pbtxt of each version directory.")
     model_config_file: str = _flag("", "Text proto of ModelServerConfig; --model_name and --model_base_path give way.")
-    model_config_file_poll_wait_seconds: int = _flag(0, "Interval between polls of --model_config_file; 0 for none.")
+    model_config_file_poll_wait_seconds: int = _flag(
+        0, "Interval between polls of --model_config_file; 0 for none.", limits=_INT32
+    )
     model_name: str = _flag("default", "Name of the model; ignored with --model_config_file.")
     model_base_path: str = _flag("", "Path of the model's version directories; ignored with --model_config_file.")
     allow_version_labels_for_unavailable_models: bool = _flag(
@@ -66,7 +69,9 @@ class Flags:
     num_unload_threads: int = _idle(0, "Versions unloaded at once.")
     max_num_load_retries: int = _flag(5, "Retries of a load that failed.")
     load_retry_interval_micros: int = _flag(60_000_000, "Time between retries of a load, in microseconds.")
-    file_system_poll_wait_seconds: int = _flag(1, "Interval between polls of the base paths; 0 polls once.")
+    file_system_poll_wait_seconds: int = _flag(
+        1, "Interval between polls of the base paths; 0 polls once.", limits=_INT32
+    )
     flush_filesystem_caches: bool = _idle(True, "Flush filesystem caches after the first load.")
     tensorflow_session_parallelism: int = _flag(0, "Threads of a session, intra-op and inter-op.", engine="tensorflow")
     tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one operation; 0 for all.", engine="tensorflow")

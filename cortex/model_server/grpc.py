@@ -7,6 +7,7 @@ it up. An event loop would hand it to a thread for the run and take it back, two
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from cortex.protos import (
 _log = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _UNLIMITED = -1
+_INTEGER = re.compile(r"-?[0-9]{1,100}")
 _RUNTIME = "cortex-runtime"
 _HEALTH = "/grpc.health.v1.Health/"
 _FOREVER = 30 * 24 * 3600.0  # a call without a deadline has billions of seconds left, as gRPC tells it
@@ -158,7 +160,8 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
         return _answer(lambda: self._handlers.status(request), context)
 
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return _answer(lambda: self._handlers.reload(request), context)
+        """Reload while the client waits: one that is gone must not keep a thread."""
+        return _answer(lambda: self._handlers.reload(request, lambda: not context.is_active()), context)
 
 
 class _KeyCheck(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio is untyped
@@ -227,5 +230,8 @@ def parse_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise StatusError(Code.INVALID_ARGUMENT, f"--grpc_channel_arguments: {pair!r} is not of the form key=value")
-        arguments.append((key, int(value) if value.lstrip("-").isdigit() else value))
+        number = int(value) if _INTEGER.fullmatch(value) else None
+        if number is not None and not -(2**31) <= number < 2**31:
+            raise StatusError(Code.INVALID_ARGUMENT, f"--grpc_channel_arguments: {pair!r} takes more than 32 bits")
+        arguments.append((key, value if number is None else number))
     return tuple(arguments)

@@ -4,7 +4,7 @@ gRPC and REST both end here, with TF Serving's messages and a deadline on `time.
 StatusError. `Handlers.run` is the one place where a model runs for a client.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -168,25 +168,30 @@ class Handlers:
             entry.status.error_message = error.message if error else ""
         return response
 
-    def reload(self, request: model_management_pb2.ReloadConfigRequest) -> model_management_pb2.ReloadConfigResponse:
-        """Replace the whole wanted state of the repository; tell by how much the counters asked for have grown."""
+    def reload(
+        self, request: model_management_pb2.ReloadConfigRequest, is_given_up: Callable[[], bool]
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """Replace the whole wanted state of the repository; tell by how much the counters asked for have grown.
+
+        The wait for new models ends when ``is_given_up`` says that the client is gone.
+        """
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
         before = {name: self._recorder.count(name) for name in request.metric_names}
-        self.apply(parse(request.config.model_config_list))
+        self.apply(parse(request.config.model_config_list), is_given_up)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0
         for name, count in before.items():
             response.metric.add(name=name, int64_value_increase=self._recorder.count(name) - count)
         return response
 
-    def apply(self, models: Sequence[ModelConfig]) -> None:
+    def apply(self, models: Sequence[ModelConfig], is_given_up: Callable[[], bool] = lambda: False) -> None:
         """Serve these models and no others, and log the requests that they ask to log. Raises StatusError."""
         self._log.check(models)
-        self._repository.reload(models)
+        self._repository.reload(models, is_given_up)
         self._log.configure(models)
 
     def is_ready(self) -> bool:

@@ -60,19 +60,30 @@ class _Plain:
 
 
 class _Gzip(_Plain):
-    """Inflate pieces, never further than the limit."""
+    """Inflate pieces, never further than the limit; what comes behind the end is read to the limit too, and dropped.
+
+    No body at all, as a GET has, is none whatever its headers say.
+    """
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._stream = zlib.decompressobj(wbits=31)
+        self._left_packed = limit
+        self._is_empty = True
 
     def add(self, piece: bytes) -> None:
+        self._is_empty = self._is_empty and not piece
+        self._left_packed -= len(piece)
+        if self._left_packed < 0:
+            raise BodyTooLarge
+        if self._stream.eof:
+            return  # the stream would keep it
         try:
             super().add(self._stream.decompress(piece, self._left + 1))
         except zlib.error as error:
             raise invalid(f"The request body is not gzip: {error}") from error
 
     def whole(self) -> bytes:
-        if not self._stream.eof:
+        if not self._stream.eof and not self._is_empty:
             raise invalid("The request body is not gzip: it is cut short")
         return super().whole()

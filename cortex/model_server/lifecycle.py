@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from cortex.model_server.crashes import fingerprint
 from cortex.model_server.servable import Servable
 from cortex.model_server.status import Code, StatusError
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 Load = Callable[[str, int, Path], Servable]
 
 _FINAL = frozenset({Code.FAILED_PRECONDITION, Code.UNIMPLEMENTED})
-"""Failures that a retry cannot mend: the files are whole, and say something that does not work here."""
+"""Failures that a retry cannot mend, unless the files were still being written: they say what does not work here."""
 
 
 class State(IntEnum):
@@ -43,6 +44,7 @@ class Version:
     servable: Servable | None = None
     users: int = 0
     wanted: bool = True
+    is_closing: bool = False
 
     def __str__(self) -> str:
         return f"{{name: {self.name} version: {self.number}}}"
@@ -59,27 +61,42 @@ class Retries:
 class Lifecycle:
     """Load and unload versions, each on a thread of its own.
 
-    ``changed`` guards the versions and is notified of every change; ``loaded`` is called under it with the name of a
-    model of which a version has just been loaded, or has failed for good.
+    ``changed`` guards the versions and is notified of every change; ``settle`` is called under it with the name of a
+    model of which a version has just been loaded, has failed for good, or has been closed.
     """
 
     def __init__(
-        self, load: Load, retries: Retries, at_once: int, changed: threading.Condition, loaded: Callable[[str], None]
+        self, load: Load, retries: Retries, at_once: int, changed: threading.Condition, settle: Callable[[str], None]
     ) -> None:
         self._load_version = load
         self._retries = retries
         self._slots = threading.Semaphore(at_once)
         self._changed = changed
-        self._loaded = loaded
+        self._settle = settle
         self._stopping = threading.Event()
 
     def load(self, version: Version) -> None:
-        """Start to load a version: it becomes AVAILABLE, or END with an error."""
-        _in_background(self._load, version)
+        """Start to load a version: it becomes AVAILABLE, or END with an error; call under the lock.
+
+        Where the system has no thread to spare it is END, and as if it were not wanted: the next poll tries again.
+        """
+        try:
+            _in_background(f"load {version}", self._load, version)
+        except RuntimeError as error:
+            _log.error("Loading servable: %s failed: %s", version, error)
+            version.state, version.error = State.END, StatusError(Code.RESOURCE_EXHAUSTED, str(error))
+            version.wanted = False
 
     def unload(self, version: Version) -> None:
-        """Start to close an UNLOADING version that nobody uses: it becomes END."""
-        _in_background(self._unload, version)
+        """Start to close an UNLOADING version that nobody uses: it becomes END; call under the lock.
+
+        Where the system has no thread to spare the version stays as it is.
+        """
+        try:
+            _in_background(f"unload {version}", self._unload, version)
+            version.is_closing = True
+        except RuntimeError as error:
+            _log.error("Unloading servable version %s waits: %s", version, error)
 
     def stop(self) -> None:
         """Retry no more loads."""
@@ -95,7 +112,7 @@ class Lifecycle:
             if version.servable is None:
                 version.state = State.END
                 version.error = version.error or StatusError(Code.CANCELLED, "the version is no longer wanted")
-            self._loaded(version.name)
+            self._settle(version.name)
             self._changed.notify_all()
         _return_memory()
 
@@ -104,13 +121,14 @@ class Lifecycle:
         with self._slots:
             _log.info("Loading servable version %s", version)
             self._set(version, State.LOADING, version.error)
+            files = _files(version.directory)
             try:
                 servable = self._load_version(version.name, version.number, version.directory)
             except Exception as error:  # noqa: BLE001 - an engine was called; the version keeps the reason
                 failure = error if isinstance(error, StatusError) else _internal(error)
                 _log.error("Loading servable: %s failed: %s", version, failure)
                 self._set(version, State.LOADING, failure)
-                return failure.code in _FINAL
+                return failure.code in _FINAL and _files(version.directory) == files
         with self._changed:
             version.servable = servable
         self._set(version, State.AVAILABLE, None)
@@ -125,7 +143,9 @@ class Lifecycle:
         del servable
         _return_memory()
         _log.info("Done unloading servable version %s", version)
-        self._set(version, State.END, None)
+        with self._changed:
+            self._set(version, State.END, None)
+            self._settle(version.name)
 
     def _set(self, version: Version, state: State, error: StatusError | None) -> None:
         with self._changed:
@@ -133,8 +153,16 @@ class Lifecycle:
             self._changed.notify_all()
 
 
-def _in_background(act: Callable[[Version], None], version: Version) -> None:
-    threading.Thread(target=act, args=(version,), name=f"{act.__name__} {version}", daemon=True).start()
+def _in_background(name: str, act: Callable[[Version], None], version: Version) -> None:
+    """Run this on a thread of its own. Raises RuntimeError when there is none to spare."""
+    threading.Thread(target=act, args=(version,), name=name, daemon=True).start()
+
+
+def _files(directory: Path) -> str:
+    """Return what tells whether the files of a version have changed; nothing where they cannot be looked at."""
+    with suppress(OSError):
+        return fingerprint(directory)
+    return ""
 
 
 def _internal(error: Exception) -> StatusError:

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 128
 _MOST = 1024  # connections, and so threads
 _FOREVER = 30 * 24 * 3600.0
+_PAUSE = 0.5
+"""Seconds until the next try where the system has no descriptor or thread to spare."""
 
 
 class LineServer:
@@ -31,6 +33,7 @@ class LineServer:
         self._listener: socket.socket | None = None
         self._threads: dict[socket.socket, threading.Thread] = {}
         self._changing = threading.Lock()  # guards the threads
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Open the socket; where that cannot be, say so: clients go on with gRPC."""
@@ -50,6 +53,7 @@ class LineServer:
         """Take no more requests, and wait up to ``grace`` seconds for those that run."""
         if self._listener is None:
             return
+        self._stopping.set()
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept; close alone does not
         self._listener.close()
         Path(self._path).unlink(missing_ok=True)
@@ -65,16 +69,25 @@ class LineServer:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = listener.accept()
-            except OSError:
-                return  # it was stopped
-            with self._changing:
-                if len(self._threads) >= _MOST:
-                    connection.close()
-                    continue
-                thread = threading.Thread(target=self._serve, args=(connection,), name="line", daemon=True)
-                self._threads[connection] = thread
-            thread.start()
+                self._take(listener.accept()[0])
+            except (OSError, RuntimeError) as error:  # it was stopped, or there are no more descriptors or threads
+                if self._stopping.wait(_PAUSE):
+                    return
+                _log.warning("The line cannot take a connection now: %s", error)
+
+    def _take(self, connection: socket.socket) -> None:
+        """Serve a connection, or close it where there are too many, or it is too late. Raises RuntimeError."""
+        with self._changing:
+            if len(self._threads) >= _MOST or self._stopping.is_set():
+                connection.close()
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,), name="line", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                connection.close()
+                raise
+            self._threads[connection] = thread
 
     def _serve(self, connection: socket.socket) -> None:
         try:

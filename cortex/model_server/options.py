@@ -1,6 +1,7 @@
 """The flags, as the options of the parts that they are for. Raises StatusError for flags that contradict each other."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,7 +94,9 @@ def repository_options(flags: Flags) -> RepositoryOptions:
     return RepositoryOptions(
         poll_interval=flags.file_system_poll_wait_seconds,
         load_threads=flags.num_load_threads if flags.num_load_threads > 0 else RepositoryOptions.load_threads,
-        retries=Retries(max(0, flags.max_num_load_retries), flags.load_retry_interval_micros / 1e6),
+        retries=Retries(
+            max(0, flags.max_num_load_retries), min(flags.load_retry_interval_micros / 1e6, threading.TIMEOUT_MAX)
+        ),
         labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
     )
 

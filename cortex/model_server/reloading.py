@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cortex.model_server import config
@@ -16,14 +17,15 @@ _log = logging.getLogger(__name__)
 class Reloading:
     """Own the thread that reads ``--model_config_file`` and the batching parameters again.
 
-    What cannot be read or used is told in the log, and what was there before stays.
+    What cannot be read or used is told in the log, and what was there before stays. A reload that waits for a model
+    without versions is given up for the next one: when somebody asks, or when the file that is polled has changed.
     """
 
     def __init__(
         self,
         config_file: str,
         interval: float,
-        reload: Callable[[Sequence[ModelConfig]], None],
+        reload: Callable[[Sequence[ModelConfig], Callable[[], bool]], None],
         batcher: Batcher | None,
     ) -> None:
         self._path = Path(config_file) if config_file else None
@@ -60,13 +62,15 @@ class Reloading:
             self._try(self._read_batching, "The batching parameters stay as they were")
 
     def _read_models(self) -> None:
-        if self._path is None:
+        path = self._path
+        if path is None:
             return
-        models = config.read(self._path)
+        read = _stamp(path)
+        models = config.read(path)
         if models is None:
             _log.info("Taking no action for empty config.")
         elif models != self._last:
-            self._reload(models)
+            self._reload(models, lambda: self._asked.is_set() or (self._interval > 0 and _stamp(path) != read))
             self._last = models
 
     def _read_batching(self) -> None:
@@ -79,3 +83,11 @@ class Reloading:
             read()
         except StatusError as error:
             _log.error("%s: %s", failure, error)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what tells one state of a file from the next; nothing where it cannot be looked at."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+    return ()

@@ -21,6 +21,9 @@ from cortex.model_server.status import Code, StatusError, invalid
 _PATIENCE = 5.0
 """Seconds for engines to end in order before the process ends anyway; native code may not let itself be broken off."""
 
+_GLANCE = 0.2
+"""Seconds between two looks at whether anybody still waits."""
+
 
 @dataclass(frozen=True)
 class RepositoryOptions:
@@ -40,10 +43,10 @@ class Repository:
         self._models: dict[str, ModelConfig] = {}
         self._labels: dict[str, Mapping[str, int]] = {}
         self._versions: dict[str, dict[int, Version]] = {}
-        self._wanted: dict[str, frozenset[int]] = {}
+        self._wanted: dict[str, Mapping[int, Path]] = {}
         self._changed = threading.Condition()  # guards everything above
         self._base_paths = BasePaths()
-        self._lifecycle = Lifecycle(load, options.retries, options.load_threads, self._changed, self._retire)
+        self._lifecycle = Lifecycle(load, options.retries, options.load_threads, self._changed, self._settle)
         self._syncing = threading.Lock()
         self._reloading = threading.Lock()
         self._stopping = threading.Event()
@@ -66,20 +69,26 @@ class Repository:
         if not interrupted():
             self._set_labels([self._without_crashed(model) for model in models])
 
-    def reload(self, models: Sequence[ModelConfig]) -> None:
+    def reload(self, models: Sequence[ModelConfig], is_given_up: Callable[[], bool] = lambda: False) -> None:
         """Make this list the whole wanted state, and wait until the models that are new to it serve.
 
-        Raises FAILED_PRECONDITION for a label on a version that does not serve (nothing has changed then), and UNKNOWN
-        for new models that failed.
+        Raises FAILED_PRECONDITION for a label on a version that does not serve (nothing has changed then), UNKNOWN for
+        new models that failed, CANCELLED once ``is_given_up`` says that nobody waits any more, and UNAVAILABLE once
+        the server stops.
         """
-        with self._reloading:
+        with self._turn(is_given_up):
             self._check_labels(models)
             new = {model.name for model in models} - set(self._models)
             self._set_models(models)
-            failed = self._wait_for_replacements(new, self._stopping.is_set)
+            failed = self._wait_for_replacements(new, lambda: self._stopping.is_set() or is_given_up())
+            self._check_awaited(is_given_up)
             if failed:
                 raise StatusError(Code.UNKNOWN, f"{len(failed)} model(s) did not become available: {_listed(failed)}")
             self._set_labels(models)
+
+    def hurry(self) -> None:
+        """Look for no more versions, and let no reload wait for any: the process is about to stop."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Unload everything, once the requests that still run are done; `_PATIENCE` bounds the wait for it."""
@@ -88,7 +97,7 @@ class Repository:
         with self._changed:
             loaded = [version for known in self._versions.values() for version in known.values()]
             for name in self._versions:
-                self._want(name, frozenset())
+                self._want(name, {})
                 self._retire(name)
             self._changed.wait_for(lambda: all(version.state is not State.UNLOADING for version in loaded), _PATIENCE)
 
@@ -147,6 +156,22 @@ class Repository:
 
     # The wanted state
 
+    @contextmanager
+    def _turn(self, is_given_up: Callable[[], bool]) -> Iterator[None]:
+        """Reload while nobody else does."""
+        while not self._reloading.acquire(timeout=_GLANCE):
+            self._check_awaited(is_given_up)
+        try:
+            yield
+        finally:
+            self._reloading.release()
+
+    def _check_awaited(self, is_given_up: Callable[[], bool]) -> None:
+        if self._stopping.is_set():
+            raise StatusError(Code.UNAVAILABLE, "the server stops")
+        if is_given_up():
+            raise StatusError(Code.CANCELLED, "the reload was given up before its models served")
+
     def _set_models(self, models: Sequence[ModelConfig]) -> None:
         with self._changed:
             self._models = {model.name: model for model in models}
@@ -199,7 +224,7 @@ class Repository:
                 settled = [self._settled(name) for name in names]
                 if None not in settled:
                     return [version for failed in settled for version in failed or ()]
-                self._changed.wait(0.2)  # an interrupt comes from a signal handler, which must not take the lock
+                self._changed.wait(_GLANCE)  # an interrupt comes from a signal handler, which must not take the lock
         return []
 
     def _settled(self, name: str) -> list[Version] | None:
@@ -227,19 +252,26 @@ class Repository:
 
     def _reconcile(self, name: str, wanted: Mapping[int, Path]) -> None:
         with self._changed:
-            known = self._versions.setdefault(name, {})
-            self._want(name, frozenset(wanted))
-            for number, directory in wanted.items():
-                if number not in known or (known[number].state is State.END and not known[number].wanted):
-                    known[number] = Version(name, number, directory)
-                    self._lifecycle.load(known[number])
-            self._retire(name)
+            self._versions.setdefault(name, {})
+            self._want(name, wanted)
+            self._settle(name)
 
-    def _want(self, name: str, numbers: frozenset[int]) -> None:
+    def _want(self, name: str, wanted: Mapping[int, Path]) -> None:
         """Note which versions are wanted. One that is on its way out goes it to the end, and is loaded again then."""
-        self._wanted[name] = numbers
+        self._wanted[name] = wanted
         for version in self._versions[name].values():
-            version.wanted = version.number in numbers and (version.wanted or version.state is State.AVAILABLE)
+            version.wanted = version.number in wanted and (version.wanted or version.state is State.AVAILABLE)
+
+    def _settle(self, name: str) -> None:
+        """Load what is wanted and not there, or gone by now, and unload what is not wanted any more."""
+        known = self._versions[name]
+        for number, directory in self._wanted[name].items():
+            if number not in known or (known[number].state is State.END and not known[number].wanted):
+                known[number] = Version(name, number, directory)
+                self._lifecycle.load(known[number])
+        for version in known.values():
+            self._close_unused(version)
+        self._retire(name)
 
     def _retire(self, name: str) -> None:
         """Unload the versions that are not wanted, but for the newest while no wanted one serves in its place."""
@@ -252,7 +284,7 @@ class Repository:
             self._close_unused(version)
 
     def _close_unused(self, version: Version) -> None:
-        if version.state is State.UNLOADING and not version.users and version.servable is not None:
+        if version.state is State.UNLOADING and not version.users and not version.is_closing:
             self._lifecycle.unload(version)
 
 

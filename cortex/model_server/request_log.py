@@ -156,8 +156,11 @@ class _Files:
         self._warned = ""
 
     def write(self, record: bytes) -> None:
-        """Append a record, in a new file where the current one is full. Raises OSError, and leaves no half record."""
-        if self._file is not None and (self._records >= MAX_RECORDS or self._size + len(record) > self._limit):
+        """Append a record, in a new file where the current one is full, or was removed or moved away.
+
+        Raises OSError, and leaves no half record.
+        """
+        if self._file is not None and (self._is_full(record) or not Path(self._file.name).exists()):
             self.close()
         if self._file is None:
             self._make_room(max(self._limit, len(record)))
@@ -188,6 +191,9 @@ class _Files:
         if message != self._warned:
             _log.error("%s", message)
             self._warned = message
+
+    def _is_full(self, record: bytes) -> bool:
+        return self._records >= MAX_RECORDS or self._size + len(record) > self._limit
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest files until a file of this size is within the limit of all."""

@@ -94,6 +94,7 @@ class ModelServer:
         """Stop accepting, answer what is in flight within `GRACE` seconds, then unload."""
         self.forget()
         self._reloading.stop()
+        self._repository.hurry()
         if self._batcher is not None:
             self._batcher.hurry()
         doors: list[Callable[[], object]] = [self._stop_rest, functools.partial(self._grpc.stop, GRACE)]

@@ -47,5 +47,9 @@ def invalid(message: str) -> StatusError:
 
 
 def truncated(message: str) -> str:
-    """Return the text as a client gets it: at most 1024 characters, and a mark where it was cut."""
-    return message if len(message) <= _LONGEST else message[:_LONGEST] + "...TRUNCATED"
+    """Return the text as a client gets it: at most 1024 bytes of UTF-8, and a mark where it was cut.
+
+    gRPC sends three bytes for one that is not ASCII, and refuses an answer whose text takes more than some thousands.
+    """
+    text = message.encode("utf-8", "replace")
+    return message if len(text) <= _LONGEST else text[:_LONGEST].decode("utf-8", "ignore") + "...TRUNCATED"

@@ -384,12 +384,12 @@ def test_nobody_waits_once_the_process_stops() -> None:
         (0.010, 0.001, 0.500, 40, 0.0),  # the next row is too far away
         (0.040, 0.001, 0.001, 10, 0.040),
         (0.200, 0.001, 0.001, 1, 0.050),  # one row alone is over the bound already: no larger, no longer
-        (0.000, 0.0001, 0.001, 64, 0.0),  # never more than the parameters allow
+        (0.000, 0.0001, 0.001, 500, 0.0),  # cheap rows: the parameters are the limit
     ],
 )
 def test_the_automatic_rule(fixed: float, each: float, gap: float, size: int, wait: float) -> None:
     """Size and wait follow from the cost of a run, the gap between rows and the latency bound: decision 0006."""
-    pace = Pace(bound=0.1, most=64)
+    pace = Pace(bound=0.1)
     assert (pace.size, pace.wait) == (1, 0.0)
     for number in range(200):
         pace.arrived(1, number * gap)

@@ -68,6 +68,7 @@ def test_an_empty_config_asks_for_nothing(tmp_path: Path) -> None:
         ),
         ('model_config_list { config { name: "a" base_path: "s3://a" } }', "only file:// is supported"),
         ('model_config_list { config { base_path: "/a" } }', "has no name"),
+        ('model_config_list { config { name: "a" base_path: "/a\\0b" } }', "Model a has a path with a null character"),
         ('model_config_list { config { name: "a" base_path: "/a" model_platform: "caffe" } }', "'caffe'"),
     ],
 )

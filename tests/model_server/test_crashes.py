@@ -143,6 +143,17 @@ def test_an_engine_that_does_not_end_is_left_behind(serve: Serve, tmp_path: Path
     assert server.process.wait(20) == 0
 
 
+def test_a_batch_that_does_not_end_is_left_behind(serve: Serve, tmp_path: Path) -> None:
+    """A run whose request has long been given up does not keep the process from ending."""
+    (tmp_path / "bad" / "2" / "hang_on_run").touch()
+    server = serve("--enable_batching")
+    poll(server.is_ready)
+    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        server.prediction.Predict(predict_request("bad", X), timeout=1)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+
+
 def _version(tmp_path: Path) -> Path:
     version = tmp_path / "model" / "1"
     version.mkdir(parents=True)
@@ -186,6 +197,14 @@ def test_what_is_another_case_is_tried(tmp_path: Path, monkeypatch: pytest.Monke
     _crash(tmp_path, version, "d")
     monkeypatch.setattr(crashes, "_BOOT", tmp_path / "another_boot")
     _trial(tmp_path, version, "d")
+
+
+def test_records_that_cannot_be_removed_are_no_errors(start: Start, models: Path, tmp_path: Path) -> None:
+    """A directory that is lost under a server costs the records, and no request."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
+    shutil.rmtree(tmp_path / "crashes")
+    (tmp_path / "crashes").touch()
+    assert _predict(server, "half_plus") == 3.5
 
 
 def test_two_servers_of_one_version(tmp_path: Path) -> None:

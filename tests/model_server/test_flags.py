@@ -57,6 +57,8 @@ def test_spellings(arguments: list[str], name: str, value: Any) -> None:
         "--port=",
         "--port=99999999999999999999",
         "--port=65536",
+        "--rest_api_timeout_in_ms=9223372036854775807",
+        "--file_system_poll_wait_seconds=9223372036854775807",
         "--rest_api_port=-1",
         "--enable_batching=maybe",
         "--per_process_gpu_memory_fraction=half",

@@ -199,11 +199,19 @@ def test_a_shape_the_model_refuses_is_an_invalid_argument(server: Server, shape:
     assert code is INVALID
 
 
-def test_long_texts_are_cut(server: Server) -> None:
-    """A message is at most 1024 characters, and says when it was cut."""
-    _, text = _failure(server.prediction.Predict, predict_request("n" * 5000, X))
-    assert len(text) == 1024 + len("...TRUNCATED")
+@pytest.mark.parametrize(("letter", "size"), [("n", 1024), ("\U0001f600", 1023)])
+def test_long_texts_are_cut(server: Server, letter: str, size: int) -> None:
+    """A message is at most 1024 bytes, and says when it was cut; in any alphabet it is not too long for gRPC."""
+    code, text = _failure(server.prediction.Predict, predict_request(letter * 1000, X))
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert len(text.encode()) == size + len("...TRUNCATED")
     assert text.endswith("...TRUNCATED")
+
+
+def test_a_deadline_may_be_weeks_away(server: Server) -> None:
+    """A deadline that is far off is none that an engine could stumble over."""
+    answer = server.prediction.Predict(predict_request("half_plus", X), timeout=2_500_000)
+    assert arrays(answer)["y"].item() == 3.5
 
 
 def test_a_deadline_is_kept(server: Server) -> None:
@@ -278,6 +286,15 @@ def test_only_a_list_of_models_can_be_reloaded(server: Server) -> None:
     text = "type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported"
     request = model_management_pb2.ReloadConfigRequest()
     assert _failure(server.model.HandleReloadConfigRequest, request) == (INVALID, f"ServerModelConfig {text}")
+
+
+def test_a_path_that_no_file_system_knows_is_refused(server: Server) -> None:
+    """A null character in a base path is an error of the request, and changes nothing."""
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="m", base_path="/a\0b", model_platform="tensorflow")
+    text = "Model m has a path with a null character in it, which no file system knows"
+    assert _failure(server.model.HandleReloadConfigRequest, request) == (INVALID, text)
+    assert server.prediction.Predict(predict_request("half_plus", X)).model_spec.version.value == 2
 
 
 def test_bytes_that_are_no_message_are_refused(server: Server) -> None:

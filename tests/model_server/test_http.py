@@ -1,5 +1,6 @@
 """HTTP as clients and strangers speak it, byte by byte: one right status for each request, and then the next one."""
 
+import gzip
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,6 +107,16 @@ def test_an_offer_of_http_2_is_not_taken(server: Server, split: bool) -> None:
 def test_one_status_each(server: Server, request_: bytes, status: int) -> None:
     """Whatever is asked gets one answer, and the connection is closed where it cannot go on or was not to."""
     assert [status for status, _ in _answers(server, last=request_)] == [status]
+
+
+def test_what_follows_a_gzip_body_has_its_limit(start: Start, models: Path) -> None:
+    """Bytes behind the end of a gzip body are read to the limit of bodies, and no further."""
+    base = f"--model_base_path={models / 'half_plus'}"
+    server = start("--model_name=half_plus", base, "--rest_api_max_body_bytes=50000")
+    head = POST + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = [b"%x\r\n%s\r\n" % (len(each), each) for each in [gzip.compress(BODY), *[bytes(10_000)] * 6]]
+    assert _answers(server, head + b"".join(chunks[:5]) + b"0\r\n\r\n")[0] == (200, ANSWER)
+    assert [status for status, _ in _answers(server, last=head + b"".join(chunks))] == [413]
 
 
 def test_a_timeout_of_zero_is_none(start: Start, models: Path) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import http.client
 import json
+import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
+from cortex.protos import model_management_pb2
 from tests.model_server.harness import Server, Start, arrays, config_file, free_port, poll, predict_request
 
 X = {"x": np.ones((1, 1), np.float32)}
@@ -53,6 +55,91 @@ def test_sighup_reads_models_and_batching_again(start: Start, models: Path, tmp_
         poll(lambda: server.has_status("softmax", 1, "AVAILABLE"))
         assert waiting.result(30) == 3.5
     assert server.stop() == 0
+
+
+def _reload_request(base_paths: Mapping[str, Path]) -> model_management_pb2.ReloadConfigRequest:
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.SetInParent()
+    for name, base in base_paths.items():
+        request.config.model_config_list.config.add(name=name, base_path=str(base), model_platform="tensorflow")
+    return request
+
+
+def test_reloads_that_nobody_awaits_keep_no_thread(start: Start, models: Path, tmp_path: Path) -> None:
+    """Clients that give up on a model without versions leave their threads to others, and the next reload its turn."""
+    half_plus = models / "half_plus"
+    server = start("--model_name=half_plus", f"--model_base_path={half_plus}", "--grpc_max_threads=2")
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        request = _reload_request({"half_plus": half_plus, f"empty{number}": tmp_path / str(number)})
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            server.model.HandleReloadConfigRequest(request, timeout=0.3)
+    assert float(arrays(server.prediction.Predict(predict_request("half_plus", X), timeout=10))["y"].item()) == 3.5
+    request = _reload_request({"half_plus": half_plus, "softmax": models / "softmax"})
+    assert server.model.HandleReloadConfigRequest(request, timeout=30).status.error_code == 0
+
+
+def test_a_model_comes_back_without_polls(start: Start, models: Path, tmp_path: Path) -> None:
+    """Where nobody polls, a reload brings back a model that the one before it took away, and a request still held."""
+    both = {"half_plus": models / "half_plus", "softmax": models / "softmax"}
+    config = config_file(tmp_path / "models.config", both)
+    batching = _batching_file(tmp_path / "batching.config", AN_HOUR)
+    server = start(
+        *(f"--model_config_file={config}", "--file_system_poll_wait_seconds=0"),
+        *("--enable_batching", f"--batching_parameters_file={batching}"),
+    )
+    held = server.prediction.Predict.future(predict_request("half_plus", X))
+    poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+    server.model.HandleReloadConfigRequest(_reload_request({"softmax": models / "softmax"}), timeout=30)
+    assert server.has_status("half_plus", 2, "UNLOADING")
+    back = server.model.HandleReloadConfigRequest.future(_reload_request(both), timeout=30)
+    poll(lambda: server.http("GET", "/readyz")[0] == 503)
+    held.cancel()
+    assert back.result().status.error_code == 0
+    assert server.has_status("half_plus", 2, "AVAILABLE")
+
+
+def test_a_version_is_loaded_once_there_are_threads_again(
+    start: Start, models: Path, copied: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A poll that finds a version while the system has no thread to spare is not the last one."""
+    base = copied("half_plus")
+    (base / "2").rename(tmp_path / "2")
+    server = start("--model_name=half_plus", f"--model_base_path={base}")
+    pid = server.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**21, before[1]))  # no stack fits
+    (tmp_path / "2").rename(base / "2")
+    poll(lambda: "can't start new thread" in server.log)
+    resource.prlimit(pid, resource.RLIMIT_AS, before)
+    poll(lambda: server.has_status("half_plus", 2, "AVAILABLE"))
+    poll(lambda: server.has_status("half_plus", 1, "END"))
+
+
+@pytest.mark.parametrize("interval", [0, 1], ids=["SIGHUP", "poll"])
+def test_a_file_that_is_mended_is_read(start: Start, models: Path, tmp_path: Path, interval: int) -> None:
+    """A model without versions in the file keeps nobody from another file that has other models."""
+    config = config_file(tmp_path / "models.config", {"half_plus": models / "half_plus"})
+    server = start(f"--model_config_file={config}", f"--model_config_file_poll_wait_seconds={interval}")
+    (tmp_path / "empty").mkdir()
+    for base_paths in ({"empty": tmp_path / "empty"}, {"softmax": models / "softmax"}):
+        config_file(config, base_paths)
+        if not interval:
+            server.process.send_signal(signal.SIGHUP)
+        poll(lambda: "No versions of servable empty" in server.log)
+    poll(lambda: server.has_status("softmax", 1, "AVAILABLE"))
+
+
+def test_sigterm_ends_a_reload_that_waits(start: Start, models: Path, tmp_path: Path) -> None:
+    """A reload that waits for a model without versions is answered at once, and does not use up the grace."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
+    (tmp_path / "empty").mkdir()
+    call = server.model.HandleReloadConfigRequest.future(_reload_request({"empty": tmp_path / "empty"}))
+    poll(lambda: "No versions of servable empty found" in server.log)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(15) == 0
+    assert (call.code(), call.details()) == (grpc.StatusCode.UNAVAILABLE, "the server stops")
 
 
 def test_a_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tmp_path: Path) -> None:
@@ -99,12 +186,46 @@ def test_clients_that_vanish_are_no_errors(start: Start, models: Path) -> None:
     assert "Traceback" not in server.log
 
 
+def test_a_batch_may_wait_without_end(start: Start, models: Path, tmp_path: Path) -> None:
+    """A wait longer than any clock counts is one for as long as it takes until the batch is full."""
+    batching = tmp_path / "batching.config"
+    batching.write_text(f"max_batch_size {{ value: 2 }} batch_timeout_micros {{ value: {2**63 - 1} }}")
+    server = start(
+        *("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}"),
+        *("--enable_batching", f"--batching_parameters_file={batching}"),
+    )
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(_ask, server)
+        poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+        assert (_ask(server), first.result()) == (3.5, 3.5)
+    assert "Traceback" not in server.log
+
+
 def test_automatic_batching_needs_no_file(start: Start, models: Path) -> None:
     """--batching=auto answers a lone request and a crowd alike, and refuses none."""
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", "--batching=auto")
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: _ask(server), range(40))) == [3.5] * 40
     assert _metric(server, 'cortex_batch_requests_sum{model_name="half_plus"}') == 40
+
+
+def test_automatic_batching_follows_its_file(start: Start, models: Path, tmp_path: Path) -> None:
+    """A limit that is raised while the server runs counts from the next reading on: a crowd shares batches then."""
+    batching = tmp_path / "batching.config"
+    batching.write_text("max_batch_size { value: 1 }")
+    server = start(
+        *("--model_name=slow", f"--model_base_path={models / 'slow'}"),
+        *("--batching=auto", f"--batching_parameters_file={batching}", "--batching_latency_bound_micros=60000000"),
+    )
+    batching.write_text("max_batch_size { value: 64 } num_batch_threads { value: 1 }")
+    server.process.send_signal(signal.SIGHUP)
+    poll(lambda: "max_batch_size=64" in server.log)
+    request = predict_request("slow", {"x": np.ones((1, 800), np.float32)})
+    prediction = server.prediction
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: prediction.Predict(request, timeout=60), range(64)))
+    batches = _metric(server, 'cortex_batch_rows_count{model_name="slow"}')
+    assert batches < _metric(server, 'cortex_batch_requests_sum{model_name="slow"}') == 64
 
 
 def test_a_version_brings_its_batching(start: Start, copied: Callable[[str], Path], tmp_path: Path) -> None:

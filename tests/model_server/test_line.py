@@ -2,12 +2,14 @@
 
 import os
 import random
+import resource
 import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,20 @@ def test_a_stop_answers_what_is_under_way(start: Start, models: Path) -> None:
         assert server.process.wait(40) == 0
         assert not Path(line.address(str(server.socket_path))).exists()
         assert asking.predict(request) is None
+
+
+def test_a_server_without_descriptors_listens_again(start: Start, models: Path) -> None:
+    """Connections that come while the process may open no more files wait, and are served once it may."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
+    pid = server.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{pid}/fd").iterdir())), before[1]))
+    with the_line(server, 30.0) as asking, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(asking.predict, predict_request("half_plus", X))
+        poll(lambda: "The line cannot take a connection now" in server.log)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert answer.result() is not None
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("guard", ["file", "environment", "TLS"])

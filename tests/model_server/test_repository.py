@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def make(disk: _Disk) -> Iterator[Make]:
 
     def make_one(*models: ModelConfig, **options: Any) -> Repository:
         options.setdefault("retries", Retries(0))
-        repository = Repository(disk.load, RepositoryOptions(poll_interval=0.01, **options))
+        options.setdefault("poll_interval", 0.01)
+        repository = Repository(disk.load, RepositoryOptions(**options))
         made.append(repository)
         repository.start(models, lambda: False)
         return repository
@@ -214,6 +216,19 @@ def test_a_version_in_use_is_closed_after_its_last_request(disk: _Disk, make: Ma
         assert _version(repository, "m") == 2
     poll(lambda: _states(repository, "m")[1] is State.END)
     assert servable.is_closed  # type: ignore[attr-defined]
+
+
+def test_a_model_comes_back_without_a_poll(disk: _Disk, make: Make) -> None:
+    """One that is taken away and wanted again while a request still holds it is loaded again once it is closed."""
+    a, b = disk.add("a", 1), disk.add("b", 1)
+    repository = make(a, b, poll_interval=0)
+    with ThreadPoolExecutor(1) as pool:
+        with repository.lease("b"):
+            repository.reload([a])
+            reload = pool.submit(repository.reload, [a, b])
+            poll(lambda: repository.is_ready() is False)
+        reload.result(10)
+    assert _version(repository, "b") == 1
 
 
 def test_policies_are_followed_in_both_directions(disk: _Disk, make: Make) -> None:

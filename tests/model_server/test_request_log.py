@@ -192,6 +192,32 @@ def test_a_full_disk_costs_records_and_no_request(start: Start, models: Path, tm
     assert record.predict_log.request == large
 
 
+def test_files_that_are_taken_away_are_followed_by_others(start: Start, models: Path, tmp_path: Path) -> None:
+    """What is written after a file was removed is in a new one, and without a directory for that it counts as lost."""
+    config, logs = tmp_path / "models.config", tmp_path / "logs"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "half_plus" base_path: "{models / "half_plus"}" logging_config {{\n'
+        f'log_collector_config {{ filename_prefix: "{logs}/m" }} sampling_config {{ sampling_rate: 1 }} }} }} }}'
+    )
+    server = start(f"--model_config_file={config}")
+
+    def ask(code: str, count: int) -> None:
+        server.prediction.Predict(predict_request("half_plus", X))
+        sample = f'cortex_request_log_records_total{{code="{code}",model_name="half_plus"}} {count}.0'
+        poll(lambda: sample in server.http("GET", "/metrics")[1])
+
+    ask("OK", 1)
+    for file in logs.iterdir():
+        file.unlink()
+    ask("OK", 2)
+    assert [len(records) for records in _records(logs)] == [1]
+    shutil.rmtree(logs)
+    ask("UNAVAILABLE", 1)
+    assert "A request log cannot be written, records are lost" in server.log
+    logs.mkdir()
+    ask("OK", 3)
+
+
 def test_a_log_warms_a_model_up(start: Start, models: Path, tmp_path: Path) -> None:
     """What a server has logged over both doors is the warm-up file of the next, and its answers have to match."""
     base = tmp_path / "base"

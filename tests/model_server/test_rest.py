@@ -218,6 +218,7 @@ def test_gzip(server: Server) -> None:
     assert server.http("POST", path, gzip.compress(ROW.encode()), headers)[0] == 200
     status, text, _ = server.http("POST", path, b"not gzip", headers)
     assert (status, "not gzip" in json.loads(text)["error"]) == (400, True)
+    assert server.http("GET", "/v1/models/half_plus", headers=headers)[0] == 200
 
 
 HOSTILE = [

@@ -170,6 +170,25 @@ def test_a_model_whose_answers_differ_does_not_go_live(start: Start, models: Pat
     assert "output 'output' is out of tolerance: largest error " in text
 
 
+def test_a_version_that_is_still_copied_is_tried_again(start: Start, copied: Copied, tmp_path: Path) -> None:
+    """Recorded answers are not the last word on files that change meanwhile: here the card with the tolerance comes."""
+    base = copied("slow")
+    shutil.copytree(base / "1", tmp_path / "2")
+    x = np.ones((300, 800), np.float32)
+    right, off = (recorded(predict_request("slow", {"x": x}), {"y": x * factor}) for factor in (1, np.float32(1.05)))
+    write_records(tmp_path / "2", [right, right, right, off])
+    server = start(
+        *("--model_name=slow", f"--model_base_path={base}", "--precision=fp32", "--engine=openvino"),
+        *("--max_num_load_retries=1", "--load_retry_interval_micros=100000"),
+    )
+    (tmp_path / "2").rename(base / "2")
+    records = tmp_path / "crashes"
+    poll(lambda: any('"under_way": true' in record.read_text() for record in records.iterdir()))  # the load has begun
+    (base / "2" / "assets.extra" / "model_card.json").write_text('{"tolerance": {"rtol": 0.1}}')
+    poll(lambda: server.has_status("slow", 2, "AVAILABLE") or server.has_status("slow", 2, "END"))
+    assert server.has_status("slow", 2, "AVAILABLE")
+
+
 def test_a_model_without_versions_is_waited_for(start: Start, models: Path, tmp_path: Path) -> None:
     """The server waits, and says what it waits for; the ports open once a version has come."""
     base = tmp_path / "base"
@@ -418,6 +437,8 @@ def test_a_port_in_use_is_named(models: Path) -> None:
         (["--ssl_config_file=/nowhere"], "Invalid protobuf file: '/nowhere'"),
         (["--use_alts_credentials"], "--use_alts_credentials is not supported"),
         (["--grpc_channel_arguments=a"], "--grpc_channel_arguments: 'a' is not of the form key=value"),
+        (["--grpc_channel_arguments=a=9999999999"], "--grpc_channel_arguments: 'a=9999999999' takes more than 32 bits"),
+        (["--model_base_path=/\udcff"], "The model's name and base path must be UTF-8"),
         (
             [f"--tensorflow_{kind}_parallelism=1" for kind in ("session", "intra_op", "inter_op")],
             "tensorflow_session_parallelism is set together with",

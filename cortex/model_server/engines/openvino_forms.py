@@ -22,6 +22,7 @@ from cortex.model_server.status import invalid
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_WAIT_MS = 2**31 - 1  # what OpenVINO counts in
 _AHEAD = 2
 """Infer requests beyond those that compute: they are filled and emptied meanwhile."""
 
@@ -170,7 +171,7 @@ def _warn(error: Exception) -> None:
 def _infer(request: Any, deadline: float | None) -> None:
     left = remaining(deadline)
     request.start_async()
-    if left is None or request.wait_for(math.ceil(left * 1000)):
+    if left is None or request.wait_for(min(_LONGEST_WAIT_MS, math.ceil(left * 1000))):
         request.wait()
         return
     request.cancel()
