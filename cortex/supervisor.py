@@ -73,6 +73,8 @@ class Supervisor:
         if request["command"] == "stop":
             yield "stopping"
             await self._stop()
+        elif self._ended.is_set():
+            raise UserError("the API is being stopped; try again when it has ended")
         else:
             async for line in self._deploy(
                 Plan.from_json(request["plan"]), request.get("environment"), force=request["force"]
@@ -197,6 +199,7 @@ class Supervisor:
         live, self._live, self._listener = self._live, None, None
         if live is not None:
             self._drain(live)
+            self._save(self._status(live.plan, "updating", "it is being stopped"))
         await asyncio.gather(*self._draining)
 
     def _listen(self, plan: Plan) -> socket.socket:

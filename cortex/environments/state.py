@@ -50,9 +50,13 @@ class Home:
         return sorted(self.names(), key=lambda name: (self.api(name).age_mark(), name))
 
     def ports(self) -> dict[str, int]:
-        """Return the port of every API that has one, by name; also of those that are only being deployed."""
-        names = (path.parent.name for path in self.root.glob("apis/*/port"))
-        return {name: self.api(name).port() for name in names}
+        """Return the port of every API that has one, by name; also of those that are only being deployed.
+
+        What a command that was killed left of an API that never ran has none.
+        """
+        named = {path.parent.name for path in self.root.glob("apis/*/port")}
+        deployed = set(self.names())
+        return {name: self.api(name).port() for name in named if name in deployed or self.busy(name)}
 
     def find(self, name: str) -> "APIDirectory":
         """Return the directory of one deployed API; UserError when there is none."""

@@ -1,0 +1,111 @@
+"""What is left when commands are interrupted or killed half way, and what the next command makes of it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.e2e.deployment import Cortex, until
+from tests.ports import free_port
+
+pytestmark = pytest.mark.e2e
+YAML = """\
+- name: {name}
+  predictor: {{type: python, path: predictor.py}}
+  networking: {{local_port: {port}}}
+"""
+SLOW = """
+import time
+
+
+class PythonPredictor:
+    def __init__(self, config):
+        pass
+
+    def predict(self, query_params):
+        time.sleep(float(query_params.get("seconds", 0)))
+        return "done"
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """The yaml of an API ``slow`` whose answers take as long as they are asked to."""
+    (tmp_path / "predictor.py").write_text(SLOW)
+    (tmp_path / "slow.yaml").write_text(YAML.format(name="slow", port=free_port()))
+    return tmp_path / "slow.yaml"
+
+
+@pytest.fixture
+def deployed(cortex: Cortex, slow: Path) -> Iterator[str]:
+    """The endpoint of ``slow``, which is deleted afterwards."""
+    cortex("deploy", slow)
+    yield str(cortex.get("slow")["endpoint"])
+    if "slow" in cortex("get"):
+        cortex("delete", "slow")
+
+
+def ask(endpoint: str, seconds: float) -> threading.Thread:
+    """Have a request under way that takes so long."""
+    asked = {"url": endpoint, "params": {"seconds": str(seconds)}, "timeout": 60}
+    thread = threading.Thread(target=requests.post, kwargs=asked)
+    thread.start()
+    time.sleep(0.3)
+    return thread
+
+
+def test_a_deletion_that_was_interrupted_is_no_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """The API that is on its way out is not taken for one that is up to date: deploying brings it back for good."""
+    under_way = ask(deployed, 3)
+    deletion = cortex.start("delete", "slow")
+    until(lambda: cortex.status("slow")["status"] != "live")
+    deletion.send_signal(signal.SIGINT)
+    deletion.communicate(timeout=10)
+    assert deletion.returncode == 1
+    assert "it is being stopped" in cortex("get", "slow")
+    assert "updating slow" in cortex("deploy", slow)
+    under_way.join()
+    until(lambda: len(cortex.status("slow")["in_use"]) == 1)
+    assert requests.post(deployed, timeout=10).text == "done"
+    assert cortex.get("slow")["status"]["status_code"] == "status_live"
+
+
+def test_a_supervisor_that_ends_takes_no_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """Nothing goes live in a supervisor that was told to end; it says so until it has."""
+    under_way = ask(deployed, 3)
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGTERM)
+    until(lambda: cortex.status("slow")["status"] != "live")
+    assert "the API is being stopped; try again when it has ended" in cortex("deploy", slow, code=1)
+    under_way.join()
+    until(lambda: "its supervisor is not running" in cortex("get", "slow"))
+    cortex("deploy", slow)
+    assert requests.post(deployed, timeout=10).text == "done"
+
+
+def test_a_first_deployment_that_was_killed_keeps_no_port(cortex: Cortex, slow: Path) -> None:
+    """Another API may have its port: nobody could delete what never came to be deployed."""
+    port = cortex.home / "apis/slow/port"
+    killed = cortex.start("deploy", slow)
+    until(lambda: port.exists() and port.read_text())
+    killed.kill()
+    killed.communicate(timeout=10)
+    other = slow.with_name("other.yaml")
+    other.write_text(YAML.format(name="other", port=int(port.read_text())))
+    cortex("deploy", other)
+    cortex("delete", "other")
+    cortex("deploy", slow)
+    cortex("delete", "slow")
+
+
+def test_a_port_file_that_was_cut_short(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A disk that was full may have left it empty; the API is never at port 0."""
+    (cortex.home / "apis/slow/port").write_text("")
+    slow.write_text(slow.read_text().split("  networking")[0] + "  compute: {cpu: 1}\n")
+    cortex("deploy", slow)
+    assert cortex.get("slow")["endpoint"] == deployed
+    assert requests.post(deployed, timeout=10).text == "done"
