@@ -27,7 +27,7 @@ import psutil
 
 from cortex.errors import UserError
 from cortex.spec import APISpec
-from cortex.status import Status
+from cortex.status import Status, since_boot
 
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux, less the closing zero
 _LONGEST_SOCKET = "/000000/model-server-000.sock.line"
@@ -215,7 +215,7 @@ def supervisor(status: Status) -> psutil.Process | None:
     """Return the supervisor that wrote a status, unless it is gone; a stranger with its old pid is not it."""
     try:
         process = psutil.Process(status.supervisor)
-        same = abs(process.create_time() - status.supervisor_started) < 0.01
+        same = abs(since_boot(process) - status.supervisor_started) < 0.01
     except psutil.NoSuchProcess:
         return None
     return process if same and process.status() != psutil.STATUS_ZOMBIE else None
