@@ -74,10 +74,10 @@ class Home:
         path = self.root / "locks" / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            while (descriptor := _locked(path, wait=wait)) is None:
+                pass  # its last holder removed the file between our open and our lock
         except OSError as error:
             raise UserError(f"CORTEX_HOME={self.root} cannot be written to: {error.strerror}") from None
-        while (descriptor := _locked(path, wait=wait)) is None:
-            pass  # its last holder removed the file between our open and our lock
         try:
             yield
         finally:

@@ -1,16 +1,19 @@
 """What is left when commands are interrupted or killed half way, and what the next command makes of it."""
 
+import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
-from tests.e2e.deployment import Cortex, until
+from tests.e2e.deployment import CORTEX, Cortex, until
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
@@ -109,3 +112,54 @@ def test_a_port_file_that_was_cut_short(cortex: Cortex, deployed: str, slow: Pat
     cortex("deploy", slow)
     assert cortex.get("slow")["endpoint"] == deployed
     assert requests.post(deployed, timeout=10).text == "done"
+
+
+@pytest.fixture
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cortex]:
+    """A home on a disk of its own, which holds 512 kB."""
+    disk = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a disk can be mounted by root only")
+    cortex = Cortex(disk / "home")
+    try:
+        yield cortex
+    finally:
+        for pid in cortex.family():
+            psutil.Process(pid).kill()
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Use a disk up to the last byte."""
+    with contextlib.suppress(OSError), (disk / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_a_disk_that_is_full(small: Cortex, slow: Path) -> None:
+    """Every command goes on where it can, and else says what could not be written; metrics alone suffer."""
+    small("deploy", slow)
+    fill(small.home.parent)
+    assert "live" in small("get", "slow")
+    assert "slow (RealtimeAPI) is up to date" in small("deploy", slow)
+    assert "updating slow" in small("refresh", "slow")
+    said = small("deploy", slow, "--front", f"nginx:{free_port()}", code=1)
+    assert said == "error: cannot write: No space left on device"
+    slow.with_name("predictor.py").write_text(SLOW + "# changed\n")
+    assert "slow: cannot copy" in small("deploy", slow, code=1)
+    assert requests.post(small.get("slow")["endpoint"], timeout=10).text == "done"
+    small("delete", "slow")
+
+
+def test_a_home_that_is_read_only(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """It is said to be, by every command that would change something."""
+    home = cortex.home
+    for arguments in (["deploy", str(slow)], ["refresh", "slow"], ["delete", "slow"]):
+        script = f"mount --bind {home} {home} && mount -o remount,ro,bind {home} && exec {CORTEX} {' '.join(arguments)}"
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script], env=cortex.env, capture_output=True, text=True, check=False
+        )
+        if "unshare" in done.stderr or "mount" in done.stderr:
+            pytest.skip("a file system can be mounted by root only")
+        assert done.stderr.strip().endswith(f"CORTEX_HOME={home} cannot be written to: Read-only file system")

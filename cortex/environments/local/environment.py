@@ -23,6 +23,7 @@ from cortex.environments.model_cache import ModelCache
 from cortex.environments.preparation import Prepared, prepare, recall
 from cortex.environments.protection import Protection
 from cortex.environments.state import APIDirectory, Home, supervisor
+from cortex.environments.tree import plainly
 from cortex.errors import AddressTaken, Error, UserError
 from cortex.spec import APISpec, Config
 
@@ -48,7 +49,8 @@ class LocalEnvironment:
 
     def choose_front(self, choice: str) -> None:
         """See `Environment.choose_front`. The front goes with the last API, too."""
-        self._entrance.choose(choice)
+        with plainly("cannot write"):
+            self._entrance.choose(choice)
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
@@ -106,7 +108,7 @@ class LocalEnvironment:
     def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
         directory = self._home.api(spec.name)
         title = f"{spec.name} ({spec.kind})"
-        with self._home.lock(spec.name), _tidy(directory):
+        with plainly("cannot write"), self._home.lock(spec.name), _tidy(directory):
             before = directory.status()
             held = before.port if before and supervisor(before) else 0
             if before and held and before.host != self._host:
