@@ -132,6 +132,11 @@ class APIDirectory:
     def control(self) -> Path:
         return self.run_dir / "control.sock"
 
+    @property
+    def deployed(self) -> bool:
+        """Whether its supervisor ever said anything of it."""
+        return (self.path / "status.json").exists()
+
     def port(self) -> int:
         """Return the port that is assigned to the API, 0 before it has one."""
         with contextlib.suppress(OSError, ValueError):

@@ -130,11 +130,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cortex]:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def fill(disk: Path) -> None:
-    """Use a disk up to the last byte."""
+def fill(disk: Path, but: int = 0) -> None:
+    """Use a disk up to the last byte, ``but`` some pages of 4 kB."""
     with contextlib.suppress(OSError), (disk / "full").open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
+    with (disk / "full").open("r+b") as file:
+        file.truncate(file.seek(0, 2) - 4096 * but)
 
 
 def test_a_disk_that_is_full(small: Cortex, slow: Path) -> None:
@@ -150,6 +152,19 @@ def test_a_disk_that_is_full(small: Cortex, slow: Path) -> None:
     assert "slow: cannot copy" in small("deploy", slow, code=1)
     assert requests.post(small.get("slow")["endpoint"], timeout=10).text == "done"
     small("delete", "slow")
+
+
+def test_an_api_that_no_command_would_find_is_not_left(small: Cortex, slow: Path) -> None:
+    """A first deployment on a disk with room for all but its status fails, and nothing of it runs on."""
+    for pages in (5, 6, 7):
+        small.home.parent.joinpath("full").unlink(missing_ok=True)
+        fill(small.home.parent, but=pages)
+        deployment = small.start("deploy", slow)
+        said, _ = deployment.communicate(timeout=60)
+        assert ("slow" in small("get")) == bool(small.family()), said
+        assert ("slow" in small("get")) == (deployment.returncode == 0), said
+        if small.family():
+            small("delete", "slow")
 
 
 def test_a_home_that_is_read_only(cortex: Cortex, deployed: str, slow: Path) -> None:

@@ -169,6 +169,8 @@ class LocalEnvironment:
         )
         for line in supervision.run(directory, plan(prepared.resolved, place), force=force):
             progress(line)
+        if not directory.deployed:
+            raise UserError(f"its status cannot be written to {directory.path}, so that no command would find it")
 
     def _describe(self, directory: APIDirectory) -> API:
         status = directory.status()
@@ -198,11 +200,12 @@ class LocalEnvironment:
 
 @contextlib.contextmanager
 def _tidy(directory: APIDirectory) -> Iterator[None]:
-    """Leave no files of an API that never came to have a status."""
+    """Leave nothing of an API that never came to have a status: no command would find it."""
     try:
         yield
     finally:
-        if directory.status() is None:
+        if not directory.deployed:
+            supervision.stop(directory)
             directory.remove()
 
 
