@@ -121,10 +121,17 @@ class APIDirectory:
 
     @cached_property
     def run_dir(self) -> Path:
-        """Where the sockets are: near the rest, or below the temporary directory when that is too long for them."""
+        """Where the sockets are: near the rest, or below the temporary directory when that is too long for them.
+
+        Where a supervisor has its own is told by its status: TMPDIR may differ from shell to shell.
+        """
         near = self._root / "run" / self.name
         if len(os.fsencode(near)) + len(_LONGEST_SOCKET) <= _SOCKET_PATH_LIMIT:
             return near
+        with contextlib.suppress(OSError, ValueError):
+            there = Path(Status.load(self.path / "status.json").run_dir).parent
+            if there.is_absolute() and there.is_dir():
+                return there
         digest = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:8]
         return Path(tempfile.gettempdir()) / f"cortex-{os.getuid()}-{digest}" / self.name
 

@@ -178,3 +178,28 @@ def test_a_home_that_is_read_only(cortex: Cortex, deployed: str, slow: Path) -> 
         if "unshare" in done.stderr or "mount" in done.stderr:
             pytest.skip("a file system can be mounted by root only")
         assert done.stderr.strip().endswith(f"CORTEX_HOME={home} cannot be written to: Read-only file system")
+
+
+def test_a_long_home_from_shells_that_differ(tmp_path: Path, slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another TMPDIR, or another way to write CORTEX_HOME, leads to the same supervisor: nothing is cut off or left."""
+    home = tmp_path / ("x" * 100)
+    cortex, other = Cortex(home), Cortex(home / ".." / home.name)
+    try:
+        cortex("deploy", slow)
+        supervisor = cortex.status("slow")["supervisor"]
+        endpoint = cortex.get("slow")["endpoint"]
+        under_way = ask(endpoint, 6)
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "one"))
+        slow.with_name("predictor.py").write_text(SLOW + "# changed\n")
+        assert "updating slow" in other("deploy", slow)
+        assert cortex.status("slow")["supervisor"] == supervisor
+        assert under_way.is_alive()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "two"))
+        other("delete", "slow")
+        under_way.join()
+        assert not cortex.family()
+    finally:
+        for pid in cortex.family():
+            psutil.Process(pid).kill()
