@@ -29,7 +29,6 @@ from cortex.spec import APISpec, Config
 
 HOST = "0.0.0.0"  # noqa: S104 - as Cortex's own local APIs did; CORTEX_HOST narrows it
 _PORTS_TRIED = 10
-_NO_FRONT = "the nginx in front of it is not running; run `cortex deploy` again"
 
 
 class LocalEnvironment:
@@ -128,6 +127,9 @@ class LocalEnvironment:
             except Error:
                 directory.assign_port(held or port)
                 raise
+            except KeyboardInterrupt:
+                self._entrance.follow()  # the deployment goes on without this command, and the front is to lead to it
+                raise
             finally:
                 directory.forget_revisions_but(prepared.id)
             self._entrance.follow()
@@ -178,6 +180,7 @@ class LocalEnvironment:
             raise UserError(f"{directory.name} is not deployed")
         spec = directory.spec(status.revision)
         front = self._entrance.url(spec)
+        problem = self._entrance.problem(status) if front else ""
         return API(
             spec=spec,
             api_id=status.revision,
@@ -186,7 +189,7 @@ class LocalEnvironment:
             front=front,
             last_updated=status.live_since,
             reason=status.reason,
-            notices=(*status.notices, *([_NO_FRONT] if front and not self._entrance.running else [])),
+            notices=(*status.notices, *filter(None, [problem])),
             processes=tuple(ProcessStatus(**row) for row in status.processes),
             stats=network_stats(Path(status.run_dir) / "metrics"),
         )

@@ -60,6 +60,12 @@ class LocalFront:
         """Whether its master is there."""
         return self._master() is not None
 
+    def leads_to(self, upstream: str) -> bool:
+        """Whether what it was last told has a route to ``HOST:PORT``."""
+        with contextlib.suppress(OSError):
+            return f" server {upstream} " in self._configuration.read_text()
+        return False
+
     def check(self) -> None:
         """Raise UserError when nginx is not installed, its certificate cannot be, or an address cannot be listened on.
 

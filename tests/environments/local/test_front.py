@@ -363,6 +363,18 @@ def test_nothing_is_left_behind(fronted: Fronted, stubs: Callable[[], Stub]) -> 
     assert not (fronted.home / "front").exists()
 
 
+def test_a_home_with_odd_letters(fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path) -> None:
+    """What would end a word of nginx's configuration does not in a path."""
+    home = tmp_path / 'it\'s a "home"; {1} \\ x'
+    home.mkdir()
+    front = LocalFront(home, fronted.settings)
+    try:
+        front.follow([_route("iris", stubs().address)])
+        assert requests.post(fronted.url, data=b"x", timeout=10).status_code == 200
+    finally:
+        front.stop()
+
+
 def test_a_shell_with_another_tmpdir_finds_the_same_front(
     fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
