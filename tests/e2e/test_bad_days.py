@@ -23,6 +23,7 @@ YAML = """\
   networking: {{local_port: {port}}}
 """
 SLOW = """
+import re
 import time
 
 
@@ -31,6 +32,8 @@ class PythonPredictor:
         pass
 
     def predict(self, query_params):
+        if "busy" in query_params:
+            re.match("(a+)+$", "a" * 40 + "b")  # years, in which no other thread of this process runs
         time.sleep(float(query_params.get("seconds", 0)))
         return "done"
 """
@@ -178,6 +181,16 @@ def test_a_home_that_is_read_only(cortex: Cortex, deployed: str, slow: Path) -> 
         if "unshare" in done.stderr or "mount" in done.stderr:
             pytest.skip("a file system can be mounted by root only")
         assert done.stderr.strip().endswith(f"CORTEX_HOME={home} cannot be written to: Read-only file system")
+
+
+def test_a_worker_that_outlives_its_supervisor_keeps_no_port(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """One that does not even hear that it is to end goes with the next deployment, which has its port."""
+    with contextlib.suppress(requests.Timeout):
+        requests.post(deployed, params={"busy": "1"}, timeout=1)
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGKILL)
+    cortex("deploy", slow)
+    assert cortex.get("slow")["endpoint"] == deployed
+    assert requests.post(deployed, timeout=10).text == "done"
 
 
 def test_a_long_home_from_shells_that_differ(tmp_path: Path, slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
