@@ -108,6 +108,17 @@ def test_a_first_deployment_that_was_killed_keeps_no_port(cortex: Cortex, slow: 
     cortex("delete", "slow")
 
 
+def test_nobody_listens(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A script may have closed any of the streams; the work is done all the same."""
+    supervisor = cortex.status("slow")["supervisor"]
+    for closed in ("<&-", "2>&-", ">&-", "<&- >&- 2>&-"):
+        revision = cortex.status("slow")["revision"]
+        slow.with_name("predictor.py").write_text(f"{SLOW}# {closed}")
+        cortex.shell(f"{CORTEX} deploy {slow} {closed}", cwd=slow.parent)
+        assert cortex.status("slow")["revision"] != revision
+    assert cortex.status("slow")["supervisor"] == supervisor
+
+
 def test_a_port_file_that_was_cut_short(cortex: Cortex, deployed: str, slow: Path) -> None:
     """A disk that was full may have left it empty; the API is never at port 0."""
     (cortex.home / "apis/slow/port").write_text("")
