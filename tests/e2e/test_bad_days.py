@@ -204,6 +204,26 @@ def test_a_worker_that_outlives_its_supervisor_keeps_no_port(cortex: Cortex, dep
     assert requests.post(deployed, timeout=10).text == "done"
 
 
+def test_what_a_predictor_writes_beside_itself_stays(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A deployment that is up to date leaves the files alone that run."""
+    (revision,) = (cortex.home / "apis/slow/revisions").iterdir()
+    (revision / "project/downloaded").write_text("much")
+    (revision / "project/predictor.py").write_text(SLOW + "# longer")
+    assert "up to date" in cortex("deploy", slow)
+    assert (revision / "project/downloaded").read_text() == "much"
+
+
+def test_files_that_lost_their_content(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A machine without power may keep the names of files that were just written, and nothing in them."""
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGKILL)
+    (revision,) = (cortex.home / "apis/slow/revisions").iterdir()
+    for file in (*revision.glob("*.json"), revision / "project/predictor.py"):
+        file.write_bytes(b"")
+    cortex("deploy", slow)
+    assert requests.post(deployed, timeout=10).text == "done"
+    assert "live" in cortex("get", "slow")
+
+
 def test_a_long_home_from_shells_that_differ(tmp_path: Path, slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another TMPDIR, or another way to write CORTEX_HOME, leads to the same supervisor: nothing is cut off or left."""
     home = tmp_path / ("x" * 100)
