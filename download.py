@@ -155,6 +155,9 @@ def _resolve(host: str, port: int, rules: _Rules) -> list[_Address]:
     lookup = _RESOLVERS.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
         found = lookup.result(rules.seconds_left())
+    except TimeoutError:
+        lookup.cancel()  # one that has not begun would only keep others waiting
+        raise
     except (socket.gaierror, UnicodeError):
         raise DownloadError(f"no host is named {host!r}") from None
     if not rules.allow_private and not all(_is_public(str(address[0])) for *_, address in found):

@@ -41,8 +41,19 @@ def _take_room(directory: Path) -> None:
     paths = {kind: directory / f"{kind}_{os.getpid()}.db" for kind in _KINDS}
     paths[_GAUGES].unlink(missing_ok=True)  # what a process of the same number had under way when it was killed
     for path in paths.values():
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if not path.exists():  # a process of the same number may have counted there, and its counts stay
+            _make(path)
+
+
+def _make(path: Path) -> None:
+    """Make a file with its room, whole or not at all: readers take every one that there is for a page of metrics."""
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             os.posix_fallocate(descriptor, 0, _ROOM)
         finally:
             os.close(descriptor)
+        unfinished.rename(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from cortex.errors import AddressTaken, NotStarted, UserError
 from cortex.plan import Plan
 from cortex.revision import Revision
 from cortex.rotation import rotate
-from cortex.status import Status
+from cortex.status import Status, since_boot
 
 BACKLOG = 2048
 HOUSEKEEPING_INTERVAL = 30.0
@@ -51,7 +51,7 @@ class Supervisor:
         self._deploying: asyncio.Task[None] | None = None
         self._draining: dict[asyncio.Task[None], Revision] = {}
         self._ended = asyncio.Event()
-        self._create_time = psutil.Process().create_time()
+        self._started = since_boot(psutil.Process())
 
     async def serve(self) -> None:
         """Answer commands until ``stop`` is one of them, a signal says so, or nothing is left to keep alive."""
@@ -73,6 +73,8 @@ class Supervisor:
         if request["command"] == "stop":
             yield "stopping"
             await self._stop()
+        elif self._ended.is_set():
+            raise UserError("the API is being stopped; try again when it has ended")
         else:
             async for line in self._deploy(
                 Plan.from_json(request["plan"]), request.get("environment"), force=request["force"]
@@ -197,6 +199,7 @@ class Supervisor:
         live, self._live, self._listener = self._live, None, None
         if live is not None:
             self._drain(live)
+            self._save(self._status(live.plan, "updating", "it is being stopped"))
         await asyncio.gather(*self._draining)
 
     def _listen(self, plan: Plan) -> socket.socket:
@@ -257,7 +260,7 @@ class Supervisor:
                 for row in (revision.processes if revision else ())
             ),
             supervisor=os.getpid(),
-            supervisor_started=self._create_time,
+            supervisor_started=self._started,
         )
 
     async def _housekeeping(self) -> None:

@@ -1,9 +1,11 @@
 """What a request carries, as the arguments that a predictor may ask for."""
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from cortex.api.predictor import Hook
@@ -39,8 +41,11 @@ def close(payload: Any) -> None:
 async def _read_payload(request: Request, max_body: int) -> Any:
     content_type = request.headers.get("content-type", "").lower()
     if content_type.startswith(_FORMS):
-        # the body's own limit already holds for all parts together
-        return await request.form(max_part_size=max_body)
+        try:
+            # the body's own limit already holds for all parts together
+            return await request.form(max_part_size=max_body)
+        except UnicodeError as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form is not in its charset: {error}") from error
     body = await request.body()
     return _parse_json(body) if content_type.startswith("application/json") else body
 

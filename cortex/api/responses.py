@@ -68,7 +68,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.url.path in PREDICT_PATHS:
         headers["Allow"] = "GET, POST"  # two routes, of which the routing names only the first
-    if error.status_code < HTTPStatus.OK or error.status_code in _BODILESS:
+    if error.status_code in _BODILESS:
         return Response(status_code=error.status_code, headers=headers)
     return Response(str(error.detail), error.status_code, headers)
 

@@ -19,6 +19,7 @@ from cortex.api.responses import failed
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _PATH_IN_LOG = 200
+_STATUS_END = 600
 _CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; it is no failure of ours
 
 _log = logging.getLogger("cortex")
@@ -75,6 +76,8 @@ class _Following:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if not HTTPStatus.OK <= message["status"] < _STATUS_END:
+                raise ValueError(f"{message['status']} is no status that an answer can have")
             self.status = message["status"]
             # a copy: the headers may belong to a response that user code returns again
             message = {**message, "headers": list(message.get("headers", []))}

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from cortex.environments.dump import Dumper
 from cortex.spec import SINGLE_MODEL
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 _ELSEWHERE = ("monitoring", "autoscaling", "update_strategy")
 """Sections of which an environment may use little; shown when asked for."""
 _MODELS = ("models", "models_dir", "models_dir_signature_key", "cache_size", "disk_cache_size")
+_SERVED = ("engine", "precision", "model_server")
+"""What says how a model server runs models; refused where there is none."""
 _DURATIONS = ("batch_interval", "window", "downscale_stabilization_period", "upscale_stabilization_period")
 
 
@@ -28,7 +31,7 @@ def configuration(api: "API", *, verbose: bool) -> str:
 
 
 def _section(key: str, section: Any) -> str:
-    text = yaml.safe_dump({key: section}, sort_keys=False, allow_unicode=True, width=float("inf"))
+    text = yaml.dump({key: section}, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
     if key != "compute":
         return text
     return "".join(f"{line}  # no limit\n" if line.endswith(": null") else f"{line}\n" for line in text.splitlines())
@@ -37,6 +40,8 @@ def _section(key: str, section: Any) -> str:
 def _predictor(predictor: dict[str, Any]) -> dict[str, Any]:
     """Give the models by the keys of a yaml, and leave out what is unset."""
     apart = {key: predictor.pop(key) for key in ("type", "path", *_MODELS)}
+    if apart["type"] != "tensorflow":
+        predictor = {key: value for key, value in predictor.items() if key not in _SERVED}
     return _given({"type": apart["type"], "path": apart["path"], **_models(apart), **predictor})
 
 

@@ -41,7 +41,9 @@ def _dumper() -> type[Any]:
     """Return a YAML writer that shows texts of several lines as they are, and writes nothing as a reference."""
     import yaml
 
-    class Dumper(yaml.SafeDumper):
+    from cortex.environments import dump
+
+    class Dumper(dump.Dumper):
         def ignore_aliases(self, data: Any) -> bool:
             return True
 

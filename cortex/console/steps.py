@@ -20,7 +20,7 @@ class Steps(AbstractContextManager["Steps"]):
         self._spinner: Any = None
 
     def __enter__(self) -> "Steps":
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        if sys.stderr and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._spinner = _spinner()
             self._spinner.start()
         return self

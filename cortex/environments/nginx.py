@@ -11,6 +11,7 @@ answer is awaited a little longer than a worker awaits its model server (300 s, 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -115,8 +116,8 @@ def _lines(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]:
     if front.user:
         yield f"user {front.user};"
     yield "worker_processes auto;"
-    yield f"pid {front.directory}/nginx.pid;"
-    yield f"error_log {front.error_log} warn;"
+    yield f"pid {_word(f'{front.directory}/nginx.pid')};"
+    yield f"error_log {_word(front.error_log)} warn;"
     yield "worker_shutdown_timeout 330s;  # an old worker of nginx ends when its last request is answered"
     yield "events { worker_connections 4096; }"
     yield "http {"
@@ -126,10 +127,10 @@ def _lines(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]:
 
 def _http(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]:
     yield f"log_format timed '{_LOG_FORMAT}';"
-    yield f"access_log {front.access_log} timed;"
+    yield f"access_log {_word(front.access_log)} timed;"
     for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
-        yield f"{name}_temp_path {front.directory}/{name};"
-    yield f"include {front.directory}/{NEWER}/*.conf;"
+        yield f"{name}_temp_path {_word(f'{front.directory}/{name}')};"
+    yield f"include {_word(f'{front.directory}/{NEWER}/*.conf')};"
     yield "server_tokens off;"
     yield "default_type application/octet-stream;"
     yield f"keepalive_timeout {KEEP_ALIVE_S}s;"
@@ -181,8 +182,8 @@ def _redirect(front: Front, digest: str) -> Iterator[str]:
 def _server(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]:
     if front.certificate:
         yield f"listen {front.listen_tls} ssl;"
-        yield f"ssl_certificate {front.certificate};"
-        yield f"ssl_certificate_key {front.certificate_key};"
+        yield f"ssl_certificate {_word(front.certificate)};"
+        yield f"ssl_certificate_key {_word(front.certificate_key)};"
         yield "ssl_protocols TLSv1.2 TLSv1.3;"
         yield "ssl_session_cache shared:sessions:10m;"
     else:
@@ -257,6 +258,12 @@ def _location(match: str, lines: Iterator[str] | Sequence[str]) -> Iterator[str]
     yield f"location {match} {{"
     yield from _indented(lines)
     yield "}"
+
+
+def _word(path: str) -> str:
+    """Return a path as nginx reads it: in quotes where it has what would end a word."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return path if re.fullmatch(r"[\w./*-]+", path) else f'"{escaped}"'
 
 
 def _indented(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:

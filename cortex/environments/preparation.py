@@ -1,10 +1,12 @@
 """A revision on disk: the models in the cache, the project copied, the spec resolved; complete before anything runs."""
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import cortex
 from cortex.environments import devices
@@ -16,6 +18,8 @@ from cortex.environments.model_format import unreadable
 from cortex.environments.models import ResolvedModel, resolve
 from cortex.environments.project import Project
 from cortex.environments.state import Home
+from cortex.environments.tree import Tree
+from cortex.errors import UserError
 from cortex.spec import APISpec, Config, Model
 
 
@@ -59,18 +63,35 @@ def recall(name: str, revision: str, home: Home) -> Prepared:
 
 
 def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home) -> None:
-    """Make the revision's directory, whole or not at all; one that is there has this very content."""
+    """Make the revision's directory, whole or not at all; one that is there, and whole, has this very content."""
     directory = home.api(spec.name).revision(prepared.id)
-    if directory.exists():
+    files = {
+        "notices.json": json.dumps(prepared.notices),
+        "resolved.json": prepared.resolved.model_dump_json(indent=2),
+        "spec.json": spec.model_dump_json(indent=2),
+    }
+    if directory.exists() and _is_whole(directory, files, project):
         return
     unfinished = directory.with_name(f".{prepared.id}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     project.copy_to(unfinished / "project")
-    (unfinished / "notices.json").write_text(json.dumps(prepared.notices))
-    (unfinished / "resolved.json").write_text(prepared.resolved.model_dump_json(indent=2))
-    (unfinished / "spec.json").write_text(spec.model_dump_json(indent=2))
+    for name, text in files.items():
+        (unfinished / name).write_text(text)
+    shutil.rmtree(directory, ignore_errors=True)
     unfinished.rename(directory)
+
+
+def _is_whole(directory: Path, files: Mapping[str, str], project: Project) -> bool:
+    """Tell whether a revision has what was written: a machine that lost its power may have kept the names alone.
+
+    What the predictor made of its own files since is its affair, unless it left one empty.
+    """
+    with contextlib.suppress(OSError, UnicodeDecodeError, UserError):
+        texts = {name: (directory / name).read_text() for name in files}
+        there = Tree.of(directory / "project").sizes
+        return texts == files and all(there.get(name) or not size for name, size in project.tree.sizes.items())
+    return False
 
 
 def named(content: Iterable[str]) -> str:

@@ -100,7 +100,8 @@ class _Filter:
         target = Path(os.path.realpath(path))
         inside = target.exists() and target.is_relative_to(os.path.realpath(self.root))
         if not inside:
-            self.notices.append(f"{name} is a link to {target}, which is not in the project: it is left out")
+            told = f"{name} is a link to {target}, which is not in the project: it is left out"
+            self.notices.append(told.encode(errors="backslashreplace").decode())  # a name may be no UTF-8
         return not inside
 
 

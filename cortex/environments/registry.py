@@ -35,9 +35,9 @@ _NAME_RULE = "a letter or digit, and at most 62 letters, digits, points, dashes 
 
 
 def cortex_home() -> Path:
-    """Return the absolute path of the state directory: ``CORTEX_HOME``, or ``~/.cortex``."""
+    """Return the one path of the state directory, however it is written: ``CORTEX_HOME``, or ``~/.cortex``."""
     try:
-        return Path(os.environ.get("CORTEX_HOME") or "~/.cortex").expanduser().absolute()
+        return Path(os.environ.get("CORTEX_HOME") or "~/.cortex").expanduser().resolve()
     except RuntimeError as error:
         raise UserError("there is no home directory; set CORTEX_HOME to a directory for cortex's state") from error
 

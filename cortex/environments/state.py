@@ -27,7 +27,7 @@ import psutil
 
 from cortex.errors import UserError
 from cortex.spec import APISpec
-from cortex.status import Status
+from cortex.status import Status, since_boot
 
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux, less the closing zero
 _LONGEST_SOCKET = "/000000/model-server-000.sock.line"
@@ -50,9 +50,13 @@ class Home:
         return sorted(self.names(), key=lambda name: (self.api(name).age_mark(), name))
 
     def ports(self) -> dict[str, int]:
-        """Return the port of every API that has one, by name; also of those that are only being deployed."""
-        names = (path.parent.name for path in self.root.glob("apis/*/port"))
-        return {name: self.api(name).port() for name in names}
+        """Return the port of every API that has one, by name; also of those that are only being deployed.
+
+        What a command that was killed left of an API that never ran has none.
+        """
+        named = {path.parent.name for path in self.root.glob("apis/*/port")}
+        deployed = set(self.names())
+        return {name: self.api(name).port() for name in named if name in deployed or self.busy(name)}
 
     def find(self, name: str) -> "APIDirectory":
         """Return the directory of one deployed API; UserError when there is none."""
@@ -70,10 +74,10 @@ class Home:
         path = self.root / "locks" / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            while (descriptor := _locked(path, wait=wait)) is None:
+                pass  # its last holder removed the file between our open and our lock
         except OSError as error:
             raise UserError(f"CORTEX_HOME={self.root} cannot be written to: {error.strerror}") from None
-        while (descriptor := _locked(path, wait=wait)) is None:
-            pass  # its last holder removed the file between our open and our lock
         try:
             yield
         finally:
@@ -117,16 +121,28 @@ class APIDirectory:
 
     @cached_property
     def run_dir(self) -> Path:
-        """Where the sockets are: near the rest, or below the temporary directory when that is too long for them."""
+        """Where the sockets are: near the rest, or below the temporary directory when that is too long for them.
+
+        Where a supervisor has its own is told by its status: TMPDIR may differ from shell to shell.
+        """
         near = self._root / "run" / self.name
         if len(os.fsencode(near)) + len(_LONGEST_SOCKET) <= _SOCKET_PATH_LIMIT:
             return near
+        with contextlib.suppress(OSError, ValueError):
+            there = Path(Status.load(self.path / "status.json").run_dir).parent
+            if there.is_absolute() and there.is_dir():
+                return there
         digest = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:8]
         return Path(tempfile.gettempdir()) / f"cortex-{os.getuid()}-{digest}" / self.name
 
     @property
     def control(self) -> Path:
         return self.run_dir / "control.sock"
+
+    @property
+    def deployed(self) -> bool:
+        """Whether its supervisor ever said anything of it."""
+        return (self.path / "status.json").exists()
 
     def port(self) -> int:
         """Return the port that is assigned to the API, 0 before it has one."""
@@ -211,7 +227,7 @@ def supervisor(status: Status) -> psutil.Process | None:
     """Return the supervisor that wrote a status, unless it is gone; a stranger with its old pid is not it."""
     try:
         process = psutil.Process(status.supervisor)
-        same = abs(process.create_time() - status.supervisor_started) < 0.01
+        same = abs(since_boot(process) - status.supervisor_started) < 0.01
     except psutil.NoSuchProcess:
         return None
     return process if same and process.status() != psutil.STATUS_ZOMBIE else None

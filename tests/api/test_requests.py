@@ -108,6 +108,8 @@ def test_multipart_payload(worker):
         ("(1, 2)", 200, "application/json", b"[1, 2]"),
         ("JSONResponse({'a': 1}, 418)", 418, "application/json", b'{"a":1}'),
         ("KEPT", 202, "text/plain; charset=utf-8", b"kept"),
+        ("JSONResponse({'a': 1}, 101)", 500, None, b"internal server error"),
+        ("JSONResponse({'a': 1}, 999)", 500, None, b"internal server error"),
         ("np.float32(1)", 500, None, b"internal server error"),
         ("np.zeros(2)", 500, None, b"internal server error"),
         ("{1, 2}", 500, None, b"internal server error"),
@@ -135,6 +137,8 @@ def test_responses(worker, value, status, content_type, body):
         ("HTTPException(422, {'a': 1})", 422, "{'a': 1}"),
         ("HTTPException(503, 'later', headers={'Retry-After': '7'})", 503, "later"),
         ("HTTPException(204)", 204, ""),
+        ("HTTPException(100)", 500, "internal server error"),
+        ("HTTPException(600)", 500, "internal server error"),
         ("RequestValidationError([])", 400, "[]"),
     ],
 )
@@ -220,9 +224,16 @@ def test_bad_json(worker, body, message):
     assert answer.json()["error"].startswith(message)
 
 
+_PART = '--a\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--a--\r\n'
+
+
 @pytest.mark.parametrize(
     ("content_type", "body"),
-    [("multipart/form-data", b"x"), ("multipart/form-data; boundary=a", b"--b\r\n\r\n")],
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=a", b"--b\r\n\r\n"),
+        ("multipart/form-data; boundary=a; charset=undefined", _PART.encode()),
+    ],
 )
 def test_bad_form(worker, content_type, body):
     """A form that does not hold together is a 400 that says why."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from cortex.console.table import age, latency
 from cortex.environments import processors
 from cortex.environments.base import NetworkStats, ProcessStatus
 from cortex.environments.processors import Processors
-from cortex.spec import APISpec, Model, Networking, Predictor, ServerSideBatching
+from cortex.spec import APISpec, Model, Networking, Predictor, ServerSideBatching, load
 
 _SUMMARY = {"message": "...", "model_signatures": {"_cortex_default": {"x": {"shape": [-1, 4], "type": "float32"}}}}
 
@@ -227,6 +228,21 @@ def test_configuration_with_every_key(cortex: Callable[..., Any], world: Any, fa
     assert "networking:\n  endpoint: /iris\n  local_port: 9000\n  api_gateway: public\n" in dump
     assert "  window: 60s\n  downscale_stabilization_period: 300s\n" in dump
     assert "update_strategy:\n  max_surge: 25%\n" in dump
+
+
+@pytest.mark.parametrize("kind", ["python", "tensorflow", "onnx"])
+def test_configuration_can_be_deployed(
+    kind: Any, cortex: Callable[..., Any], world: Any, fakes: Any, tmp_path: Path
+) -> None:
+    """It is a yaml that is right, and says the same."""
+    models = () if kind == "python" else (Model(name="_cortex_default", path="m"),)
+    predictor = Predictor(type=kind, path="predictor.py", models=models, env={"A": "1e3", "B": "08"})
+    world.apis = [fakes.api(APISpec(name="iris", predictor=predictor), status="updating")]
+    dump = cortex("get", "iris").out.partition("configuration\n")[2]
+    (tmp_path / "predictor.py").touch()
+    (tmp_path / "again.yaml").write_text("- " + dump.replace("\n", "\n  "))
+    (again,) = load(tmp_path / "again.yaml")
+    assert again.predictor == predictor
 
 
 def test_configuration_of_a_models_directory(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:

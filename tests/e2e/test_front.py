@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import requests
 
 from tests.certificates import issue
-from tests.e2e.deployment import Cortex
+from tests.e2e.deployment import Cortex, until
 from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(
@@ -146,3 +147,27 @@ def test_killed_moved_and_taken_back(home: Cortex, port: int, tmp_path: Path) ->
     told = home.get("iris")
     assert told["front"] == ""
     assert requests.post(told["endpoint"], json={}, timeout=10).json() == {"api": "iris"}
+
+
+SLOW = PREDICTOR.replace("self.name =", "import time; time.sleep(3); self.name =")
+
+
+@pytest.mark.parametrize(
+    ("how", "paths"), [(signal.SIGINT, ["iris", "rose"]), (signal.SIGHUP, ["iris", "404"])], ids=["ctrl-c", "hangup"]
+)
+def test_a_deployment_that_was_interrupted(
+    home: Cortex, port: int, tmp_path: Path, how: signal.Signals, paths: list[str]
+) -> None:
+    """The front leads to it after Ctrl-C, too; where nobody could tell the front any more, `cortex get` says so."""
+    home("deploy", _project(tmp_path, "iris"), "--front", f"nginx:{port}")
+    config = _project(tmp_path, "rose")
+    (tmp_path / "predictor.py").write_text(SLOW)
+    deployment = home.start("deploy", config)
+    until((home.home / "apis/rose/status.json").exists)
+    deployment.send_signal(how)
+    deployment.communicate(timeout=20)
+    until(lambda: home.status("rose")["status"] == "live")
+    assert [_asked(port, path) for path in ("/iris", "/rose/")] == paths
+    assert ("the nginx in front of it does not lead to it" in home("get", "rose")) == ("404" in paths)
+    home("deploy", config)
+    assert _asked(port, "/rose") == "rose"

@@ -149,6 +149,13 @@ def test_a_link_out_of_the_project_is_left_out_and_said(root: Path, tmp_path: Pa
     assert f"key is a link to {tmp_path}/home/id_rsa, which is not in the project: it is left out" in project.notices
 
 
+def test_what_is_said_of_a_link_is_text(root: Path) -> None:
+    """Its name may be bytes that are no UTF-8; a notice goes into files, answers and the name of the revision."""
+    (root / os.fsdecode(b"caf\xe9")).symlink_to("/etc/passwd")
+    (notice,) = _project(root).notices
+    assert notice.encode().startswith(rb"caf\udce9 is a link to /etc/passwd")
+
+
 def test_sockets_and_pipes_are_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     os.mkfifo("pipe")

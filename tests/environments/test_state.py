@@ -10,7 +10,7 @@ import pytest
 
 from cortex.environments.state import APIDirectory, Home, supervisor
 from cortex.errors import UserError
-from cortex.status import Status
+from cortex.status import Status, since_boot
 
 HOLD = """
 import sys
@@ -65,13 +65,24 @@ def test_a_lock_is_released_by_an_error(tmp_path: Path) -> None:
 
 def test_a_living_supervisor_is_believed(tmp_path: Path) -> None:
     """The status file is taken as it is while the process that wrote it lives."""
-    status = _status(os.getpid(), psutil.Process().create_time())
+    status = _status(os.getpid(), since_boot(psutil.Process()))
     assert _write(tmp_path, status).status() == status
+
+
+def test_a_clock_that_is_set_takes_no_supervisor_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux counts a process's start from the machine's, and tells the machine's by the clock as it is now."""
+    api = _write(tmp_path, _status(os.getpid(), since_boot(psutil.Process())))
+    booted = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 60)
+    monkeypatch.setattr("psutil._pslinux.BOOT_TIME", booted + 60, raising=False)
+    status = api.status()
+    assert status
+    assert status.status == "live"
 
 
 def test_a_recycled_pid_is_not_the_supervisor(tmp_path: Path) -> None:
     """Another process with the old pid does not make a dead API look alive."""
-    status = _status(os.getpid(), psutil.Process().create_time() - 100)
+    status = _status(os.getpid(), since_boot(psutil.Process()) - 100)
     found = _write(tmp_path, status).status()
     assert supervisor(status) is None
     assert found is not None

@@ -233,7 +233,7 @@ def test_shared_files_have_their_room(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_full_disk_is_told_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where there is no room for the files, nothing will look for them."""
+    """Where there is no room for the files, nothing will look for them, and no other process finds half of one."""
 
     def refuse(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -243,6 +243,7 @@ def test_a_full_disk_is_told_at_the_start(
     assert metrics_files.open_directory() is None
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
     assert "No space left on device" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trustme
@@ -258,6 +258,24 @@ def test_a_name_is_resolved_once(
     monkeypatch.setattr(download, "_is_public", lambda address: True)
     assert download.download(f"http://rebind.example:{port}/picture") == BODY
     assert (answers, asked) == ([], ["/picture"])
+
+
+def test_names_that_nobody_awaits_are_not_looked_up(download: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many requests for names whose server is silent delay the next one by no more than those that are under way."""
+    asked = []
+
+    def silent(host: str, *_: object, **__: object) -> NoReturn:
+        asked.append(host)
+        time.sleep(1)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    for number in range(12):
+        with pytest.raises(download.DownloadError, match="no complete answer"):
+            download.download(f"http://{number}.example/", seconds=0.02)
+    with pytest.raises(download.DownloadError, match="no host is named"):
+        download.download("http://last.example/", seconds=5)
+    assert len(asked) <= 5
 
 
 def test_proxies_are_not_used(download: ModuleType, site: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from cortex.environments.docker import compose, images
+from cortex.environments.dump import Dumper
 from cortex.errors import UserError
 
 _KEY = "x-cortex"
@@ -156,7 +157,7 @@ def rendered(
 
 def text(document: Mapping[str, Any]) -> str:
     """Return a compose file as text."""
-    return yaml.safe_dump(dict(document), sort_keys=False, width=120)
+    return yaml.dump(dict(document), Dumper=Dumper, sort_keys=False, width=120)
 
 
 def _of(volume: str, run: str) -> bool:

@@ -40,10 +40,14 @@ class Entrance:
         self._file = home.root / "front/listen"
         self._url = home.root / "front/url"
 
-    @property
-    def running(self) -> bool:
-        """Whether the front, where there is to be one, is there."""
-        return self._front(self._listen()).running
+    def problem(self, status: Status) -> str:
+        """Say why the front, where there is to be one, does not lead to an API; empty when it does, or need not yet."""
+        front = self._front(self._listen())
+        if not front.running:
+            return "the nginx in front of it is not running; run `cortex deploy` again"
+        if status.status == "live" and not front.leads_to(_upstream(status.host, status.port)):
+            return "the nginx in front of it does not lead to it; run `cortex deploy` again"
+        return ""
 
     def choose(self, choice: str) -> None:
         """Have a front from now on (``nginx`` or ``nginx:PORT``), or no more (``none``).

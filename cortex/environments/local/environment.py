@@ -23,12 +23,12 @@ from cortex.environments.model_cache import ModelCache
 from cortex.environments.preparation import Prepared, prepare, recall
 from cortex.environments.protection import Protection
 from cortex.environments.state import APIDirectory, Home, supervisor
+from cortex.environments.tree import plainly
 from cortex.errors import AddressTaken, Error, UserError
 from cortex.spec import APISpec, Config
 
 HOST = "0.0.0.0"  # noqa: S104 - as Cortex's own local APIs did; CORTEX_HOST narrows it
 _PORTS_TRIED = 10
-_NO_FRONT = "the nginx in front of it is not running; run `cortex deploy` again"
 
 
 class LocalEnvironment:
@@ -48,7 +48,8 @@ class LocalEnvironment:
 
     def choose_front(self, choice: str) -> None:
         """See `Environment.choose_front`. The front goes with the last API, too."""
-        self._entrance.choose(choice)
+        with plainly("cannot write"):
+            self._entrance.choose(choice)
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
@@ -106,7 +107,7 @@ class LocalEnvironment:
     def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
         directory = self._home.api(spec.name)
         title = f"{spec.name} ({spec.kind})"
-        with self._home.lock(spec.name), _tidy(directory):
+        with plainly("cannot write"), self._home.lock(spec.name), _tidy(directory):
             before = directory.status()
             held = before.port if before and supervisor(before) else 0
             if before and held and before.host != self._host:
@@ -117,6 +118,8 @@ class LocalEnvironment:
             self._entrance.check(spec)
             told = notices(spec, config.path.absolute().parent)
             prepared = prepare(config, spec, self._home, self._cache, progress, notices=told)
+            if before and not held:
+                supervision.stop(directory)  # a worker that outlived its supervisor may still have the port
             port = ports.assign(self._home, spec.name, spec.networking.local_port, host=self._host, held=held)
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 self._entrance.follow()
@@ -125,6 +128,9 @@ class LocalEnvironment:
                 self._run_at_a_port(prepared, spec.networking.local_port or held, force=force, progress=progress)
             except Error:
                 directory.assign_port(held or port)
+                raise
+            except KeyboardInterrupt:
+                self._entrance.follow()  # the deployment goes on without this command, and the front is to lead to it
                 raise
             finally:
                 directory.forget_revisions_but(prepared.id)
@@ -167,6 +173,8 @@ class LocalEnvironment:
         )
         for line in supervision.run(directory, plan(prepared.resolved, place), force=force):
             progress(line)
+        if not directory.deployed:
+            raise UserError(f"its status cannot be written to {directory.path}, so that no command would find it")
 
     def _describe(self, directory: APIDirectory) -> API:
         status = directory.status()
@@ -174,6 +182,7 @@ class LocalEnvironment:
             raise UserError(f"{directory.name} is not deployed")
         spec = directory.spec(status.revision)
         front = self._entrance.url(spec)
+        problem = self._entrance.problem(status) if front else ""
         return API(
             spec=spec,
             api_id=status.revision,
@@ -182,7 +191,7 @@ class LocalEnvironment:
             front=front,
             last_updated=status.live_since,
             reason=status.reason,
-            notices=(*status.notices, *([_NO_FRONT] if front and not self._entrance.running else [])),
+            notices=(*status.notices, *filter(None, [problem])),
             processes=tuple(ProcessStatus(**row) for row in status.processes),
             stats=network_stats(Path(status.run_dir) / "metrics"),
         )
@@ -196,11 +205,12 @@ class LocalEnvironment:
 
 @contextlib.contextmanager
 def _tidy(directory: APIDirectory) -> Iterator[None]:
-    """Leave no files of an API that never came to have a status."""
+    """Leave nothing of an API that never came to have a status: no command would find it."""
     try:
         yield
     finally:
-        if directory.status() is None:
+        if not directory.deployed:
+            supervision.stop(directory)
             directory.remove()
 
 

@@ -5,6 +5,7 @@ its configuration changes. Where the master was killed its workers go on answeri
 
 CORTEX_HOME/front/
   nginx.conf              what it runs with
+  run                     where its pid and its temporary files are
   tls-*.crt, tls-*.key    copies of its certificate and key, for their owner alone
   front.log, error.log    requests with their timings, and what went wrong
 """
@@ -48,7 +49,7 @@ class LocalFront:
         self._directory = home.resolve() / "front"
         self._front = dataclasses.replace(
             front,
-            directory=str(_run_dir(home)),
+            directory=str(_run_dir(home, self._directory / "run")),
             access_log=str(self._directory / "front.log"),
             error_log=str(self._directory / "error.log"),
             daemon=True,
@@ -58,6 +59,12 @@ class LocalFront:
     def running(self) -> bool:
         """Whether its master is there."""
         return self._master() is not None
+
+    def leads_to(self, upstream: str) -> bool:
+        """Whether what it was last told has a route to ``HOST:PORT``."""
+        with contextlib.suppress(OSError):
+            return f" server {upstream} " in self._configuration.read_text()
+        return False
 
     def check(self) -> None:
         """Raise UserError when nginx is not installed, its certificate cannot be, or an address cannot be listened on.
@@ -134,6 +141,7 @@ class LocalFront:
         if run.stat().st_uid != os.geteuid():
             raise UserError(f"{run} belongs to another user: remove it, or set TMPDIR to a directory of your own")
         (run / nginx.NEWER).mkdir(exist_ok=True)
+        (self._directory / "run").write_text(str(run))
 
     def _replace_configuration(self, binary: str, text: str) -> None:
         unfinished = self._configuration.with_suffix(".new")
@@ -255,7 +263,13 @@ def _ask(address: Address) -> str:
         client.close()
 
 
-def _run_dir(home: Path) -> Path:
-    """Return where its pid and its temporary files are: outside of ``home``, which nginx's user may not enter."""
+def _run_dir(home: Path, known: Path) -> Path:
+    """Return where its pid and its temporary files are: outside of ``home``, which nginx's user may not enter.
+
+    Where one runs that is what it has, which the file ``known`` says: TMPDIR may differ from shell to shell.
+    """
+    with contextlib.suppress(OSError):
+        if (there := Path(known.read_text())).is_absolute() and there.is_dir():
+            return there
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
     return Path(tempfile.gettempdir()) / f"cortex-front-{os.getuid()}-{digest}"

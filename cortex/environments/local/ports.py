@@ -18,7 +18,7 @@ def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -
     """
     with home.lock(".ports", wait=True):
         others = {port: api for api, port in home.ports().items() if api != name}
-        port = wanted or home.ports().get(name, FIRST)
+        port = wanted or home.api(name).port() or held or FIRST
         if wanted and wanted in others:
             raise FieldError(_FIELD, _assigned(wanted, others[wanted]))
         while port != held and (port in others or not _is_free(host, port)):
@@ -31,9 +31,8 @@ def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -
 
 def expected(home: Home, name: str, taken: Collection[int]) -> int:
     """Return the port that `assign` would choose when ``taken`` were assigned too; no port is tried or recorded."""
-    assigned = home.ports()
-    others = {*taken, *(port for api, port in assigned.items() if api != name)}
-    port = assigned.get(name, FIRST)
+    others = {*taken, *(port for api, port in home.ports().items() if api != name)}
+    port = home.api(name).port() or FIRST
     while port in others and port < LAST:
         port += 1
     return port

@@ -363,6 +363,35 @@ def test_nothing_is_left_behind(fronted: Fronted, stubs: Callable[[], Stub]) -> 
     assert not (fronted.home / "front").exists()
 
 
+def test_a_home_with_odd_letters(fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path) -> None:
+    """What would end a word of nginx's configuration does not in a path."""
+    home = tmp_path / 'it\'s a "home"; {1} \\ x'
+    home.mkdir()
+    front = LocalFront(home, fronted.settings)
+    try:
+        front.follow([_route("iris", stubs().address)])
+        assert requests.post(fronted.url, data=b"x", timeout=10).status_code == 200
+    finally:
+        front.stop()
+
+
+def test_a_shell_with_another_tmpdir_finds_the_same_front(
+    fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, with its master, and leaves nothing behind."""
+    fronted.front.follow([_route("iris", stubs().address)])
+    run_dir, master = Path(fronted.front._front.directory), fronted.front._master()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    other = fronted.with_()
+    assert other.front.running
+    other.front.follow([_route("iris", stubs().address), _route("rose", stubs().address)])
+    assert other.front._master() == master
+    other.front.stop()
+    assert not run_dir.exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_front_that_was_killed_comes_back(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
     """A worker of nginx is replaced by its master; a master by the next command, its workers answering meanwhile."""
     routes = [_route("iris", stubs().address)]

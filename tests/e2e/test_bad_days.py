@@ -1,0 +1,249 @@
+"""What is left when commands are interrupted or killed half way, and what the next command makes of it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.deployment import CORTEX, Cortex, until
+from tests.ports import free_port
+
+pytestmark = pytest.mark.e2e
+YAML = """\
+- name: {name}
+  predictor: {{type: python, path: predictor.py}}
+  networking: {{local_port: {port}}}
+"""
+SLOW = """
+import re
+import time
+
+
+class PythonPredictor:
+    def __init__(self, config):
+        pass
+
+    def predict(self, query_params):
+        if "busy" in query_params:
+            re.match("(a+)+$", "a" * 40 + "b")  # years, in which no other thread of this process runs
+        time.sleep(float(query_params.get("seconds", 0)))
+        return "done"
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """The yaml of an API ``slow`` whose answers take as long as they are asked to."""
+    (tmp_path / "predictor.py").write_text(SLOW)
+    (tmp_path / "slow.yaml").write_text(YAML.format(name="slow", port=free_port()))
+    return tmp_path / "slow.yaml"
+
+
+@pytest.fixture
+def deployed(cortex: Cortex, slow: Path) -> Iterator[str]:
+    """The endpoint of ``slow``, which is deleted afterwards."""
+    cortex("deploy", slow)
+    yield str(cortex.get("slow")["endpoint"])
+    if "slow" in cortex("get"):
+        cortex("delete", "slow")
+
+
+def ask(endpoint: str, seconds: float) -> threading.Thread:
+    """Have a request under way that takes so long."""
+    asked = {"url": endpoint, "params": {"seconds": str(seconds)}, "timeout": 60}
+    thread = threading.Thread(target=requests.post, kwargs=asked)
+    thread.start()
+    time.sleep(0.3)
+    return thread
+
+
+def test_a_deletion_that_was_interrupted_is_no_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """The API that is on its way out is not taken for one that is up to date: deploying brings it back for good."""
+    under_way = ask(deployed, 3)
+    deletion = cortex.start("delete", "slow")
+    until(lambda: cortex.status("slow")["status"] != "live")
+    deletion.send_signal(signal.SIGINT)
+    deletion.communicate(timeout=10)
+    assert deletion.returncode == 1
+    assert "it is being stopped" in cortex("get", "slow")
+    assert "updating slow" in cortex("deploy", slow)
+    under_way.join()
+    until(lambda: len(cortex.status("slow")["in_use"]) == 1)
+    assert requests.post(deployed, timeout=10).text == "done"
+    assert cortex.get("slow")["status"]["status_code"] == "status_live"
+
+
+def test_a_supervisor_that_ends_takes_no_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """Nothing goes live in a supervisor that was told to end; it says so until it has."""
+    under_way = ask(deployed, 3)
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGTERM)
+    until(lambda: cortex.status("slow")["status"] != "live")
+    assert "the API is being stopped; try again when it has ended" in cortex("deploy", slow, code=1)
+    under_way.join()
+    until(lambda: "its supervisor is not running" in cortex("get", "slow"))
+    cortex("deploy", slow)
+    assert requests.post(deployed, timeout=10).text == "done"
+
+
+def test_a_first_deployment_that_was_killed_keeps_no_port(cortex: Cortex, slow: Path) -> None:
+    """Another API may have its port: nobody could delete what never came to be deployed."""
+    port = cortex.home / "apis/slow/port"
+    killed = cortex.start("deploy", slow)
+    until(lambda: port.exists() and port.read_text())
+    killed.kill()
+    killed.communicate(timeout=10)
+    other = slow.with_name("other.yaml")
+    other.write_text(YAML.format(name="other", port=int(port.read_text())))
+    cortex("deploy", other)
+    cortex("delete", "other")
+    cortex("deploy", slow)
+    cortex("delete", "slow")
+
+
+def test_nobody_listens(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A script may have closed any of the streams; the work is done all the same."""
+    supervisor = cortex.status("slow")["supervisor"]
+    for closed in ("<&-", "2>&-", ">&-", "<&- >&- 2>&-"):
+        revision = cortex.status("slow")["revision"]
+        slow.with_name("predictor.py").write_text(f"{SLOW}# {closed}")
+        cortex.shell(f"{CORTEX} deploy {slow} {closed}", cwd=slow.parent)
+        assert cortex.status("slow")["revision"] != revision
+    assert cortex.status("slow")["supervisor"] == supervisor
+
+
+def test_a_port_file_that_was_cut_short(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A disk that was full may have left it empty; the API is never at port 0."""
+    (cortex.home / "apis/slow/port").write_text("")
+    slow.write_text(slow.read_text().split("  networking")[0] + "  compute: {cpu: 1}\n")
+    cortex("deploy", slow)
+    assert cortex.get("slow")["endpoint"] == deployed
+    assert requests.post(deployed, timeout=10).text == "done"
+
+
+@pytest.fixture
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cortex]:
+    """A home on a disk of its own, which holds 512 kB."""
+    disk = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a disk can be mounted by root only")
+    cortex = Cortex(disk / "home")
+    try:
+        yield cortex
+    finally:
+        for pid in cortex.family():
+            psutil.Process(pid).kill()
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fill(disk: Path, but: int = 0) -> None:
+    """Use a disk up to the last byte, ``but`` some pages of 4 kB."""
+    with contextlib.suppress(OSError), (disk / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    with (disk / "full").open("r+b") as file:
+        file.truncate(file.seek(0, 2) - 4096 * but)
+
+
+def test_a_disk_that_is_full(small: Cortex, slow: Path) -> None:
+    """Every command goes on where it can, and else says what could not be written; metrics alone suffer."""
+    small("deploy", slow)
+    fill(small.home.parent)
+    assert "live" in small("get", "slow")
+    assert "slow (RealtimeAPI) is up to date" in small("deploy", slow)
+    assert "updating slow" in small("refresh", "slow")
+    said = small("deploy", slow, "--front", f"nginx:{free_port()}", code=1)
+    assert said == "error: cannot write: No space left on device"
+    slow.with_name("predictor.py").write_text(SLOW + "# changed\n")
+    assert "slow: cannot copy" in small("deploy", slow, code=1)
+    assert requests.post(small.get("slow")["endpoint"], timeout=10).text == "done"
+    small("delete", "slow")
+
+
+def test_an_api_that_no_command_would_find_is_not_left(small: Cortex, slow: Path) -> None:
+    """A first deployment on a disk with room for all but its status fails, and nothing of it runs on."""
+    for pages in (5, 6, 7):
+        small.home.parent.joinpath("full").unlink(missing_ok=True)
+        fill(small.home.parent, but=pages)
+        deployment = small.start("deploy", slow)
+        said, _ = deployment.communicate(timeout=60)
+        assert ("slow" in small("get")) == bool(small.family()), said
+        assert ("slow" in small("get")) == (deployment.returncode == 0), said
+        if small.family():
+            small("delete", "slow")
+
+
+def test_a_home_that_is_read_only(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """It is said to be, by every command that would change something."""
+    home = cortex.home
+    for arguments in (["deploy", str(slow)], ["refresh", "slow"], ["delete", "slow"]):
+        script = f"mount --bind {home} {home} && mount -o remount,ro,bind {home} && exec {CORTEX} {' '.join(arguments)}"
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script], env=cortex.env, capture_output=True, text=True, check=False
+        )
+        if "unshare" in done.stderr or "mount" in done.stderr:
+            pytest.skip("a file system can be mounted by root only")
+        assert done.stderr.strip().endswith(f"CORTEX_HOME={home} cannot be written to: Read-only file system")
+
+
+def test_a_worker_that_outlives_its_supervisor_keeps_no_port(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """One that does not even hear that it is to end goes with the next deployment, which has its port."""
+    with contextlib.suppress(requests.Timeout):
+        requests.post(deployed, params={"busy": "1"}, timeout=1)
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGKILL)
+    cortex("deploy", slow)
+    assert cortex.get("slow")["endpoint"] == deployed
+    assert requests.post(deployed, timeout=10).text == "done"
+
+
+def test_what_a_predictor_writes_beside_itself_stays(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A deployment that is up to date leaves the files alone that run."""
+    (revision,) = (cortex.home / "apis/slow/revisions").iterdir()
+    (revision / "project/downloaded").write_text("much")
+    (revision / "project/predictor.py").write_text(SLOW + "# longer")
+    assert "up to date" in cortex("deploy", slow)
+    assert (revision / "project/downloaded").read_text() == "much"
+
+
+def test_files_that_lost_their_content(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """A machine without power may keep the names of files that were just written, and nothing in them."""
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGKILL)
+    (revision,) = (cortex.home / "apis/slow/revisions").iterdir()
+    for file in (*revision.glob("*.json"), revision / "project/predictor.py"):
+        file.write_bytes(b"")
+    cortex("deploy", slow)
+    assert requests.post(deployed, timeout=10).text == "done"
+    assert "live" in cortex("get", "slow")
+
+
+def test_a_long_home_from_shells_that_differ(tmp_path: Path, slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another TMPDIR, or another way to write CORTEX_HOME, leads to the same supervisor: nothing is cut off or left."""
+    home = tmp_path / ("x" * 100)
+    cortex, other = Cortex(home), Cortex(home / ".." / home.name)
+    try:
+        cortex("deploy", slow)
+        supervisor = cortex.status("slow")["supervisor"]
+        endpoint = cortex.get("slow")["endpoint"]
+        under_way = ask(endpoint, 6)
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "one"))
+        slow.with_name("predictor.py").write_text(SLOW + "# changed\n")
+        assert "updating slow" in other("deploy", slow)
+        assert cortex.status("slow")["supervisor"] == supervisor
+        assert under_way.is_alive()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "two"))
+        other("delete", "slow")
+        under_way.join()
+        assert not cortex.family()
+    finally:
+        for pid in cortex.family():
+            psutil.Process(pid).kill()
