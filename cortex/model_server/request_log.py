@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import EncodeError
+
 from cortex.model_server.config import LoggingConfig, ModelConfig
 from cortex.model_server.request import Recorder
 from cortex.model_server.status import Code, invalid
@@ -138,7 +140,7 @@ class RequestLog:
         except OSError as error:
             files.warn(f"A request log cannot be written, records are lost: {error}")
             return Code.UNAVAILABLE
-        except ValueError as error:  # a message that cannot be made, or is larger than protobuf allows
+        except (ValueError, EncodeError) as error:  # a message that cannot be made, or is larger than protobuf allows
             files.warn(f"A request of {entry.model} cannot be logged: {error}")
             return Code.INTERNAL
         return Code.OK

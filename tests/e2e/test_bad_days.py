@@ -219,6 +219,7 @@ def test_files_that_lost_their_content(cortex: Cortex, deployed: str, slow: Path
     (revision,) = (cortex.home / "apis/slow/revisions").iterdir()
     for file in (*revision.glob("*.json"), revision / "project/predictor.py"):
         file.write_bytes(b"")
+    assert f"error: {revision} is damaged; `cortex deploy` writes it anew" in cortex("get", "slow", code=1)
     cortex("deploy", slow)
     assert requests.post(deployed, timeout=10).text == "done"
     assert "live" in cortex("get", "slow")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.message import EncodeError
 
 from cortex.model_server.config import LoggingConfig, ModelConfig
 from cortex.model_server.request import Recorder
@@ -125,6 +126,22 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path, limits: dict[str, int]) -
     log.close()
     assert counts.codes.count(Code.OK) == 6 - dropped
     assert sum(map(len, _records(tmp_path))) == 6 - dropped
+
+
+def test_a_record_too_large_for_protobuf_costs_no_other(tmp_path: Path) -> None:
+    """What protobuf does not write is counted, and the next record is written."""
+
+    def too_large() -> predict_pb2.PredictResponse:
+        raise EncodeError("Failed to serialize proto")  # its answer to more than 2 GiB
+
+    counts = _Counts()
+    log = RequestLog(counts)
+    log.configure(_models(tmp_path / "m"))
+    _add(log, answer=too_large)
+    _add(log)
+    log.close()
+    assert counts.codes == [Code.INTERNAL, Code.OK]
+    assert sum(map(len, _records(tmp_path))) == 1
 
 
 def test_a_sample_is_a_share(tmp_path: Path) -> None:
