@@ -36,6 +36,7 @@ _INFERENCE = re.compile(
 )
 _MODEL = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_WHERE}(?P<metadata>/metadata)?", re.IGNORECASE | re.ASCII)
 _BYTES_PER_VALUE = 16
+_INT64_DIGITS = 19
 """A JSON list or object may stand for every so many bytes of the largest body: see `json_document.parse`."""
 
 _Request = TypeVar("_Request", bound=Message)
@@ -175,9 +176,10 @@ def _message(response: Message) -> Answer:
 def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=unquote(match["name"]))
     if match["version"]:
-        if len(match["version"]) > 19 or int(match["version"]) >= 2**63:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > _INT64_DIGITS or int(digits) >= 2**63:
             raise StatusError(Code.INVALID_ARGUMENT, f"Failed to convert version: {match['version']} to numeric.")
-        spec.version.value = int(match["version"])
+        spec.version.value = int(digits)
     if match["label"]:
         spec.version_label = unquote(match["label"])
     return spec

@@ -139,6 +139,13 @@ REFUSED = [
         404,
         "Servable not found for request: Specific(half_plus, 7)",
     ),
+    (
+        "POST",
+        "/v1/models/half_plus/versions/00000000000000000000007:predict",
+        ROW,
+        404,
+        "Servable not found for request: Specific(half_plus, 7)",
+    ),
     ("POST", "/v1/models/half_plus/labels/l:predict", ROW, 400, "Unrecognized servable version label: l"),
     (
         "GET",
