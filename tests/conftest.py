@@ -22,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have the tests, and every process that they start, use one new temporary directory (its name has to be short)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, it ends what the tests have started
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background has it ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and what the tests start would, too
     if not hasattr(config, "workerinput"):
         config.stash[_temporary] = directory = Path(tempfile.mkdtemp(prefix="ct-"))
         directory.chmod(0o711)  # some tests become another user
