@@ -8,7 +8,7 @@ from statistics import mean, median, stdev
 from benchmark.processes import Memory
 from benchmark.usage import QUIET
 
-ENGINE, MODEL_SERVER, API, ONE_FILE = "engine", "model server", "API", "one process"
+ENGINE, MODEL_SERVER, API, ONE_PROCESS = "engine", "model server", "API", "one process"
 TENSORFLOW, FLASK = "API, TensorFlow engine", "Flask"
 FP32, BF16, INT8 = "fp32", "bf16", "int8"
 JSON, MULTIPART, RAW = "json", "multipart", "raw"

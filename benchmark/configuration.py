@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex.errors import UserError
+from cortex.loadtest.http import is_text
 
 LAST = "last.json"
 """The file in the output directory that holds the last configuration."""
@@ -45,7 +46,7 @@ class Configuration:
         if not re.fullmatch(r"[\w.-]+", self.model_name):
             raise UserError(f"--model-name {self.model_name}: expected letters, digits, dots and dashes")
         for name in ("in_graph", "data_location", "output_dir"):
-            if any("\ud800" <= char <= "\udfff" for char in str(getattr(self, name))):
+            if not is_text(str(getattr(self, name))):
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: the path has to be UTF-8")
         if not self.in_graph.exists():
             raise UserError(f"--in-graph {self.in_graph}: there is no such file or directory")

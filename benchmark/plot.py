@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from benchmark.aims import engine
-from benchmark.cells import API, ENGINE, FLASK, MODEL_SERVER, ONE_FILE, TENSORFLOW, Row
+from benchmark.cells import API, ENGINE, FLASK, MODEL_SERVER, ONE_PROCESS, TENSORFLOW, Row
 from benchmark.sections import MIDDLE
 from cortex.loadtest.html.markup import Markup, element
 from cortex.loadtest.html.scales import upward
@@ -18,7 +18,14 @@ text { font: 13px system-ui, sans-serif; fill: #1b1f26 }
   .engine { fill: #6b7686 } .server { fill: #4a78c4 } .api { fill: #6ea8ff } .other { fill: #f5a25b }
 }
 """
-_KINDS = {ENGINE: "engine", MODEL_SERVER: "server", API: "api", ONE_FILE: "other", TENSORFLOW: "other", FLASK: "other"}
+_KINDS = {
+    ENGINE: "engine",
+    MODEL_SERVER: "server",
+    API: "api",
+    ONE_PROCESS: "other",
+    TENSORFLOW: "other",
+    FLASK: "other",
+}
 
 
 def svg(rows: Sequence[Row]) -> str:

@@ -16,7 +16,7 @@ from benchmark.cells import (
     LINE,
     MODEL_SERVER,
     MULTIPART,
-    ONE_FILE,
+    ONE_PROCESS,
     RAW,
     SMALL,
     TENSORFLOW,
@@ -70,7 +70,7 @@ def stacks(precisions: Sequence[str], threads: int) -> list[Cell]:
         cells += [Cell(ENGINE, each, IN_PROCESS, SMALL, n) for n in (1, threads)]
         cells += [Cell(MODEL_SERVER, each, form, SMALL, MODEL_SERVER_CLIENTS) for form in (GRPC, LINE)]
         cells += [Cell(API, each, JSON, SMALL, n) for n in CLIENTS]
-        cells.append(Cell(ONE_FILE, each, JSON, SMALL, MIDDLE))
+        cells.append(Cell(ONE_PROCESS, each, JSON, SMALL, MIDDLE))
     cells += [Cell(TENSORFLOW, FP32, JSON, SMALL, n) for n in CLIENTS if FP32 in precisions]
     return cells + [Cell(FLASK, FP32, MULTIPART, SMALL, n) for n in CLIENTS]
 
@@ -107,7 +107,7 @@ def _groups(cells: Sequence[Cell], effort: Effort) -> Iterator[tuple[list[Cell],
 
 
 def _is_close(cell: Cell) -> bool:
-    return cell.stack in (ENGINE, MODEL_SERVER, ONE_FILE) or (cell.stack == API and cell.clients <= MIDDLE)
+    return cell.stack in (ENGINE, MODEL_SERVER, ONE_PROCESS) or (cell.stack == API and cell.clients <= MIDDLE)
 
 
 def rounds(cells: Sequence[Cell], run: Runner, seconds: float, repeats: int, step: Step) -> tuple[Row, ...]:

@@ -13,10 +13,10 @@ from psutil import Process
 
 from benchmark import project
 from benchmark.asker import Asker, ask
-from benchmark.cells import API, ENGINE, FLASK, FP32, MODEL_SERVER, ONE_FILE, TENSORFLOW, Cell, Run
+from benchmark.cells import API, ENGINE, FLASK, FP32, MODEL_SERVER, ONE_PROCESS, TENSORFLOW, Cell, Run
 from benchmark.payloads import payload
 from benchmark.subjects import Step, Subject
-from benchmark.systems import Deployment, FlaskAPI, OneFile, Reference
+from benchmark.systems import Deployment, FlaskAPI, OneProcess, Reference
 from benchmark.usage import Meter
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, ClosedLoop, Load, Payload, Result, run
@@ -126,8 +126,8 @@ class Stacks:
     def _api(self, cell: Cell) -> Deployment | Reference:
         if cell.stack == FLASK:
             return self._flask()
-        if cell.stack == ONE_FILE:
-            return self._one_file(cell.precision)
+        if cell.stack == ONE_PROCESS:
+            return self._one_process(cell.precision)
         return self.deployment(cell.precision, "tensorflow" if cell.stack == TENSORFLOW else "openvino")
 
     def _flask(self) -> FlaskAPI:
@@ -137,14 +137,14 @@ class Stacks:
 
         return self._once((FLASK, FP32), start)
 
-    def _one_file(self, precision: str) -> OneFile:
+    def _one_process(self, precision: str) -> OneProcess:
         subject = self._subjects[precision]
 
-        def start() -> OneFile:
+        def start() -> OneProcess:
             self._step(f"starting one process of uvicorn and OpenVINO with {precision}")
-            return self._running.enter_context(OneFile(subject.directory, subject.computed_in))
+            return self._running.enter_context(OneProcess(subject.directory, subject.computed_in))
 
-        return self._once((ONE_FILE, precision), start)
+        return self._once((ONE_PROCESS, precision), start)
 
     def _engine(self, precision: str, threads: int) -> Asker:
         subject = self._subjects[precision]

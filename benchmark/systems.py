@@ -75,12 +75,12 @@ class FlaskAPI(Reference):
         )
 
 
-class OneFile(Reference):
+class OneProcess(Reference):
     """uvicorn and OpenVINO in one process, with the model of one directory."""
 
     def __init__(self, directory: Path, precision: str) -> None:
         port = processes.free_port()
-        module = ("benchmark.one_file", str(directory.resolve()), precision, str(port))
+        module = ("benchmark.one_process", str(directory.resolve()), precision, str(port))
         super().__init__("the one process of uvicorn and OpenVINO", module, f"http://127.0.0.1:{port}/", _UVICORN_READY)
 
 

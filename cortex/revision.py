@@ -74,7 +74,7 @@ class Revision:
             await asyncio.shield(self.stop(drain=0.0))
             raise
 
-    async def has_left(self) -> None:
+    async def left(self) -> None:
         """Wait until none of its workers takes a new connection any more, after `stop` has begun."""
         await asyncio.gather(*(process.has_left.wait() for process in self.front))
 

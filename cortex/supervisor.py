@@ -139,7 +139,7 @@ class Supervisor:
         if old is not None and not plan.stop_first:
             self._drain(old)
             with contextlib.suppress(TimeoutError):  # whoever asked may take the next answer for the new revision's
-                await asyncio.wait_for(old.has_left(), LEAVE_SECONDS)
+                await asyncio.wait_for(old.left(), LEAVE_SECONDS)
 
     def _go_live(self, revision: Revision, listener: socket.socket) -> None:
         if self._listener is not None and self._listener is not listener:

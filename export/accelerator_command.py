@@ -89,4 +89,4 @@ def command(
     )
     made, compiled = accelerator.export(order, stopwatch())
     click.echo(f"{written(made)}  {compiled.share:.1%} of the operations on the device")
-    click.echo(following(made, Path("models/resnet50_neuron"), "cortex_accelerator.yaml"))
+    click.echo(following(made, "cortex_accelerator.yaml", Path("models/resnet50_neuron")))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from export import options
-from export.progress import stopwatch, written
+from export.progress import following, stopwatch, written
 
 
 @click.command(short_help="Make an artifact for CPUs, in fp32, bf16 or int8, from a SavedModel.")
@@ -66,5 +66,4 @@ def command(
     order = cpu.Order(source, precision, calibration, subset_size, output, version, force)
     made = cpu.export(order, stopwatch())
     click.echo(written(made))
-    base = click.format_filename(made.parent)
-    click.echo(f"next: set model_path to {base} in the yaml, then cortex deploy it")
+    click.echo(following(made, "cortex_cpu.yaml"))

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from export import options
-from export.progress import stopwatch, written
+from export.progress import following, stopwatch, written
 
 _MAX_BATCH = 65536
 
@@ -96,9 +96,7 @@ def command(
     )
     made = _exporter(engine)(order, stopwatch())
     click.echo(written(made))
-    click.echo(
-        f"next: set model_path to {click.format_filename(made.parent)} in cortex_gpu.yaml, then cortex deploy it"
-    )
+    click.echo(following(made, "cortex_gpu.yaml"))
 
 
 def _exporter(engine: str) -> Callable[..., Any]:

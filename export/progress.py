@@ -16,8 +16,8 @@ def stopwatch() -> Step:
     return lambda text: click.echo(f"{time.monotonic() - start:5.1f} s  {text}", err=True)
 
 
-def following(made: Path, usual: Path, manifest: str) -> str:
-    """Return what is done next with an artifact: the yaml has its place already if that is the usual one."""
+def following(made: Path, manifest: str, usual: Path | None = None) -> str:
+    """Return what is done next with an artifact: the yaml has its place already where that is the usual one."""
     place = click.format_filename(made.parent)
     change = "" if made.parent == usual else f"set model_path to {place} in {manifest}, then "
     return f"next: {change}cortex deploy {manifest}"

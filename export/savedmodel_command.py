@@ -55,4 +55,4 @@ def command(weights: str, output: Path, version: int, seed: int, force: bool) ->
     order = exporter.Order(parse(weights, seed), output, version, force)
     made = exporter.export(order, stopwatch())
     click.echo(written(made))
-    click.echo(following(made, _USUAL, "cortex_cpu.yaml"))
+    click.echo(following(made, "cortex_cpu.yaml", _USUAL))

@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -38,7 +39,7 @@ class HTTP:
         if self._parts().scheme == "https":
             self.tls.context()  # raises for files that cannot be used, here rather than in every thread
         for name, value in self.headers:
-            unsendable = any(char in name + value for char in "\r\n\0") or not _is_text(name + value)
+            unsendable = any(char in name + value for char in "\r\n\0") or not is_text(name + value)
             if not name or unsendable or set(name) & set(" :\t"):
                 raise UserError(f"{name}: not a header that can be sent; it looks like 'Name: value'")
 
@@ -64,6 +65,11 @@ class HTTP:
             own["authorization"] = f"Basic {base64.b64encode(known.encode()).decode()}"
         return own | {name.lower(): value for name, value in self.headers}
 
+    def head(self, method: str, fields: Mapping[str, str]) -> bytes:
+        """Return the head of a request with these fields, as it is sent."""
+        lines = [f"{method} {self.target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
     @property
     def address(self) -> tuple[str, int]:
         """The host and the port to connect to."""
@@ -88,7 +94,7 @@ class HTTP:
     def _parts(self) -> SplitResult:
         try:
             parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_text(self.url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and is_text(self.url)
         except ValueError:
             usable = False
         if not usable:
@@ -156,13 +162,16 @@ class _Connection:
             "content-length": str(len(payload.body)),
             "connection": "keep-alive" if self._door.keep_alive else "close",
         }
-        lines = [f"POST {self._door.target} HTTP/1.1", *(f"{name}: {value}" for name, value in own.items())]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
+        return self._door.head("POST", own)
 
 
-def _is_text(argument: str) -> bool:
+def is_text(argument: str) -> bool:
     """Tell whether an argument was UTF-8: Python keeps bytes that were not as halves of surrogate pairs."""
-    return not any("\ud800" <= char <= "\udfff" for char in argument)
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _host(parts: SplitResult) -> str:

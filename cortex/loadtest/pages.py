@@ -21,7 +21,7 @@ def read(url: str, door: HTTP | None, seconds: float) -> bytes:
         if door and door.origin == page.origin:
             page = HTTP(url, seconds, door.headers, tls=door.tls)
         with page.open() as link:
-            link.sendall(_request(page))
+            link.sendall(page.head("GET", page.fields | {"connection": "close"}))
             answer = Answer(link, end)
             body = answer.read()
     except UserError as error:
@@ -33,9 +33,3 @@ def read(url: str, door: HTTP | None, seconds: float) -> bytes:
     if len(body) > _LONGEST:
         raise OSError("the page is too long")
     return body
-
-
-def _request(page: HTTP) -> bytes:
-    fields = page.fields | {"connection": "close"}
-    lines = [f"GET {page.target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -35,8 +35,8 @@ _INFERENCE = re.compile(
     rf"/v1/models/(?P<name>[^/:]+){_WHERE}:(?P<method>classify|regress|predict)", re.IGNORECASE | re.ASCII
 )
 _MODEL = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_WHERE}(?P<metadata>/metadata)?", re.IGNORECASE | re.ASCII)
-_BYTES_PER_VALUE = 16
 _INT64_DIGITS = 19
+_BYTES_PER_VALUE = 16
 """A JSON list or object may stand for every so many bytes of the largest body: see `json_document.parse`."""
 
 _Request = TypeVar("_Request", bound=Message)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from benchmark.asker import Asker, ask
-from benchmark.cells import API, ENGINE, FP32, GRPC, IN_PROCESS, JSON, LINE, MODEL_SERVER, ONE_FILE, SMALL, Cell
+from benchmark.cells import API, ENGINE, FP32, GRPC, IN_PROCESS, JSON, LINE, MODEL_SERVER, ONE_PROCESS, SMALL, Cell
 from benchmark.processes import free_port
 from benchmark.stacks import Stacks
 from benchmark.subjects import Subject
@@ -40,7 +40,7 @@ def test_side_by_side(stacks: Stacks) -> None:
         Cell(ENGINE, FP32, IN_PROCESS, SMALL, 2),
         Cell(MODEL_SERVER, FP32, GRPC, SMALL, 2),
         Cell(MODEL_SERVER, FP32, LINE, SMALL, 2),
-        Cell(ONE_FILE, FP32, JSON, SMALL, 2),
+        Cell(ONE_PROCESS, FP32, JSON, SMALL, 2),
         Cell(API, FP32, JSON, SMALL, 2),
     ]
     for cell in cells:

@@ -64,7 +64,7 @@ def test_result_on_stdout_progress_on_stderr(made: dict[str, Any]) -> None:
     base, done = made["int8"]
     written, following = done.stdout.splitlines()
     assert re.fullmatch(rf"{re.escape(str(base / '1'))}  \d+ MB", written)
-    assert following == f"next: set model_path to {base} in the yaml, then cortex deploy it"
+    assert following == f"next: set model_path to {base} in cortex_cpu.yaml, then cortex deploy cortex_cpu.yaml"
     assert all(re.match(r" *\d+\.\d s  \S", line) for line in done.stderr.splitlines())
     assert "showing the model 100 samples" in done.stderr
     assert re.search(r"agreement with fp32: the first class is the same for \d+ of 100 ", done.stderr)

@@ -3,7 +3,7 @@
 It has no predictor or model server of its own process, no limits, metrics or log, and takes nothing but the request of
 `sample.json`. What the API of this project costs beyond that is what it does beyond that.
 
-    python -m benchmark.one_file DIRECTORY PRECISION PORT
+    python -m benchmark.one_process DIRECTORY PRECISION PORT
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _AHEAD = 2  # requests to the engine beyond those that it computes, as in the mo
 _LABELS = HERE / "export" / "imagenet_class_index.json"
 
 
-class OneFile:
+class OneProcess:
     """An ASGI app that classifies a picture."""
 
     def __init__(self, model: Any) -> None:
@@ -68,7 +68,7 @@ def _done(asked: tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]) -> No
 
 def main(directory: Path, precision: str, port: int) -> None:
     """Serve on loopback until SIGTERM."""
-    app = OneFile(compiled(directory, precision, available()))
+    app = OneProcess(compiled(directory, precision, available()))
     uvicorn.run(app, port=port, loop="uvloop", http="httptools", lifespan="off", access_log=False)
 
 
