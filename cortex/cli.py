@@ -112,12 +112,12 @@ def deploy(
 
     CONFIG_FILE is the yaml that describes them: ./cortex.yaml when none is named.
     """
-    from cortex import spec
+    from cortex.spec.config import read
 
     path = config_file or _default_config()
     entry = _choose(registry, env)
     environment = registry.open(entry)
-    config = spec.read(path)
+    config = read(path)
     if dry_run:
         click.echo(rendered(environment.render(config, front), output))
         return

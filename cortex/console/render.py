@@ -31,10 +31,10 @@ def render(registry: Registry, provider: str, config_file: Path) -> None:
     PROVIDER is local, docker, kubernetes, or the name of an environment. Nothing is started, and nothing has to be
     there: no model, no device, no cluster.
     """
-    from cortex import spec
+    from cortex.spec.config import read
 
     environment = registry.open(registry.provided(provider))
-    click.echo(rendered(environment.render(spec.read(config_file)), "pretty"))
+    click.echo(rendered(environment.render(read(config_file)), "pretty"))
 
 
 def _dumper() -> type[Any]:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from cortex.environments.fields import FieldError
 from cortex.errors import Error
-from cortex.spec import APISpec, Config
+from cortex.spec import APISpec
+from cortex.spec.config import Config
 
 Progress = Callable[[str], None]
 """Called with one line for a person each time what is awaited changes ("waiting for the model server ...")."""

@@ -20,7 +20,8 @@ from cortex.environments.project import Project
 from cortex.environments.state import Home
 from cortex.environments.tree import Tree
 from cortex.errors import UserError
-from cortex.spec import APISpec, Config, Model
+from cortex.spec import APISpec, Model
+from cortex.spec.config import Config
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The yaml of an API, as frozen values. The only package that knows yaml keys.
 
 a file -> document (data and lines) -> shape (keys, types, bounds) -> rules, unique -> APISpec
+
+`cortex.spec.config` is the way from the file to the values; who is given values, as a worker is, does without it.
 """
 
-from cortex.spec.config import Config, load, read
 from cortex.spec.scalars import SINGLE_MODEL
 from cortex.spec.values import (
     APISpec,
@@ -22,13 +23,10 @@ __all__ = [
     "APISpec",
     "Autoscaling",
     "Compute",
-    "Config",
     "Model",
     "Monitoring",
     "Networking",
     "Predictor",
     "ServerSideBatching",
     "UpdateStrategy",
-    "load",
-    "read",
 ]

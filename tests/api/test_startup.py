@@ -55,9 +55,10 @@ def test_a_tensorflow_worker(workers):
     assert "using signature key 'predict'" in worker.log
 
 
-def test_tensorflow_is_not_in_the_workers_modules(workers):
-    """After everything a worker imports, ``tensorflow`` is not among its modules."""
-    worker = workers.start(python(predict="import sys; return [n for n in sys.modules if n == 'tensorflow']"))
+def test_a_worker_imports_neither_tensorflow_nor_the_reader_of_yaml(workers):
+    """After everything a worker imports, what only others need is not among its modules."""
+    unneeded = ("tensorflow", "cortex.spec.config", "yaml")
+    worker = workers.start(python(predict=f"import sys; return [name for name in {unneeded} if name in sys.modules]"))
     assert worker.await_ready().post(b"").json() == []
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from cortex.environments.base import API, Deployed, Progress
 from cortex.errors import UserError
-from cortex.spec import APISpec, Config, Model, Predictor
+from cortex.spec import APISpec, Model, Predictor
+from cortex.spec.config import Config
 
 IRIS = APISpec(
     name="iris", predictor=Predictor(type="tensorflow", path="predictor.py", models=(Model(path="models/iris"),))

@@ -12,7 +12,8 @@ from cortex.console.table import age, latency
 from cortex.environments import processors
 from cortex.environments.base import NetworkStats, ProcessStatus
 from cortex.environments.processors import Processors
-from cortex.spec import APISpec, Model, Networking, Predictor, ServerSideBatching, load
+from cortex.spec import APISpec, Model, Networking, Predictor, ServerSideBatching
+from cortex.spec.config import load
 
 _SUMMARY = {"message": "...", "model_signatures": {"_cortex_default": {"x": {"shape": [-1, 4], "type": "float32"}}}}
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from cortex import spec
 from cortex.environments import devices
 from cortex.environments.devices import Device, Found
 from cortex.environments.local.environment import LocalEnvironment
@@ -12,19 +11,20 @@ from cortex.environments.model_cache import ModelCache
 from cortex.environments.preparation import device_notices, prepare
 from cortex.environments.state import Home
 from cortex.errors import UserError
+from cortex.spec.config import Config, read
 
 ONNX = b"\x08\x0a\x12\x07pytorch"
 NO_GPU = Found(problem="no NVIDIA GPU: nvidia-smi failed: driver/library version mismatch (exit code 18)")
 
 
-def project(root: Path, predictor: str = "", compute: str = "") -> spec.Config:
+def project(root: Path, predictor: str = "", compute: str = "") -> Config:
     """Write an API with an ONNX model, and read its yaml."""
     (root / "models/m/1").mkdir(parents=True)
     (root / "models/m/1/model.onnx").write_bytes(ONNX)
     (root / "predictor.py").write_text("class TensorFlowPredictor: ...")
     text = "- name: a\n  predictor:\n    type: tensorflow\n    path: predictor.py\n    model_path: models/m\n"
     (root / "cortex.yaml").write_text(f"{text}    {predictor}\n  compute: {{{compute}}}\n")
-    return spec.read(root / "cortex.yaml")
+    return read(root / "cortex.yaml")
 
 
 @pytest.mark.parametrize(

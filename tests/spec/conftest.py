@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cortex import spec
 from cortex.errors import UserError
+from cortex.spec import config
 
-Read = Callable[[str | bytes], spec.Config]
+Read = Callable[[str | bytes], config.Config]
 Complaints = Callable[[str | bytes], list[str]]
 
 
@@ -20,9 +20,9 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
 
-    def read(text: str | bytes) -> spec.Config:
+    def read(text: str | bytes) -> config.Config:
         Path("cortex.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
-        return spec.read(Path("cortex.yaml"))
+        return config.read(Path("cortex.yaml"))
 
     return read
 

@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from cortex import spec
-from cortex.spec import SINGLE_MODEL, APISpec, Autoscaling, Compute, Model, Networking, Predictor, UpdateStrategy
+from cortex.spec import (
+    SINGLE_MODEL,
+    APISpec,
+    Autoscaling,
+    Compute,
+    Model,
+    Networking,
+    Predictor,
+    ServerSideBatching,
+    UpdateStrategy,
+)
+from cortex.spec.config import load
 
 HEAD = "- name: a\n  predictor:\n    type: tensorflow\n    path: predictor.py\n"
 
@@ -78,7 +88,7 @@ def test_values_as_the_system_reads_them(read) -> None:
     """Durations are seconds; a quantity is text as it was written, also where it was written as a number."""
     [api] = read(WRITTEN).apis
     assert api.predictor.python_path == "src/"
-    assert api.predictor.server_side_batching == spec.ServerSideBatching(max_batch_size=16, batch_interval=3600.0005)
+    assert api.predictor.server_side_batching == ServerSideBatching(max_batch_size=16, batch_interval=3600.0005)
     assert (api.networking.endpoint, api.networking.max_body_size) == ("/x/y", "1000")
     assert (api.compute.cpu, api.compute.mem, api.compute.inf) == ("0.5", "1Gi", 1)
     assert (api.autoscaling.window, api.autoscaling.max_upscale_factor) == (60.0, 3.0)
@@ -114,7 +124,7 @@ def test_a_spec_cannot_be_changed(read) -> None:
 def test_load_gives_the_apis_alone(read) -> None:
     """`load` is `read` for those who have nothing to say about lines."""
     config = read(f"{HEAD}    model_path: m\n")
-    assert spec.load(Path("cortex.yaml")) == config.apis
+    assert load(Path("cortex.yaml")) == config.apis
 
 
 PLACES = [

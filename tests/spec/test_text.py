@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cortex import spec
 from cortex.errors import UserError
+from cortex.spec.config import read
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
@@ -157,5 +157,5 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("loop").symlink_to("loop")
     Path("large.yaml").write_text("#" * 300_000)
     with pytest.raises(UserError) as error:
-        spec.read(Path(name))
+        read(Path(name))
     assert str(error.value) == expected

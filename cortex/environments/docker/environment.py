@@ -32,7 +32,8 @@ from cortex.environments.preparation import Prepared, prepare, recall
 from cortex.environments.state import Home
 from cortex.environments.tree import Tree
 from cortex.errors import Error, UserError
-from cortex.spec import APISpec, Config
+from cortex.spec import APISpec
+from cortex.spec.config import Config
 
 SETTINGS = ("registry", *docker_front.SETTINGS)
 

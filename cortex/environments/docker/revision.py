@@ -12,7 +12,8 @@ from cortex.environments.models import local_path
 from cortex.environments.preparation import device_notices, named, unused_fields, with_models
 from cortex.environments.project import Project
 from cortex.environments.state import Home
-from cortex.spec import APISpec, Config
+from cortex.spec import APISpec
+from cortex.spec.config import Config
 
 USED = (
     "predictor.image",

@@ -20,7 +20,8 @@ from cortex.environments.kubernetes.release import check_reachable, kinds, relea
 from cortex.environments.kubernetes.settings import Settings
 from cortex.environments.kubernetes.status import Seen, describe, spec_of
 from cortex.errors import UserError
-from cortex.spec import APISpec, Config
+from cortex.spec import APISpec
+from cortex.spec.config import Config
 
 POLL_SECONDS = 1.0
 _OURS = f"app.kubernetes.io/managed-by={MANAGER}"

@@ -15,7 +15,7 @@ from cortex.environments.model_cache import ModelCache
 from cortex.environments.models import resolve
 from cortex.environments.project import Project
 from cortex.errors import UserError
-from cortex.spec import Config
+from cortex.spec.config import Config
 
 _BUILDERS = ("docker", "podman")
 

@@ -16,7 +16,8 @@ from cortex.environments.models import local_path, wanted
 from cortex.environments.project import IGNORE_FILE, Project
 from cortex.environments.tree import Tree, human_size, plainly
 from cortex.errors import UserError
-from cortex.spec import APISpec, Config, Model
+from cortex.spec import APISpec, Model
+from cortex.spec.config import Config
 
 OLDEST = (1, 29)
 """Kubernetes that every manifest can be applied to."""

@@ -25,7 +25,8 @@ from cortex.environments.protection import Protection
 from cortex.environments.state import APIDirectory, Home, supervisor
 from cortex.environments.tree import plainly
 from cortex.errors import AddressTaken, Error, UserError
-from cortex.spec import APISpec, Config
+from cortex.spec import APISpec
+from cortex.spec.config import Config
 
 HOST = "0.0.0.0"  # noqa: S104 - as Cortex's own local APIs did; CORTEX_HOST narrows it
 _PORTS_TRIED = 10

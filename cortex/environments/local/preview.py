@@ -19,7 +19,8 @@ from cortex.environments.model_remote import is_remote
 from cortex.environments.models import local_path
 from cortex.environments.preparation import with_models
 from cortex.environments.state import Home
-from cortex.spec import APISpec, Config, Model
+from cortex.spec import APISpec, Model
+from cortex.spec.config import Config
 
 REVISION = "dry-run"
 

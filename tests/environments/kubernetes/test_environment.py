@@ -13,7 +13,7 @@ from cortex.environments.kubernetes import environment as kubernetes
 from cortex.environments.kubernetes.environment import KubernetesEnvironment
 from cortex.environments.kubernetes.kubectl import explain
 from cortex.errors import UserError
-from cortex.spec import read
+from cortex.spec.config import read
 
 STAND_IN = Path(__file__).with_name("fake_kubectl.py")
 YAML = """

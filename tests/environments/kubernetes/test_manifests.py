@@ -23,7 +23,8 @@ from cortex.environments.kubernetes.manifests.scaling import autoscaler, behavio
 from cortex.environments.kubernetes.settings import Settings
 from cortex.errors import UserError
 from cortex.model_server import flags
-from cortex.spec import APISpec, Autoscaling, read
+from cortex.spec import APISpec, Autoscaling
+from cortex.spec.config import read
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(__file__).parent / "manifests"
