@@ -29,7 +29,12 @@ class Cell:
     @property
     def name(self) -> str:
         """What a table calls it: stacks that are asked in one way only need not say in which."""
-        return f"{self.stack}, {self.form}" if self.stack in (ENGINE, MODEL_SERVER) else self.stack
+        return f"{self.stack}, {self.form}" if self.stack in (ENGINE, MODEL_SERVER, ONE_PROCESS) else self.stack
+
+    @property
+    def asks_the_model(self) -> bool:
+        """Whether its clients send tensors for a model, not requests for an API."""
+        return self.form in (GRPC, LINE)
 
     def __str__(self) -> str:
         clients = f"{self.clients} client{'s' * (self.clients > 1)}"

@@ -116,8 +116,9 @@ def compare(
 
     \b
     memory    what each stack holds, started alone
-    stacks    the engine in process, the model server by gRPC, the API by HTTP with 1, 8 and 32 clients, uvicorn and
-              OpenVINO in one process, the API on TensorFlow, and Flask + Gunicorn + Keras; one small picture a request
+    stacks    the engine in process, the model server by gRPC, the API by HTTP with 1, 8 and 32 clients, the least that
+              Python can make of both in one process, the API on TensorFlow, and Flask + Gunicorn + Keras; one small
+              picture a request
     forms     the API of the last --precision: JSON, multipart and raw, a small picture and one of 12 megapixels
     overload  the API at four times the load that it carries
 

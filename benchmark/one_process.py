@@ -1,9 +1,10 @@
 """The least that Python can make of it: uvicorn and OpenVINO in one process, asked over HTTP as the API is.
 
 It has no predictor or model server of its own process, no limits, metrics or log, and takes nothing but the request of
-`sample.json`. What the API of this project costs beyond that is what it does beyond that.
+`sample.json`. What the API of this project costs beyond that is what it does beyond that. The model is compiled in the
+way that suits the number of clients best, as `benchmark.bare_engine` compiles it.
 
-    python -m benchmark.one_process DIRECTORY PRECISION PORT
+    python -m benchmark.one_process DIRECTORY PRECISION CLIENTS PORT
 """
 
 import asyncio
@@ -66,11 +67,11 @@ def _done(asked: tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]) -> No
     loop.call_soon_threadsafe(future.set_result, None)
 
 
-def main(directory: Path, precision: str, port: int) -> None:
+def main(directory: Path, precision: str, clients: int, port: int) -> None:
     """Serve on loopback until SIGTERM."""
-    app = OneProcess(compiled(directory, precision, available()))
+    app = OneProcess(compiled(directory, precision, clients))
     uvicorn.run(app, port=port, loop="uvloop", http="httptools", lifespan="off", access_log=False)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -56,7 +56,7 @@ def svg(rows: Sequence[Row]) -> str:
 def _is_shown(row: Row, rows: tuple[Row, ...]) -> bool:
     if row.cell.stack == ENGINE:
         return row is engine(rows, row.cell.precision)
-    return row.cell.stack == MODEL_SERVER or row.cell.clients == MIDDLE
+    return row.cell.asks_the_model or row.cell.clients == MIDDLE
 
 
 def _bar(row: Row, end: float, top: float, rows: tuple[Row, ...]) -> Markup:

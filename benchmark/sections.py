@@ -70,7 +70,8 @@ def stacks(precisions: Sequence[str], threads: int) -> list[Cell]:
         cells += [Cell(ENGINE, each, IN_PROCESS, SMALL, n) for n in (1, threads)]
         cells += [Cell(MODEL_SERVER, each, form, SMALL, MODEL_SERVER_CLIENTS) for form in (GRPC, LINE)]
         cells += [Cell(API, each, JSON, SMALL, n) for n in CLIENTS]
-        cells.append(Cell(ONE_PROCESS, each, JSON, SMALL, MIDDLE))
+        cells.append(Cell(ONE_PROCESS, each, GRPC, SMALL, MODEL_SERVER_CLIENTS))
+        cells += [Cell(ONE_PROCESS, each, JSON, SMALL, n) for n in (1, MIDDLE)]
     cells += [Cell(TENSORFLOW, FP32, JSON, SMALL, n) for n in CLIENTS if FP32 in precisions]
     return cells + [Cell(FLASK, FP32, MULTIPART, SMALL, n) for n in CLIENTS]
 

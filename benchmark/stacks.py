@@ -13,10 +13,10 @@ from psutil import Process
 
 from benchmark import project
 from benchmark.asker import Asker, ask
-from benchmark.cells import API, ENGINE, FLASK, FP32, MODEL_SERVER, ONE_PROCESS, TENSORFLOW, Cell, Run
+from benchmark.cells import API, ENGINE, FLASK, FP32, GRPC, ONE_PROCESS, TENSORFLOW, Cell, Run
 from benchmark.payloads import payload
 from benchmark.subjects import Step, Subject
-from benchmark.systems import Deployment, FlaskAPI, OneProcess, Reference
+from benchmark.systems import Deployment, FlaskAPI, OneProcess, OneProcessGrpc, Reference
 from benchmark.usage import Meter
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, ClosedLoop, Load, Payload, Result, run
@@ -61,7 +61,7 @@ class Stacks:
         began = time.monotonic()
         if cell.stack == ENGINE:
             self._engine(cell.precision, cell.clients)
-        elif cell.stack == MODEL_SERVER:
+        elif cell.asks_the_model:
             self._clients(cell)
         else:
             self._api(cell)
@@ -69,7 +69,7 @@ class Stacks:
 
     def warm_up(self, cell: Cell) -> None:
         """Put a cell under its load for a while."""
-        if cell.stack in (ENGINE, MODEL_SERVER):
+        if cell.stack == ENGINE or cell.asks_the_model:
             self.run(cell, _WARM_UP)
         else:
             load = ClosedLoop(threads=cell.clients, samples=_WARM_UP_REQUESTS)
@@ -80,9 +80,9 @@ class Stacks:
         if cell.stack == ENGINE:
             askers = [self._engine(cell.precision, cell.clients)]
             meter = Meter(askers[0].processes)
-        elif cell.stack == MODEL_SERVER:
+        elif cell.asks_the_model:
             askers = self._clients(cell)
-            meter = Meter(self.deployment(cell.precision).processes, lambda: [p for a in askers for p in a.processes()])
+            meter = Meter(lambda: self.processes(cell), lambda: [p for a in askers for p in a.processes()])
         else:
             load = ClosedLoop(threads=cell.clients, seconds=seconds)
             return _closed(cell, self.http(self._api(cell), load, payload(cell.form, cell.picture)))
@@ -127,7 +127,7 @@ class Stacks:
         if cell.stack == FLASK:
             return self._flask()
         if cell.stack == ONE_PROCESS:
-            return self._one_process(cell.precision)
+            return self._one_process(cell)
         return self.deployment(cell.precision, "tensorflow" if cell.stack == TENSORFLOW else "openvino")
 
     def _flask(self) -> FlaskAPI:
@@ -137,14 +137,16 @@ class Stacks:
 
         return self._once((FLASK, FP32), start)
 
-    def _one_process(self, precision: str) -> OneProcess:
-        subject = self._subjects[precision]
+    def _one_process(self, cell: Cell) -> Reference:
+        subject = self._subjects[cell.precision]
 
-        def start() -> OneProcess:
-            self._step(f"starting one process of uvicorn and OpenVINO with {precision}")
-            return self._running.enter_context(OneProcess(subject.directory, subject.computed_in))
+        def start() -> Reference:
+            self._step(f"starting {cell}")
+            if cell.form == GRPC:
+                return self._running.enter_context(OneProcessGrpc(subject.directory, subject.computed_in))
+            return self._running.enter_context(OneProcess(subject.directory, subject.computed_in, cell.clients))
 
-        return self._once((ONE_PROCESS, precision), start)
+        return self._once((ONE_PROCESS, cell), start)
 
     def _engine(self, precision: str, threads: int) -> Asker:
         subject = self._subjects[precision]
@@ -157,17 +159,18 @@ class Stacks:
         return self._once((ENGINE, precision, threads), start)
 
     def _clients(self, cell: Cell) -> list[Asker]:
-        """Return clients of the model server of a deployment, on its own socket."""
+        """Return clients of the model server of a deployment, on its own socket, or of one process."""
 
         def start() -> list[Asker]:
-            target = f"unix:{self.deployment(cell.precision).model_server_socket()}"
+            api = self._api(cell)
+            target = api.url if isinstance(api, Reference) else f"unix:{api.model_server_socket()}"
             self._step(f"starting {cell.clients} clients, {cell.form}")
             with self._pinned():
                 arguments = (target, _MODEL, cell.form)
                 askers = [Asker("benchmark.model_server_client", *arguments) for _ in range(cell.clients)]
                 return [self._running.enter_context(each) for each in askers]
 
-        return self._once((MODEL_SERVER, cell), start)
+        return self._once(("clients", cell), start)
 
     def _once(self, key: tuple[Any, ...], start: Callable[[], T]) -> T:
         if key not in self._known:

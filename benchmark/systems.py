@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -76,12 +77,21 @@ class FlaskAPI(Reference):
 
 
 class OneProcess(Reference):
-    """uvicorn and OpenVINO in one process, with the model of one directory."""
+    """uvicorn and OpenVINO in one process, with the model of one directory, compiled for so many clients."""
+
+    def __init__(self, directory: Path, precision: str, clients: int) -> None:
+        port = processes.free_port()
+        module = ("benchmark.one_process", str(directory.resolve()), precision, str(clients), str(port))
+        super().__init__("the one process of uvicorn and OpenVINO", module, f"http://127.0.0.1:{port}/", _UVICORN_READY)
+
+
+class OneProcessGrpc(Reference):
+    """grpcio and OpenVINO in one process, with the model of one directory, on a socket without a file."""
 
     def __init__(self, directory: Path, precision: str) -> None:
-        port = processes.free_port()
-        module = ("benchmark.one_process", str(directory.resolve()), precision, str(port))
-        super().__init__("the one process of uvicorn and OpenVINO", module, f"http://127.0.0.1:{port}/", _UVICORN_READY)
+        address = f"unix-abstract:cortex-benchmark-{uuid.uuid4()}"
+        module = ("benchmark.one_process_grpc", str(directory.resolve()), precision, address)
+        super().__init__("the one process of gRPC and OpenVINO", module, address, "ready")
 
 
 class Deployment:

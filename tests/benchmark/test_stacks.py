@@ -40,6 +40,7 @@ def test_side_by_side(stacks: Stacks) -> None:
         Cell(ENGINE, FP32, IN_PROCESS, SMALL, 2),
         Cell(MODEL_SERVER, FP32, GRPC, SMALL, 2),
         Cell(MODEL_SERVER, FP32, LINE, SMALL, 2),
+        Cell(ONE_PROCESS, FP32, GRPC, SMALL, 2),
         Cell(ONE_PROCESS, FP32, JSON, SMALL, 2),
         Cell(API, FP32, JSON, SMALL, 2),
     ]
@@ -53,7 +54,7 @@ def test_side_by_side(stacks: Stacks) -> None:
         assert found.load >= 0
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= running
     assert stacks.start(cells[-1]) < 0.1
-    assert stacks.processes(cells[1]) == stacks.processes(cells[-1])
+    assert stacks.processes(cells[1]) == stacks.processes(cells[-1]) != stacks.processes(cells[3])
 
 
 @pytest.fixture
