@@ -105,5 +105,5 @@ def _overload(record: Record) -> Iterator[Aim]:
     for each in (each for section in record.sections.values() for each in section.overload):
         what, failed = f"kept of the best throughput at 4 times the load, {each.precision}", each.typical.failed
         found = f"{each.kept:.1%}, {failed:.1%} failed or late"
-        holds = each.kept >= _KEPT and not failed
+        holds = each.kept.value >= _KEPT and not failed
         yield Aim(what, f"at least {_KEPT:.1%}, the rest refused", found, holds, each.valid)

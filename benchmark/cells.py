@@ -85,8 +85,7 @@ class Row:
 
     def times(self, other: "Row") -> "Ratio":
         """Return the ratio of throughputs over all runs, since a machine may be twice as fast in the next second."""
-        mine, its = [run.rate for run in self.runs], [run.rate for run in other.runs]
-        return Ratio(mean(mine) / mean(its), _error(mine, its) if len(mine) == len(its) else None)
+        return _ratio([run.rate for run in self.runs], [run.rate for run in other.runs])
 
     def slower(self, other: "Row") -> float:
         """Return the ratio of median latencies."""
@@ -111,13 +110,13 @@ class Ratio:
         return f"{self.value:{form}} ±{format(self.error, form).removesuffix('%')}"
 
 
-def _error(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Return the standard error of ``mean(ours) / mean(theirs)``, whose values come in pairs."""
-    if len(ours) < 2:
-        return None
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Return the ratio of the means; values that came in pairs have an error too."""
     ratio = mean(ours) / mean(theirs)
+    if len(ours) != len(theirs) or len(ours) < 2:
+        return Ratio(ratio)
     off = [mine - ratio * its for mine, its in zip(ours, theirs, strict=True)]
-    return stdev(off) / mean(theirs) / math.sqrt(len(off))
+    return Ratio(ratio, stdev(off) / mean(theirs) / math.sqrt(len(off)))
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,8 @@ class Flood:
     """The share of requests answered with 503."""
     failed: float
     """The share of requests that ended in any other way, or were answered too late."""
+    load: float
+    """Processors that the load generator used."""
     taken: float
 
 
@@ -147,15 +148,15 @@ class Overload:
     floods: tuple[Flood, ...]
 
     @property
-    def kept(self) -> float:
-        """The share of its best throughput that the API still serves in time."""
-        return median(flood.within / flood.best for flood in self.floods)
+    def kept(self) -> Ratio:
+        """The share of its best throughput that the API still serves in time, over all rounds."""
+        return _ratio([flood.within for flood in self.floods], [flood.best for flood in self.floods])
 
     @property
     def typical(self) -> Flood:
         """The medians of every figure, and the worst of what failed and of what others took."""
-        best, offered, within, refused, failed, taken = zip(*map(astuple, self.floods), strict=True)
-        return Flood(median(best), median(offered), median(within), median(refused), max(failed), max(taken))
+        *medians, failed, load, taken = zip(*map(astuple, self.floods), strict=True)
+        return Flood(*map(median, medians), max(failed), median(load), max(taken))
 
     @property
     def valid(self) -> bool:

@@ -55,7 +55,7 @@ class Effort:
     """How long each run takes, and how often it is repeated; ``slices`` are runs of a second at most.
 
     The engine of a precision and what stands close to it are compared in slices, that an unsteady machine is as fast
-    for the one as for the other.
+    for the one as for the other. Floods are as long as other runs, and half as many as the slices.
     """
 
     seconds: float
@@ -126,8 +126,9 @@ def overload(precision: str, running: Stacks, effort: Effort, step: Step) -> Ove
     api = running.deployment(precision, admitted=_ADMITTED)
     sent = payload(JSON, SMALL)
     floods = []
-    for number in range(effort.repeats):
-        step(f"round {number + 1} of {effort.repeats}: overload, {precision}")
+    repeats = max(effort.repeats, effort.slices // 2)
+    for number in range(repeats):
+        step(f"round {number + 1} of {repeats}: overload, {precision}")
         closed = running.http(api, ClosedLoop(threads=MIDDLE, seconds=effort.seconds), sent)
         best = closed.result.requests_per_second
         if closed.result.errors or not best:
@@ -147,7 +148,7 @@ def flood(best: float, offered: float, answered: Answered, taken: float) -> Floo
     within = _within(result)
     refused = sum(count for kind, count in result.errors.items() if kind.startswith(_REFUSED))
     share = within / result.seconds if result.seconds else 0.0
-    return Flood(best, offered, share, refused / total, (total - within - refused) / total, taken)
+    return Flood(best, offered, share, refused / total, (total - within - refused) / total, answered.load, taken)
 
 
 def memory(cells: Iterable[Cell], alone: Callable[[], Stacks], step: Step) -> tuple[Held, ...]:

@@ -36,6 +36,12 @@ class Answered:
     result: Result
     taken: float
 
+    @property
+    def load(self) -> float:
+        """Processors that the load generator used."""
+        client, seconds = self.result.client, self.result.seconds
+        return client.cpu_seconds / seconds if client and seconds else 0.0
+
 
 class Stacks:
     """All stacks of some models. What was started runs on, so that runs can take turns, until the context is left.
@@ -194,7 +200,6 @@ class Stacks:
 
 def _closed(cell: Cell, answered: Answered) -> Run:
     result = answered.result
-    if result.errors or not result.latency or not result.client:
+    if result.errors or not result.latency:
         raise UserError(f"{cell}: requests failed: {dict(result.errors)}")
-    used = result.client.cpu_seconds / result.seconds
-    return Run(result.requests_per_second, result.latency.p50, used, answered.taken)
+    return Run(result.requests_per_second, result.latency.p50, answered.load, answered.taken)

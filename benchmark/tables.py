@@ -6,6 +6,7 @@ from itertools import zip_longest
 from benchmark.aims import Aim, aims, engine, find
 from benchmark.cells import API, ENGINE, FLASK, FP32, JSON, SMALL, Row
 from benchmark.record import FORMS, STACKS, Record, Section
+from benchmark.sections import MIDDLE
 
 _NONE = ""
 _NOT_VALID = " (not valid)"
@@ -22,6 +23,9 @@ def markdown(record: Record) -> str:
         runs = f"{section.repeats} runs of {section.seconds:g} s, which took turns: mean rates and median latencies"
         if name == STACKS:
             runs += f"; {section.slices} of a second for what is set against the engine, with the standard error"
+        if section.overload:
+            count = len(section.overload[0].floods)
+            runs = f"{count} floods of {section.seconds:g} s, each after as long a run of {MIDDLE} clients: medians"
         parts += [f"{runs}. {section.when[:10]}.", f"    {section.command}"]
     return "\n\n".join([*filter(None, parts), f"{record.machine}."])
 
@@ -78,9 +82,10 @@ def _overload(section: Section) -> str:
         found = each.typical
         shares = f"{each.kept:.1%}", f"{found.refused:.1%}", f"{found.failed:.1%}"
         rates = f"{found.within:.1f}/s", f"{found.best:.1f}/s", f"{found.offered:.1f}/s"
-        lines.append((each.precision, *shares, *rates, f"{each.bound:g} s", _taken(found.taken, each.valid)))
+        others = f"{found.load:.2f}", _taken(found.taken, each.valid)
+        lines.append((each.precision, *shares, *rates, f"{each.bound:g} s", *others))
     head = ("precision", "kept of the best", "refused with 503", "failed or late")
-    return table((*head, "served in time", "best", "offered", "in time is", "taken by others"), lines)
+    return table((*head, "served in time", "best", "offered", "in time is", *_MEASURED[-2:]), lines)
 
 
 def _memory(section: Section) -> str:

@@ -73,7 +73,7 @@ def measured() -> Record:
         row(FLASK, FP32, 8, 10.0),
     )
     kept = (Held(API, INT8, Memory(400, 300), 3.0), Held(FLASK, FP32, Memory(3000, 2400), 20.0))
-    floods = Overload(INT8, 1.0, 16, (Flood(100.0, 400.0, 97.0, 0.75, 0.0, 0.01),))
+    floods = Overload(INT8, 1.0, 16, (Flood(100.0, 400.0, 97.0, 0.75, 0.0, 0.2, 0.01),))
     large = [replace(each, cell=replace(each.cell, picture=LARGE)) for each in (row(API, INT8, 8, 30.0),)]
     return (
         Record(MACHINE)
@@ -144,9 +144,10 @@ def test_flood() -> None:
     result = Result(seconds=2.0, requests=3, inferences=3, latency=latency(found), errors=errors)
     flood = sections.flood(1.25, 5.0, Answered(result, 0.0), 0.02)
     assert (flood.within, flood.refused, flood.failed, flood.taken) == (1.0, 0.6, 0.2, 0.02)
-    worse = Flood(1.25, 5.0, 0.5, 0.7, 0.3, 0.0)
+    worse = Flood(1.25, 5.0, 0.5, 0.7, 0.3, 0.2, 0.0)
     found = Overload(FP32, 1.0, 16, (flood, worse, flood))
-    assert found.kept == pytest.approx(0.8)
+    assert found.kept.value == pytest.approx(2.5 / 3.75)
+    assert found.kept.error == pytest.approx(0.1333, abs=1e-4)
     assert (found.typical.within, found.typical.failed, found.typical.taken) == (1.0, 0.3, 0.02)
 
 
