@@ -4,9 +4,9 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -17,12 +17,14 @@ from tests.e2e.deployment import CORTEX, Cortex, until
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
+UnderWay = Callable[[str], AbstractContextManager[None]]
 YAML = """\
 - name: {name}
   predictor: {{type: python, path: predictor.py}}
   networking: {{local_port: {port}}}
 """
 SLOW = """
+import pathlib
 import re
 import time
 
@@ -34,14 +36,18 @@ class PythonPredictor:
     def predict(self, query_params):
         if "busy" in query_params:
             re.match("(a+)+$", "a" * 40 + "b")  # years, in which no other thread of this process runs
-        time.sleep(float(query_params.get("seconds", 0)))
+        if "until" in query_params:
+            end = pathlib.Path(query_params["until"])
+            end.with_suffix(".begun").touch()
+            while not end.exists():
+                time.sleep(0.02)
         return "done"
 """
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
-    """The yaml of an API ``slow`` whose answers take as long as they are asked to."""
+    """The yaml of an API ``slow`` that answers when a file is there, or never, if it is asked to."""
     (tmp_path / "predictor.py").write_text(SLOW)
     (tmp_path / "slow.yaml").write_text(YAML.format(name="slow", port=free_port()))
     return tmp_path / "slow.yaml"
@@ -56,38 +62,53 @@ def deployed(cortex: Cortex, slow: Path) -> Iterator[str]:
         cortex("delete", "slow")
 
 
-def ask(endpoint: str, seconds: float) -> threading.Thread:
-    """Have a request under way that takes so long."""
-    asked = {"url": endpoint, "params": {"seconds": str(seconds)}, "timeout": 60}
-    thread = threading.Thread(target=requests.post, kwargs=asked)
-    thread.start()
-    time.sleep(0.3)
-    return thread
+@pytest.fixture
+def under_way(tmp_path: Path) -> UnderWay:
+    """Have a request under way for as long as a block takes; it has to be answered then."""
+
+    @contextlib.contextmanager
+    def hold(endpoint: str) -> Iterator[None]:
+        end = tmp_path / "end"
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(requests.post, endpoint, params={"until": str(end)}, timeout=60)
+            try:
+                until(end.with_suffix(".begun").exists)
+                yield
+                assert not answer.done()
+            finally:
+                end.touch()
+        assert answer.result().text == "done"
+
+    return hold
 
 
-def test_a_deletion_that_was_interrupted_is_no_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:
+def test_a_deletion_that_was_interrupted_is_no_deployment(
+    cortex: Cortex, deployed: str, slow: Path, under_way: UnderWay
+) -> None:
     """The API that is on its way out is not taken for one that is up to date: deploying brings it back for good."""
-    under_way = ask(deployed, 3)
-    deletion = cortex.start("delete", "slow")
-    until(lambda: cortex.status("slow")["status"] != "live")
-    deletion.send_signal(signal.SIGINT)
-    deletion.communicate(timeout=10)
-    assert deletion.returncode == 1
-    assert "it is being stopped" in cortex("get", "slow")
-    assert "updating slow" in cortex("deploy", slow)
-    under_way.join()
+    with under_way(deployed):
+        deletion = cortex.start("delete", "slow")
+        until(lambda: cortex.status("slow")["status"] != "live")
+        deletion.send_signal(signal.SIGINT)
+        deletion.communicate(timeout=10)
+        assert deletion.returncode == 1
+        assert "it is being stopped" in cortex("get", "slow")
+        deployment = cortex.start("deploy", slow)
+        until(lambda: len(cortex.status("slow")["in_use"]) == 2)
+    assert "updating slow" in deployment.communicate(timeout=60)[0]
     until(lambda: len(cortex.status("slow")["in_use"]) == 1)
     assert requests.post(deployed, timeout=10).text == "done"
     assert cortex.get("slow")["status"]["status_code"] == "status_live"
 
 
-def test_a_supervisor_that_ends_takes_no_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:
+def test_a_supervisor_that_ends_takes_no_deployment(
+    cortex: Cortex, deployed: str, slow: Path, under_way: UnderWay
+) -> None:
     """Nothing goes live in a supervisor that was told to end; it says so until it has."""
-    under_way = ask(deployed, 3)
-    os.kill(cortex.status("slow")["supervisor"], signal.SIGTERM)
-    until(lambda: cortex.status("slow")["status"] != "live")
-    assert "the API is being stopped; try again when it has ended" in cortex("deploy", slow, code=1)
-    under_way.join()
+    with under_way(deployed):
+        os.kill(cortex.status("slow")["supervisor"], signal.SIGTERM)
+        until(lambda: cortex.status("slow")["status"] != "live")
+        assert "the API is being stopped; try again when it has ended" in cortex("deploy", slow, code=1)
     until(lambda: "its supervisor is not running" in cortex("get", "slow"))
     cortex("deploy", slow)
     assert requests.post(deployed, timeout=10).text == "done"
@@ -225,25 +246,24 @@ def test_files_that_lost_their_content(cortex: Cortex, deployed: str, slow: Path
     assert "live" in cortex("get", "slow")
 
 
-def test_a_long_home_from_shells_that_differ(tmp_path: Path, slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_home_from_shells_that_differ(
+    tmp_path: Path, slow: Path, under_way: UnderWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another TMPDIR, or another way to write CORTEX_HOME, leads to the same supervisor: nothing is cut off or left."""
     home = tmp_path / ("x" * 100)
     cortex, other = Cortex(home), Cortex(home / ".." / home.name)
     try:
         cortex("deploy", slow)
         supervisor = cortex.status("slow")["supervisor"]
-        endpoint = cortex.get("slow")["endpoint"]
-        under_way = ask(endpoint, 6)
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-        monkeypatch.setenv("TMPDIR", str(tmp_path / "one"))
-        slow.with_name("predictor.py").write_text(SLOW + "# changed\n")
-        assert "updating slow" in other("deploy", slow)
-        assert cortex.status("slow")["supervisor"] == supervisor
-        assert under_way.is_alive()
+        with under_way(cortex.get("slow")["endpoint"]):
+            monkeypatch.setenv("TMPDIR", str(tmp_path / "one"))
+            slow.with_name("predictor.py").write_text(SLOW + "# changed\n")
+            assert "updating slow" in other("deploy", slow)
+            assert cortex.status("slow")["supervisor"] == supervisor
         monkeypatch.setenv("TMPDIR", str(tmp_path / "two"))
         other("delete", "slow")
-        under_way.join()
         assert not cortex.family()
     finally:
         for pid in cortex.family():
