@@ -2,12 +2,15 @@
 
 import socket
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 from psutil import Process
+
+from cortex.status import lives
 
 _SECONDS_TO_END = 15
 
@@ -62,11 +65,18 @@ def end(processes: Iterable[Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=_SECONDS_TO_END)
-    for process in alive:
+    for process in _left(processes):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=_SECONDS_TO_END)
+    _left(processes)
+
+
+def _left(processes: list[Process]) -> list[Process]:
+    """Return those that have not ended when they have had the time to."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while (left := [process for process in processes if lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
 
 
 def end_child(child: subprocess.Popen[bytes]) -> None:

@@ -52,3 +52,11 @@ class Status:
 def since_boot(process: psutil.Process) -> float:
     """Return how many seconds after the machine a process was started: that stays so when somebody sets the clock."""
     return process.create_time() - psutil.boot_time()
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process has not ended yet; one that has, and that nobody has waited for, keeps its pid."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

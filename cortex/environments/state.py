@@ -27,7 +27,7 @@ import psutil
 
 from cortex.errors import UserError
 from cortex.spec import APISpec
-from cortex.status import Status, since_boot
+from cortex.status import Status, lives, since_boot
 
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux, less the closing zero
 _LONGEST_SOCKET = "/000000/model-server-000.sock.line"
@@ -230,4 +230,4 @@ def supervisor(status: Status) -> psutil.Process | None:
         same = abs(since_boot(process) - status.supervisor_started) < 0.01
     except psutil.NoSuchProcess:
         return None
-    return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    return process if same and lives(process) else None

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -42,6 +43,13 @@ class PythonPredictor:
             while not end.exists():
                 time.sleep(0.02)
         return "done"
+"""
+
+WITHOUT_INIT = """
+import ctypes, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+subprocess.run([sys.argv[1], "deploy", sys.argv[2]], check=True)
+subprocess.run([sys.argv[1], "delete", "slow"], check=True, timeout=60)
 """
 
 
@@ -223,6 +231,12 @@ def test_a_worker_that_outlives_its_supervisor_keeps_no_port(cortex: Cortex, dep
     cortex("deploy", slow)
     assert cortex.get("slow")["endpoint"] == deployed
     assert requests.post(deployed, timeout=10).text == "done"
+
+
+def test_a_container_without_init(cortex: Cortex, slow: Path) -> None:
+    """Its first process adopts what a command leaves running and never asks what came of it; deleting ends anyway."""
+    subprocess.run([sys.executable, "-c", WITHOUT_INIT, CORTEX, slow], env=cortex.env, check=True)
+    assert not cortex.family()
 
 
 def test_what_a_predictor_writes_beside_itself_stays(cortex: Cortex, deployed: str, slow: Path) -> None:

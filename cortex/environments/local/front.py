@@ -31,6 +31,7 @@ from cortex.environments.certificate import Certificate
 from cortex.environments.local.address import Address, meaning
 from cortex.environments.nginx import Route
 from cortex.errors import UserError
+from cortex.status import lives
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 90.0
@@ -174,7 +175,7 @@ class LocalFront:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.name() == "nginx" and _lives(process) and self._has_log_open(process):
+                if process.name() == "nginx" and lives(process) and self._has_log_open(process):
                     found.append(process)
         return found
 
@@ -204,7 +205,7 @@ class LocalFront:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGQUIT)
         deadline = time.monotonic() + _STOP_SECONDS
-        while left := [process for process in family if _lives(process)]:
+        while left := [process for process in family if lives(process)]:
             if time.monotonic() > deadline:
                 for process in left:
                     process.kill()
@@ -220,13 +221,6 @@ class LocalFront:
             if time.monotonic() > deadline:
                 raise UserError(f"nginx did not take its configuration; see {self._front.error_log}")
             time.sleep(0.02)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _found() -> str | None:

@@ -16,6 +16,7 @@ from cortex import control
 from cortex.environments.state import APIDirectory, supervisor
 from cortex.errors import CortexError, Error
 from cortex.plan import Plan
+from cortex.status import lives
 
 START_SECONDS = 20.0
 STOP_SECONDS = 90.0
@@ -38,7 +39,7 @@ def stop(directory: APIDirectory) -> None:
     """End the supervisor and all that it runs: by its own drain, and by force what is left after that."""
     with contextlib.suppress(Error):
         list(control.command(directory.control, {"command": "stop"}))
-        psutil.wait_procs(list(_family(directory)), timeout=STOP_SECONDS)
+        _await_end(list(_family(directory)), STOP_SECONDS)
     _kill_family(directory)
 
 
@@ -47,7 +48,12 @@ def _kill_family(directory: APIDirectory) -> None:
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(family, timeout=5)
+    _await_end(family, 5)
+
+
+def _await_end(family: list[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended; whether anybody waits for them is another matter, as in a container without init."""
+    _until(lambda: not any(map(lives, family)), seconds)
 
 
 def _family(directory: APIDirectory) -> Iterator[psutil.Process]:
