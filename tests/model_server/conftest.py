@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,24 +66,34 @@ def start(tmp_path: Path) -> Iterator[Start]:
             server.stop()
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def server(request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of each engine with every model that the engine runs; tests leave it as it is."""
-    directory = tmp_path_factory.mktemp("server")
-    names = ["two_inputs", "types", "softmax", "slow", "half_plus"]
-    if request.param == "tensorflow":
-        names += ["mixed", "estimator", "scorer"]
-    config = config_file(directory / "models.config", {name: models / name for name in names})
+@pytest.fixture(scope="session")
+def servers(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """Return the server of an engine with every model that the engine runs: started once, it serves all modules."""
     started: list[Server] = []
+
+    @cache
+    def serving(engine: str) -> Server:
+        directory = tmp_path_factory.mktemp("server")
+        names = ["two_inputs", "types", "softmax", "slow", "half_plus"]
+        if engine == "tensorflow":
+            names += ["mixed", "estimator", "scorer"]
+        config = config_file(directory / "models.config", {name: models / name for name in names})
+        flags = f"--engine={engine}", f"--model_config_file={config}", "--precision=fp32"
+        server = starter(directory, started)(*flags)
+        server.engine = engine
+        return server
+
     try:
-        server = starter(directory, started)(
-            f"--engine={request.param}", f"--model_config_file={config}", "--precision=fp32"
-        )
-        server.engine = request.param
-        yield server
+        yield serving
     finally:
         for each in started:
             assert each.stop() == 0
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Server:
+    """A server of each engine; tests leave it as it is."""
+    return servers(request.param)
 
 
 @pytest.fixture
