@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 from psutil import Process
 
-from cortex.status import lives
+from cortex.pid import lives
 
 _SECONDS_TO_END = 15
 

@@ -5,13 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 
 @dataclass(frozen=True)
 class Status:
-    """The state of one API. ``supervisor`` and ``supervisor_started`` (see `since_boot`) name the very process that
-    wrote it, so that a recycled pid is not taken for it.
+    """The state of one API. ``supervisor`` and ``supervisor_started`` (see `cortex.pid.since_boot`) name the very
+    process that wrote it, so that a recycled pid is not taken for it.
 
     ``status`` is ``live``, ``updating``, ``error`` or ``error (out of memory)``; ``reason`` says why it is not live.
     Each of ``processes`` has ``name``, ``pid``, ``state`` and ``restarts``.
@@ -47,16 +45,3 @@ class Status:
             return cls(**{**fields, **{name: tuple(fields[name]) for name in ("in_use", "notices", "processes")}})
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path} is not a status: {error!r}") from None
-
-
-def since_boot(process: psutil.Process) -> float:
-    """Return how many seconds after the machine a process was started: that stays so when somebody sets the clock."""
-    return process.create_time() - psutil.boot_time()
-
-
-def lives(process: psutil.Process) -> bool:
-    """Tell whether a process has not ended yet; one that has, and that nobody has waited for, keeps its pid."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

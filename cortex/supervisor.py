@@ -25,10 +25,11 @@ import psutil
 
 from cortex import control, notify
 from cortex.errors import AddressTaken, NotStarted, UserError
+from cortex.pid import since_boot
 from cortex.plan import Plan
 from cortex.revision import Revision
 from cortex.rotation import rotate
-from cortex.status import Status, since_boot
+from cortex.status import Status
 
 BACKLOG = 2048
 HOUSEKEEPING_INTERVAL = 30.0

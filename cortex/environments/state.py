@@ -26,8 +26,9 @@ from pathlib import Path
 import psutil
 
 from cortex.errors import UserError
+from cortex.pid import lives, since_boot
 from cortex.spec import APISpec
-from cortex.status import Status, lives, since_boot
+from cortex.status import Status
 
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux, less the closing zero
 _LONGEST_SOCKET = "/000000/model-server-000.sock.line"

@@ -10,7 +10,8 @@ import pytest
 
 from cortex.environments.state import APIDirectory, Home, supervisor
 from cortex.errors import UserError
-from cortex.status import Status, since_boot
+from cortex.pid import since_boot
+from cortex.status import Status
 
 HOLD = """
 import sys

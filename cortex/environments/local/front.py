@@ -31,7 +31,7 @@ from cortex.environments.certificate import Certificate
 from cortex.environments.local.address import Address, meaning
 from cortex.environments.nginx import Route
 from cortex.errors import UserError
-from cortex.status import lives
+from cortex.pid import lives
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 90.0

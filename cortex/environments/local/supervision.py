@@ -15,8 +15,8 @@ import psutil
 from cortex import control
 from cortex.environments.state import APIDirectory, supervisor
 from cortex.errors import CortexError, Error
+from cortex.pid import lives
 from cortex.plan import Plan
-from cortex.status import lives
 
 START_SECONDS = 20.0
 STOP_SECONDS = 90.0
