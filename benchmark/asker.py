@@ -7,9 +7,9 @@ latencies, in seconds, of the requests that it finished in that time, as a JSON 
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,22 +95,18 @@ def answer_orders(asks: Sequence[Callable[[], object]]) -> None:
 
 
 def _all_asked(asks: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """Return the latency of each answer. Every thread asks once at least."""
-    latencies: list[float] = []
+    """Return the latency of each answer. Every thread asks once at least; an error of any of them is raised."""
     end = time.monotonic() + seconds
 
-    def work(once: Callable[[], object]) -> None:
+    def work(once: Callable[[], object]) -> list[float]:
+        latencies: list[float] = []
         began = time.monotonic()
-        while True:
+        while began < end or not latencies:
             once()
             now = time.monotonic()
             latencies.append(now - began)
-            if (began := now) >= end:
-                return
+            began = now
+        return latencies
 
-    threads = [threading.Thread(target=work, args=(once,)) for once in asks]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    return latencies
+    with ThreadPoolExecutor(len(asks)) as pool:
+        return [latency for each in pool.map(work, asks) for latency in each]

@@ -23,8 +23,13 @@ def main(target: str, model: str, form: str) -> None:
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     request = _request(stub, model)
     predict = _line(target).predict if form == LINE else stub.Predict
-    predict(request)
-    answer_orders([lambda: predict(request)])
+
+    def once() -> None:
+        if predict(request) is None:
+            raise UserError(f"nobody listens on the line of {target} any more")
+
+    once()
+    answer_orders([once])
 
 
 def _line(target: str) -> Line:

@@ -94,8 +94,8 @@ def to_array(proto: tensor_pb2.TensorProto) -> Array:
     """
     kind = _kind(proto.dtype)
     shape, count = _shape(proto, kind.dtype.itemsize)
-    if proto.tensor_content:
-        return _from_content(proto.tensor_content, kind, shape, count)
+    if content := proto.tensor_content:  # each look at it copies it
+        return _from_content(content, kind, shape, count)
     return _from_values(_values(proto, kind), kind, shape, count)
 
 

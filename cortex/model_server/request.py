@@ -38,6 +38,7 @@ class Request:
         """How long it took; known when it has ended."""
         self.stages: dict[str, float] = {}
         """Seconds by stage."""
+        self._staged = 0.0
         self._leave: Callable[[], None] | None = None
         self._cancelled = False
         self._lock = Lock()
@@ -49,16 +50,16 @@ class Request:
     def spent(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage."""
         self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+        self._staged += seconds
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block to a stage, but for what the block itself gave to other stages."""
-        started, before = time.monotonic(), sum(self.stages.values())
+        started, before = time.monotonic(), self._staged
         try:
             yield
         finally:
-            elsewhere = sum(self.stages.values()) - before
-            self.spent(name, max(0.0, time.monotonic() - started - elsewhere))
+            self.spent(name, max(0.0, time.monotonic() - started - (self._staged - before)))
 
     def cancel(self) -> None:
         """Say that the client is gone. May be called from any thread, at any time, more than once."""

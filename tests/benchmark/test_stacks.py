@@ -22,7 +22,7 @@ import sys, time
 from benchmark.asker import answer_orders
 if "broken" in sys.argv:
     sys.exit(1)
-answer_orders([lambda: time.sleep(0.01)] * 2)
+answer_orders([lambda: time.sleep(0.01), (lambda: 1 / 0) if "failing" in sys.argv else lambda: time.sleep(0.01)])
 """
 
 
@@ -84,6 +84,12 @@ def test_an_asker_that_does_not_start(asker: str) -> None:
         os.kill(ended.processes()[0].pid, signal.SIGKILL)
         with pytest.raises(UserError, match="asking ended early"):
             ask([ended], 1.0)
+
+
+def test_an_asker_one_of_whose_threads_fails(asker: str) -> None:
+    """What the others asked is no figure."""
+    with Asker(asker, "failing") as failing, pytest.raises(UserError, match="asking ended early"):
+        ask([failing], 0.1)
 
 
 def test_usage(asker: str) -> None:

@@ -18,6 +18,7 @@ from cortex.model_server import model_file
 from cortex.model_server.engines.base import EngineOptions
 from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.engines.selection import formats
+from cortex.model_server.status import Code, StatusError
 
 LOG = "cortex.model_server.engines.openvino_forms"
 SIZE, LAYERS = 512, 40
@@ -242,3 +243,24 @@ def test_a_graph_that_one_row_does_not_fit(tmp_path: Path, compiled: list[str]) 
     answer = engine.run("serving_default", {"x0": np.arange(6, dtype=np.float32).reshape(2, 3)}, ["y"])["y"]
     engine.close()
     np.testing.assert_array_equal(answer, [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_arrays_that_nobody_may_write_to(slow_model: Path, rows: int) -> None:
+    """A message's arrays are such: OpenVINO gets memory that lasts for as long as it computes."""
+    engine = opened(slow_model)
+    question = np.ones((rows, SIZE), np.float32)
+    want = engine.run("serving_default", {"x": question}, ["y"])["y"]
+    question.setflags(write=False)
+    np.testing.assert_array_equal(engine.run("serving_default", {"x": question}, ["y"])["y"], want)
+    engine.close()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_arrays_of_another_type_are_refused(slow_model: Path, rows: int) -> None:
+    """The caller has compared the types; the engine converts nothing by itself."""
+    engine = opened(slow_model)
+    with pytest.raises(StatusError) as refused:
+        engine.run("serving_default", {"x": np.ones((rows, SIZE))}, ["y"])
+    engine.close()
+    assert refused.value.code == Code.INVALID_ARGUMENT

@@ -227,6 +227,39 @@ def outcome(module: Any, data: bytes) -> str:
     return "seen"
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("size", [(451, 300), (100, 90), (1601, 1203), (4000, 3000), (1, 1)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_has_the_pixels_that_pillow_sees(
+    module: Any, size: tuple[int, int], subsampling: int, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The faster decoder is as good, at every size at which it decodes."""
+    data = encode(photo(*size).convert(mode), "JPEG", quality=90, subsampling=subsampling)
+    decoded = []
+    decode = module.square_jpeg
+    monkeypatch.setattr(module, "square_jpeg", lambda *given: decoded.append(decode(*given)) or decoded[-1])
+    fast = module.pixels("x", data)
+    assert len(decoded) == 1
+    monkeypatch.setattr(module, "is_plain_jpeg", lambda _: False)
+    np.testing.assert_array_equal(fast, module.pixels("x", data))
+
+
+def test_a_slightly_broken_jpeg_is_seen(module: Any) -> None:
+    """One with a few bytes too many after its pixels; Pillow passes over them."""
+    data = encode(photo(451, 300), "JPEG")
+    np.testing.assert_array_equal(module.pixels("x", data[:-2] + bytes(9) + data[-2:]), module.pixels("x", data))
+
+
+def test_a_jpeg_of_two_sizes(module: Any) -> None:
+    """Whoever decodes, it is never at a size that nobody has looked at."""
+    small, large = (encode(photo(*size), "JPEG") for size in ((60, 60), (6000, 6000)))
+    start = large.index(b"\xff\xc0")
+    frame = large[start : start + 2 + int.from_bytes(large[start + 2 : start + 4])]
+    at = small.index(b"\xff\xc0")
+    for spoiled in (small[:at] + frame + small[at:], small[:2] + frame + small[2:]):
+        assert outcome(module, spoiled).startswith("400: x: ")
+
+
 def test_truncated_jpeg(module: Any) -> None:
     """A JPEG that stops half way is refused, and not completed with grey."""
     data = encode(photo(451, 300), "JPEG")

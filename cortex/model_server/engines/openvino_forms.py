@@ -7,22 +7,21 @@ flight. The second form costs memory, so it is compiled when requests first meet
 """
 
 import logging
-import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import openvino as ov
 
-from cortex.model_server.engines.base import Array, Arrays, fitted, remaining, timed_out, writable
+from cortex.model_server.engines.base import Array, Arrays, fitted
 from cortex.model_server.engines.openvino_graph import Graph, one_line
+from cortex.model_server.engines.openvino_request import InferRequest
 from cortex.model_server.engines.pool import Pool
 from cortex.model_server.status import invalid
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_WAIT_MS = 2**31 - 1  # what OpenVINO counts in
 _AHEAD = 2
 """Infer requests beyond those that compute: they are filled and emptied meanwhile."""
 
@@ -34,7 +33,7 @@ class Form:
         self.model = model
         self.streams = int(model.get_property("NUM_STREAMS"))
         self.threads = int(model.get_property("INFERENCE_NUM_THREADS"))
-        self.requests = Pool[Any](model.create_infer_request, self.streams + _AHEAD)
+        self.requests = Pool(partial(InferRequest, model), self.streams + _AHEAD)
 
 
 class Forms:
@@ -55,13 +54,12 @@ class Forms:
         """Return the named outputs for inputs of shapes that the graph takes."""
         form = self.alone if is_alone else self._for_several()
         with form.requests.item(deadline) as request:
+            given = {self._inputs[alias]: array for alias, array in inputs.items()}
             try:
-                for alias, array in inputs.items():
-                    request.set_input_tensor(self._inputs[alias], ov.Tensor(array, shared_memory=True))
-                _infer(request, deadline)
-                return {alias: request.get_output_tensor(self._outputs[alias]).data.copy() for alias in outputs}
-            except RuntimeError as error:
+                answer = request.run(given, [self._outputs[alias] for alias in outputs], deadline)
+            except (RuntimeError, TypeError) as error:
                 raise invalid(one_line(error)) from error
+        return dict(zip(outputs, answer, strict=True))
 
     def close(self) -> None:
         """Wait for a compilation under way, which native code cannot break off."""
@@ -111,6 +109,7 @@ class Signature:
         self._in_flight = 0
         self._counting = threading.Lock()
         self._shapes = graph.shapes
+        self._ranks = {alias: len(shape) if shape.rank.is_static else None for alias, shape in graph.shapes.items()}
         of_one_row = graph.of_one_row()
         sizes = of_one_row.shapes if of_one_row else {}
         self._one_row = {alias: tuple(shape.to_shape()) for alias, shape in sizes.items()}
@@ -124,11 +123,20 @@ class Signature:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None) -> Arrays:
         """Return the named outputs. Raises StatusError for inputs the signature does not take."""
-        arrays = {alias: self._fitted(alias, array) for alias, array in inputs.items()}
-        is_one_row = {alias: array.shape for alias, array in arrays.items()} == self._one_row
-        forms = self.usual if is_one_row else self._any()
-        with self._counted() as is_alone:
+        arrays = {alias: fitted(array, self._ranks[alias]) for alias, array in inputs.items()}
+        if {alias: array.shape for alias, array in arrays.items()} == self._one_row:
+            forms = self.usual
+        else:
+            self._check(arrays, inputs)
+            forms = self._any()
+        with self._counting:
+            self._in_flight += 1
+            is_alone = self._in_flight == 1
+        try:
             return forms.run(arrays, outputs, deadline, is_alone=is_alone)
+        finally:
+            with self._counting:
+                self._in_flight -= 1
 
     def close(self) -> None:
         """Wait for a compilation under way."""
@@ -136,49 +144,22 @@ class Signature:
             if forms is not None:
                 forms.close()
 
-    @contextmanager
-    def _counted(self) -> Iterator[bool]:
-        """Tell whether no other request of this signature is under way, whatever its rows."""
-        with self._counting:
-            self._in_flight += 1
-            is_alone = self._in_flight == 1
-        try:
-            yield is_alone
-        finally:
-            with self._counting:
-                self._in_flight -= 1
-
     def _any(self) -> Forms:
         with self._making:
             if self._of_any is None:
                 self._of_any = self._make(self._graph)
             return self._of_any
 
-    def _fitted(self, alias: str, array: Array) -> Array:
-        shape = self._shapes[alias]
-        fit = fitted(array, len(shape) if shape.rank.is_static else None)
-        if not shape.compatible(ov.PartialShape(list(fit.shape))):
-            raise invalid(
-                f"input {alias!r} has shape {list(array.shape)}, but the signature declares {_declared(shape)}"
-            )
-        return writable(fit)
+    def _check(self, arrays: Mapping[str, Array], sent: Mapping[str, Array]) -> None:
+        for alias, array in arrays.items():
+            shape = self._shapes[alias]
+            if not shape.compatible(ov.PartialShape(list(array.shape))):
+                has = list(sent[alias].shape)
+                raise invalid(f"input {alias!r} has shape {has}, but the signature declares {_declared(shape)}")
 
 
 def _warn(error: Exception) -> None:
     _log.warning("requests go on sharing all cores, since no form with cores of their own could be made: %s", error)
-
-
-def _infer(request: Any, deadline: float | None) -> None:
-    left = remaining(deadline)
-    request.start_async()
-    if left is None or request.wait_for(min(_LONGEST_WAIT_MS, math.ceil(left * 1000))):
-        request.wait()
-        return
-    request.cancel()
-    try:
-        request.wait()
-    except RuntimeError:
-        raise timed_out() from None  # OpenVINO says "was canceled" here
 
 
 def _declared(shape: Any) -> str:
