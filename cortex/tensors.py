@@ -104,8 +104,14 @@ def to_proto(array: Array, *, typed: bool = False) -> tensor_pb2.TensorProto:
 
     Strings always go value by value; str is encoded as UTF-8. Raises ValueError for a dtype that TensorFlow lacks.
     """
-    enum = enum_of(array.dtype)
-    proto = tensor_pb2.TensorProto(dtype=enum)
+    proto = tensor_pb2.TensorProto()
+    fill(proto, array, typed=typed)
+    return proto
+
+
+def fill(proto: tensor_pb2.TensorProto, array: Array, *, typed: bool = False) -> None:
+    """Write the array into an empty TensorProto, such as one of a request's inputs, as `to_proto` does."""
+    proto.dtype = enum = enum_of(array.dtype)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if enum == types_pb2.DT_STRING:
@@ -116,7 +122,6 @@ def to_proto(array: Array, *, typed: bool = False) -> tensor_pb2.TensorProto:
         getattr(proto, _BY_ENUM[enum].field).extend(_field_values(array))
     else:
         proto.tensor_content = array.tobytes()
-    return proto
 
 
 def _kind(enum: int) -> _Kind:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -38,16 +39,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "cortex_requests", "Prediction requests answered.", ["status"], registry=self._registry
-        )
+        requests = Counter("cortex_requests", "Prediction requests answered.", ["status"], registry=self._registry)
         self._seconds = Histogram(
             "cortex_request_duration_seconds",
             "Time from a prediction request's first byte to its answer's last.",
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._stages = Histogram(
+        stages = Histogram(
             "cortex_request_stage_seconds",
             "A prediction request's time in a stage.",
             ["stage"],
@@ -60,6 +59,7 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self._registry,
         )
+        self._requests, self._stages = cache(requests.labels), cache(stages.labels)  # looked up at every request
         self._calls = _Calls()
 
     @contextmanager
@@ -73,12 +73,12 @@ class Metrics:
 
     def observe(self, status: int, seconds: float) -> None:
         """Count one answered request, under ``2XX``, ``4XX``, ``5XX`` and so on."""
-        self._requests.labels(f"{status // 100}XX").inc()
+        self._requests(f"{status // 100}XX").inc()
         self._seconds.observe(seconds)
 
     def stage(self, name: str, seconds: float) -> None:
         """Count one request's time in a stage."""
-        self._stages.labels(name).observe(seconds)
+        self._stages(name).observe(seconds)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

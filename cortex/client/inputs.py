@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cortex.protos import tensor_pb2
-from cortex.tensors import Array, dtype_of, to_proto, type_name
+from cortex.tensors import Array, dtype_of, fill, type_name
 
 _STRING = np.dtype(np.object_)
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
@@ -27,14 +27,15 @@ _NUMPY_KINDS = {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "c": "biufc", "O"
 """The kinds that numpy infers from a list only when every element is one of `_PYTHON_TYPES`."""
 
 
-def to_tensor(value: Any, dtype: int) -> tensor_pb2.TensorProto:
-    """Return the value as a tensor of a ``DataType`` number. Raises TypeError, ValueError or OverflowError."""
+def fill_tensor(proto: tensor_pb2.TensorProto, value: Any, dtype: int) -> None:
+    """Write the value into an empty tensor, as a ``DataType`` number. Raises TypeError, ValueError or OverflowError."""
     if isinstance(value, tensor_pb2.TensorProto):
-        return value
+        proto.CopyFrom(value)
+        return
     if value is None:
         raise ValueError("None values not supported.")
     kind = dtype_of(dtype)
-    return to_proto(_from_array(np.asarray(value), kind) if _is_array(value) else _from_python(value, kind, dtype))
+    fill(proto, _from_array(np.asarray(value), kind) if _is_array(value) else _from_python(value, kind, dtype))
 
 
 def _is_array(value: Any) -> bool:

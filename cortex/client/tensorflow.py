@@ -9,7 +9,7 @@ import grpc
 from google.protobuf import json_format
 
 from cortex.client.base import Progress, Timed
-from cortex.client.inputs import to_tensor
+from cortex.client.inputs import fill_tensor
 from cortex.client.line import Line
 from cortex.client.models import LATEST, choose_name, choose_version
 from cortex.client.outputs import flat_list
@@ -147,7 +147,7 @@ def _fill(
     for name, value in model_input.items():
         expected = signature.inputs[name]
         try:
-            request.inputs[name].CopyFrom(to_tensor(value, expected.dtype))
+            fill_tensor(request.inputs[name], value, expected.dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f'key "{name}": {expected.expectation}: {error}') from error
 

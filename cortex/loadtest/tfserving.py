@@ -20,7 +20,7 @@ from cortex.loadtest.doors import DEFAULT_TLS, TLS, Connection, Failed
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.payloads import Form, Payload
 from cortex.protos import get_model_metadata_pb2, predict_pb2, types_pb2
-from cortex.tensors import Array, dtype_of, to_proto
+from cortex.tensors import Array, dtype_of, fill
 
 PROTOBUF = "application/x-protobuf"
 _ASK_SECONDS = 10
@@ -228,7 +228,7 @@ def _rest_body(signature: Signature, images: Sequence[bytes]) -> Payload:
 def _grpc_body(signature: Signature, images: Sequence[bytes]) -> Payload:
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = signature.model, signature.name
-    request.inputs[signature.input].CopyFrom(to_proto(signature.array(images)))
+    fill(request.inputs[signature.input], signature.array(images))
     return Payload(request.SerializeToString(), PROTOBUF, len(images))
 
 

@@ -55,7 +55,7 @@ def response(answer: Answer, *, as_content: bool = False) -> predict_pb2.Predict
     message.model_spec.version.value = answer.version
     message.model_spec.signature_name = answer.signature
     for alias, array in answer.outputs.items():
-        message.outputs[alias].CopyFrom(tensors.to_proto(array, typed=not as_content))
+        tensors.fill(message.outputs[alias], array, typed=not as_content)
     return message
 
 

@@ -53,7 +53,7 @@ def decode(
     except RecursionError as error:
         raise invalid("JSON lists are nested too deeply; a tensor has at most 32 dimensions") from error
     for name, array in arrays.items():
-        request.inputs[name].CopyFrom(tensors.to_proto(array))
+        tensors.fill(request.inputs[name], array)
     return request, form
 
 
