@@ -1,5 +1,6 @@
 """Measure the throughput of a deployed image classifier. The engine is `cortex.loadtest`."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,8 @@ def main(json_file: Path | None, csv_file: Path | None, html_file: Path | None, 
     except (UserError, CortexError) as error:
         raise click.ClickException(redaction.redacted(str(error))) from error
     unwritten = [error for path, write in writers if (error := _unwritten(write, found, path))]
-    if not quiet:
-        Console().print(report.table(found))
+    if not quiet and (error := _untold(found)):
+        unwritten.append(error)
     for error in unwritten:
         click.echo(f"Error: {redaction.redacted(str(error))}", err=True)
     sys.exit(_code(found, quiet) or bool(unwritten))
@@ -51,6 +52,16 @@ def _unwritten(write: Callable[[Report, Path], None], found: Report, path: Path)
         write(found, path)
     except UserError as error:
         return error
+    return None
+
+
+def _untold(found: Report) -> UserError | None:
+    """Print the table, and return what came in the way."""
+    try:
+        Console().print(report.table(found))
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        return UserError(f"standard output: {error.strerror}")
     return None
 
 

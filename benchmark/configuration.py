@@ -63,7 +63,9 @@ def write(configuration: Configuration) -> Path:
     said = {name: value for name, value in asdict(configuration).items() if value != defaults[name]}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(said, indent=2, default=str) + "\n")
+        whole = path.with_suffix(".unfinished")  # a disk that is full leaves the last one as it was
+        whole.write_text(json.dumps(said, indent=2, default=str) + "\n")
+        whole.replace(path)
     except OSError as error:
         raise UserError(f"--output-dir {configuration.output_dir}: {error.strerror}") from error
     return path

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,8 @@ PROTOBUF = "application/x-protobuf"
 _ASK_SECONDS = 10
 _SERVICE = "/tensorflow.serving.PredictionService/"
 _SIDE = 224  # pixels, where a model leaves it open
+_NAME = re.compile(r"[a-z0-9_.-]+")
+"""What gRPC takes for the name of a header."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,12 @@ class GRPC:
     def __post_init__(self) -> None:
         if not self.target.startswith("unix:") and not self.target.rpartition(":")[2].isdigit():
             raise UserError(f"{self.url}: not an endpoint of gRPC; it looks like grpc://localhost:8500")
+        for name, value in self.metadata:
+            if not _NAME.fullmatch(name) or name.endswith("-bin") or not (value.isascii() and value.isprintable()):
+                raise UserError(
+                    f"--header {name}: gRPC takes names of letters, digits, '_', '-' and '.' that do not end in -bin, "
+                    "and values of printable ASCII"
+                )
         if self.url.startswith("grpcs://"):
             self.tls.context()  # raises for files that cannot be used
             if not self.tls.verify:

@@ -27,13 +27,13 @@ class ApiKeys:
         return bool(self.digests)
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise UNAUTHENTICATED unless the lower-case ``headers`` carry a key.
+        """Raise UNAUTHENTICATED unless the lower-case ``headers``, whose bytes are read as Latin-1, carry a key.
 
         It stands in ``x-api-key: KEY`` or ``authorization: Bearer KEY``. Every key is compared, in constant time.
         """
         if not self.digests:
             return
-        offered = _digest(_offered(headers))
+        offered = _digest(_offered(headers).encode("latin-1", "replace"))
         if sum(hmac.compare_digest(offered, digest) for digest in self.digests) == 0:
             raise StatusError(
                 Code.UNAUTHENTICATED, 'An API key is needed: send "Authorization: Bearer KEY" or "x-api-key: KEY"'
@@ -43,27 +43,27 @@ class ApiKeys:
 def read(path: str) -> ApiKeys:
     """Return the keys of a file, one a line, or of the environment when there is no path.
 
-    Blank lines and lines that start with ``#`` are skipped. Raises StatusError (INVALID_ARGUMENT) for a file that
-    cannot be read or holds no key.
+    Blank lines and lines that start with ``#`` are skipped. A key may be any text; a client sends it as UTF-8. Raises
+    StatusError (INVALID_ARGUMENT) for a file that cannot be read or holds no key.
     """
     if not path:
         key = os.environ.get(VARIABLE, "").strip()
-        return ApiKeys((_digest(key),)) if key else ApiKeys()
+        return ApiKeys((_digest(os.fsencode(key)),)) if key else ApiKeys()
     try:
-        lines = [line.strip() for line in Path(path).read_text().splitlines()]
+        lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise invalid(f"--api_key_file: cannot read {path}: {error}") from error
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise invalid(f"--api_key_file: {path} holds no key; write one key a line")
-    return ApiKeys(tuple(map(_digest, keys)))
+    return ApiKeys(tuple(_digest(key.encode()) for key in keys))
 
 
 def _offered(headers: Mapping[str, str]) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
+    return (token if scheme.lower() == "bearer" else headers.get("x-api-key", "")).strip(" \t")
 
 
-def _digest(key: str) -> bytes:
+def _digest(key: bytes) -> bytes:
     """Return a digest of fixed length, so that a comparison tells nothing about the length of the key."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(key).digest()

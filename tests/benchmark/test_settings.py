@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmark import container
+from benchmark import configuration, container
 from benchmark.configuration import Configuration
 from benchmark.settings import Settings, decide
 from cortex.errors import UserError
@@ -86,8 +86,8 @@ def test_what_the_machine_does_not_have(asked: Any, options: dict[str, int], mes
 
 def test_docker_command(asked: Any, tmp_path: Path) -> None:
     """Everything is mounted where it lies outside, only the logs to be written to; start.sh gets no image to run in."""
-    configuration = asked(data_location=tmp_path / "..", docker_image="engine:1")
-    argv = container.command(configuration, "engine:1", False, {"NOINSTALL": "True", "HOME": "/root"})
+    launched = asked(data_location=tmp_path / "..", docker_image="engine:1")
+    argv = container.command(launched, "engine:1", False, {"NOINSTALL": "True", "HOME": "/root"})
     root = container.ROOT
     assert argv == (
         *("docker", "run", "--rm", "--init", "--cap-add=SYS_NICE"),
@@ -97,6 +97,15 @@ def test_docker_command(asked: Any, tmp_path: Path) -> None:
         *("--env=PYTHONDONTWRITEBYTECODE=1", "--env=NOINSTALL=True"),
         *(f"--workdir={root}/benchmark", "--entrypoint=bash", "engine:1", "./start.sh"),
     )
-    shell = container.command(configuration, "engine:1", True, {})
+    shell = container.command(launched, "engine:1", True, {})
     assert {"--interactive", "--tty"} <= set(shell)
     assert shell[-1] == "engine:1"
+
+
+def test_a_configuration_that_cannot_be_kept(asked: Any) -> None:
+    """The last one stays as it was, and can be started again."""
+    path = configuration.write(asked(batch_size=1))
+    path.with_suffix(".unfinished").mkdir()
+    with pytest.raises(UserError, match=r"--output-dir .*/out: Is a directory"):
+        configuration.write(asked(batch_size=2))
+    assert configuration.read(path)["batch_size"] == 1

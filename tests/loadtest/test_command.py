@@ -190,6 +190,17 @@ def test_a_full_disk(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run.csv").read_text().splitlines()[-1].startswith("summary,")
 
 
+def test_a_full_disk_for_the_table(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
+    """The reports are written all the same; what is told is one line."""
+    command = [sys.executable, SCRIPT, "--csv", tmp_path / "run.csv", picture_file, endpoint]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("Error: standard output: No space left on device\n")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run.csv").read_text().splitlines()[-1].startswith("summary,")
+
+
 def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
     """A sweep names its knee; a run compares itself with an earlier one, and says when it is too short for that."""
     swept = throughput_test(

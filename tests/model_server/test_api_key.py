@@ -19,7 +19,7 @@ PATH = "/v1/models/half_plus:predict"
 def test_both_doors_ask_for_the_key(start: Start, models: Path, tmp_path: Path) -> None:
     """With a key file, a request without one of its keys is 401 and UNAUTHENTICATED; the health pages need none."""
     keys = tmp_path / "keys"
-    keys.write_text("# two keys, while one is replaced\nold-key\n\nnew-key\n")
+    keys.write_text("# two keys, while one is replaced\nold-key\n\nnew-key\nschlüsselà\n", "utf-8")
     server = start(
         "--model_name=half_plus",
         f"--model_base_path={models / 'half_plus'}",
@@ -30,7 +30,15 @@ def test_both_doors_ask_for_the_key(start: Start, models: Path, tmp_path: Path) 
         assert server.http("POST", PATH, ROW, headers)[0] == 200
         metadata = [(name.lower(), value) for name, value in headers.items()]
         assert server.prediction.Predict(predict_request("half_plus", X), metadata=metadata).outputs
-    for headers in ({}, {"X-Api-Key": "new"}, {"Authorization": "Basic new-key"}, {"X-Api-Key": "n\xe9w-key"}):
+    utf8 = "schlüsselà".encode().decode("latin-1")  # these bytes, as http.client is told of them
+    assert server.http("POST", PATH, ROW, {"X-Api-Key": utf8})[0] == 200
+    for headers in (
+        {},
+        {"X-Api-Key": "schlüsselà"},
+        {"X-Api-Key": "new"},
+        {"Authorization": "Basic new-key"},
+        {"X-Api-Key": "n\xe9w-key"},
+    ):
         status, text, answered = server.http("POST", PATH, ROW, headers)
         assert (status, answered["www-authenticate"]) == (401, "Bearer")
         assert json.loads(text)["error"].startswith("An API key is needed")
