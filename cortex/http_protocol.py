@@ -20,10 +20,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     head_seconds = 20.0
     """How long the head of a request may take to arrive."""
+    rest_seconds = 5.0
+    """How long more of a body is waited for once its request was refused."""
     _received = b""
     _in_head = True
     _head_size = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection; it may not stay silent for longer than between two requests."""
@@ -41,6 +44,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._received = data
         self._head_size += len(data)
         super().data_received(data)
+        if self._is_refused:
+            self._expect_request(self.rest_seconds)
         if self._in_head and self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
@@ -48,21 +53,45 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
 
     def on_headers_complete(self) -> None:
-        """Start a request, unless an offer has to be taken out of its head first."""
-        if not self._is_offer():
-            self._in_head = False
-            self._end_head_timer()
+        """Start a request, or refuse it, unless an offer has to be taken out of its head first."""
+        if self._is_offer():
+            return
+        self._in_head = False
+        self._end_head_timer()
+        answer = self.refused() if self._is_plain() else None
+        if answer is None:
             super().on_headers_complete()
+        else:
+            self._is_refused = True
+            self.transport.write(answer)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body; that of a request that was refused is dropped."""
+        if not self._is_refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request's body; what comes next is another head."""
         if not self._is_offer():
             self._in_head, self._head_size = True, 0
-            super().on_message_complete()
+            if self._is_refused:
+                self._is_refused = False
+                self._expect_request(self.timeout_keep_alive)
+            else:
+                super().on_message_complete()
+
+    def refused(self) -> bytes | None:
+        """Return the answer to a request of which the head has come, or None to have the app answer it."""
+        return None
 
     @property
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _is_plain(self) -> bool:
+        """Tell whether an answer could be sent this moment, and the connection go on after it."""
+        goes_on = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        return goes_on and self._idle and not self.flow.write_paused
 
     def _expect_request(self, seconds: float) -> None:
         self._unset_keepalive_if_required()

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cortex.api.metrics import Metrics
 from cortex.api.paths import PREDICT_PATHS
+from cortex.api.refusal import BODY, HEADERS, STATUS, Places
 
 _LINGER_S = 5.0
 
@@ -17,16 +18,15 @@ _LINGER_S = 5.0
 class Admission:
     """Refuse what the app has no room for, before it costs anything."""
 
-    def __init__(self, app: ASGIApp, max_in_flight: int, max_body: int, metrics: Metrics, stall: float = 60.0) -> None:
+    def __init__(self, app: ASGIApp, places: Places, max_body: int, metrics: Metrics, stall: float = 60.0) -> None:
         self._app = app
         self._metrics = metrics
-        self._max_in_flight = max_in_flight
+        self._places = places
         self._max_body = max_body
         self._stall = stall
-        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or answer 503 above ``max_in_flight`` and 413 above ``max_body`` bytes.
+        """Serve one request, or answer 503 where all ``places`` are taken and 413 above ``max_body`` bytes.
 
         A body of which nothing comes for ``stall`` seconds is answered with 408: it holds a place that others need.
         """
@@ -38,18 +38,18 @@ class Admission:
         if refusal := self._refusal(Headers(scope=scope)):
             await refusal(scope, body.receive, exchange.send)
             return
-        self._in_flight += 1
+        self._places.taken += 1
         try:
             with self._metrics.in_flight():
                 await self._app(scope, body.receive, exchange.send)
         finally:
-            self._in_flight -= 1
+            self._places.taken -= 1
 
     def _refusal(self, headers: Headers) -> Response | None:
         if int(headers.get("content-length", "0")) > self._max_body:
             return Response(_too_large(self._max_body), HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        if self._in_flight >= self._max_in_flight:
-            return Response("Service Unavailable", HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"})
+        if self._places.are_taken:
+            return Response(BODY, STATUS, HEADERS)
         return None
 
 

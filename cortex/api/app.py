@@ -27,6 +27,7 @@ from cortex.api.metrics import CONTENT_TYPE, Metrics
 from cortex.api.paths import DOCS, HEALTH, METRICS, OPENAPI, PREDICT_PATHS, READY
 from cortex.api.payload import close, read_arguments
 from cortex.api.predictor import LoadedPredictor
+from cortex.api.refusal import Places
 from cortex.api.responses import EXCEPTION_HANDLERS, failed, refusal, then, to_response
 from cortex.api.trace import Trace
 from cortex.client.base import ModelClient
@@ -58,11 +59,11 @@ class Worker:
     def max_body(self) -> int:
         return int(parse_quantity(self.spec.networking.max_body_size))
 
-    @property
-    def max_in_flight(self) -> int:
-        """Return this worker's share of the API's limit."""
+    @cached_property
+    def places(self) -> Places:
+        """Count the requests under way, of which this worker takes its share of the API's limit."""
         total = self.spec.autoscaling.max_replica_concurrency
-        return math.ceil(total / self.spec.predictor.processes_per_replica)
+        return Places(math.ceil(total / self.spec.predictor.processes_per_replica))
 
     async def predict(self, request: Request) -> Response:
         """Answer one prediction request."""
@@ -145,7 +146,7 @@ def create_app(worker: Worker) -> Starlette:
             ),
             Middleware(
                 Admission,
-                max_in_flight=worker.max_in_flight,
+                places=worker.places,
                 max_body=worker.max_body,
                 metrics=worker.metrics,
             ),

@@ -17,6 +17,7 @@ from uvicorn import Config, Server
 from uvicorn.server import ServerState
 
 from cortex.api.accept import Acceptor, Tally
+from cortex.api.refusal import Refusal
 from cortex.http_protocol import HttpProtocol
 from cortex.notify import notify
 
@@ -32,6 +33,7 @@ class DrainState(ServerState):
     surplus = 0
     """How many connections are to end after their next request, so that another worker has them."""
     acceptor: Acceptor | None = None
+    refusal: Refusal | None = None
 
     def is_last(self) -> bool:
         """Tell whether a request that has just begun is the last one of its connection."""
@@ -78,6 +80,13 @@ class DrainProtocol(HttpProtocol):
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.keep_alive and self.server_state.is_last():
             self.cycle.keep_alive = False
+
+    def refused(self) -> bytes | None:
+        """Refuse a request for which there is no room; one that is to be the last of its connection is the app's."""
+        state = self.server_state
+        if state.refusal is None or state.draining or state.surplus:
+            return None
+        return state.refusal.answer(self.parser.get_method(), self.url, self.headers, state.default_headers)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the idle connection, unless a request has just arrived that nobody has read yet."""

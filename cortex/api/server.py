@@ -27,6 +27,7 @@ from cortex.api.app import Worker, create_app
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
 from cortex.api.metrics import Metrics
 from cortex.api.predictor import construct, load_class, told
+from cortex.api.refusal import Refusal
 from cortex.client.base import ModelClient
 from cortex.errors import NotStarted, UserError
 from cortex.notify import notify
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         worker = _start(options, state)
         listener = _listener(options.port)
         config = _config(worker)
+        state.refusal = Refusal(worker.places, worker.max_body, worker.metrics)
         tally = _tally(worker.spec, listener, options.worker)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a process ends here, and says why
         _log.exception("failed to start api")

@@ -55,15 +55,14 @@ class Trace:
             self._metrics.observe(status, following.seconds)
         if scope["path"] in PROBE_PATHS and status < HTTPStatus.BAD_REQUEST:
             return
-        suffix = f" [{following.request_id}]" if status >= HTTPStatus.BAD_REQUEST else ""
-        _log.info("%d %s %s %s%s", status, _phrase(status), scope["method"], _path(scope), suffix)
+        log_answer(status, scope["method"], _path(scope), following.request_id)
 
 
 class _Following:
     """What is known of one request so far."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        self.request_id = _request_id(Headers(scope=scope))
+        self.request_id = request_id(Headers(scope=scope).get("x-request-id", ""))
         self.status: int | None = None
         self._send = send
         self._started = time.perf_counter()
@@ -87,9 +86,15 @@ class _Following:
             self._ended = time.perf_counter()
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.get("x-request-id", "")
+def request_id(given: str) -> str:
+    """Return the id that a client gave to a request, or a new one where it is none that a log could hold."""
     return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def log_answer(status: int, method: str, path: str, request_id: str) -> None:
+    """Log one answer; a failure's line carries the id that its client knows."""
+    suffix = f" [{request_id}]" if status >= HTTPStatus.BAD_REQUEST else ""
+    _log.info("%d %s %s %s%s", status, _phrase(status), method, path, suffix)
 
 
 def _path(scope: Scope) -> str:

@@ -14,6 +14,7 @@ from uvicorn import Config
 from cortex.api.admission import Admission
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
 from cortex.api.metrics import Metrics
+from cortex.api.refusal import Places
 
 PREDICTOR = """
 import pathlib
@@ -127,7 +128,7 @@ def test_a_head_has_a_limit(worker):
 
 
 @contextlib.contextmanager
-def _serving(protocol):
+def serving(protocol, state=None):
     """Run an app that answers "ok" behind a protocol, in a thread; lend its address."""
 
     async def app(scope, receive, send):
@@ -135,7 +136,7 @@ def _serving(protocol):
         await send({"type": "http.response.body", "body": b"ok"})
 
     config = Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1)
-    server = DrainServer(config, DrainState())
+    server = DrainServer(config, state or DrainState())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -158,7 +159,7 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 @pytest.mark.parametrize("before", [b"", REQUEST])
 def test_a_head_has_a_time(before):
     """A head that comes a byte at a time is answered with 408, as the first of a connection and as a later one."""
-    with _serving(Impatient) as address, socket.create_connection(address, timeout=10) as connection:
+    with serving(Impatient) as address, socket.create_connection(address, timeout=10) as connection:
         connection.sendall(before)
         while before and not connection.recv(1000).endswith(b"ok"):
             pass
@@ -181,7 +182,7 @@ def _drip(connection, ended):
 
 def test_a_head_in_pieces_is_served():
     """Within its time a head may come as it likes; what is over is the wait for it, not the connection."""
-    with _serving(Impatient) as address, socket.create_connection(address, timeout=10) as connection:
+    with serving(Impatient) as address, socket.create_connection(address, timeout=10) as connection:
         for _ in range(3):
             connection.sendall(REQUEST[:10])
             connection.sendall(REQUEST[10:])
@@ -190,7 +191,7 @@ def test_a_head_in_pieces_is_served():
 
 def test_a_connection_that_never_speaks_is_closed():
     """Silence is given the time that a kept connection has between two requests."""
-    with _serving(DrainProtocol) as address, socket.create_connection(address, timeout=10) as connection:
+    with serving(DrainProtocol) as address, socket.create_connection(address, timeout=10) as connection:
         assert connection.recv(1) == b""
 
 
@@ -220,5 +221,5 @@ def test_a_body_that_stalls_gives_its_place_back():
     sent = []
     scope = {"type": "http", "path": "/", "method": "POST", "headers": []}
     with pytest.raises(HTTPException) as refused:
-        asyncio.run(Admission(app, max_in_flight=1, max_body=100, metrics=Metrics(), stall=0.05)(scope, receive, send))
+        asyncio.run(Admission(app, places=Places(1), max_body=100, metrics=Metrics(), stall=0.05)(scope, receive, send))
     assert (refused.value.status_code, refused.value.detail) == (408, "no more of the body came for 0.05 s")
