@@ -68,11 +68,13 @@ class LocalFront:
         return False
 
     def check(self) -> None:
-        """Raise UserError when nginx is not installed, its certificate cannot be, or an address cannot be listened on.
+        """Raise UserError when nginx is not installed, its files cannot be, or an address cannot be listened on.
 
         Where this front listens already is not tried.
         """
         _binary()
+        if "$" in self._front.access_log:
+            raise UserError(f"nginx takes no path with a $ for its logs: move {self._directory.parent} (CORTEX_HOME)")
         self._certificate()
         wanted = {self._front.listen, *([self._front.listen_tls] if self._front.certificate else [])}
         for each in sorted({Address.of(listen).resolved for listen in wanted} - self._held()):

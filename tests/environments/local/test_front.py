@@ -375,6 +375,12 @@ def test_a_home_with_odd_letters(fronted: Fronted, stubs: Callable[[], Stub], tm
         front.stop()
 
 
+def test_a_home_that_nginx_would_misread(fronted: Fronted, tmp_path: Path) -> None:
+    """A variable in the name of a log cannot be written as anything else; that is told before anything is deployed."""
+    with pytest.raises(UserError, match=r"nginx takes no path with a \$ for its logs: move .*/\$home \(CORTEX_HOME\)"):
+        LocalFront(tmp_path / "$home", fronted.settings).check()
+
+
 def test_a_shell_with_another_tmpdir_finds_the_same_front(
     fronted: Fronted, stubs: Callable[[], Stub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
