@@ -61,6 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         answer = self.refused() if self._is_plain() else None
         if answer is None:
             super().on_headers_complete()
+            self.cycle.transport = _Whole(self.transport, self.loop)  # type: ignore[assignment]  # it is asked no more
         else:
             self._is_refused = True
             self.transport.write(answer)
@@ -128,3 +129,38 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class _Whole:
+    """What one answer is written to: its head waits for its body, until the loop turns, and both leave together.
+
+    A process that was killed between two writes would leave half of an answer, which no proxy can ask for again.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self._is_begun = False
+
+    def write(self, data: bytes) -> None:
+        if not self._is_begun:
+            self._is_begun, self._head = True, data
+            self._loop.call_soon(self._flush)
+        elif self._head is None:
+            self._transport.write(data)
+        else:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head)

@@ -128,11 +128,13 @@ def test_a_head_has_a_limit(worker):
 
 
 @contextlib.contextmanager
-def serving(protocol, state=None):
-    """Run an app that answers "ok" behind a protocol, in a thread; lend its address."""
+def serving(protocol, state=None, go_on=None):
+    """Run an app that answers "ok" behind a protocol, in a thread; lend its address. It may wait before its body."""
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        while go_on and not go_on.is_set():
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": b"ok"})
 
     config = Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1)
@@ -187,6 +189,26 @@ def test_a_head_in_pieces_is_served():
             connection.sendall(REQUEST[:10])
             connection.sendall(REQUEST[10:])
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_leaves_whole():
+    """Head and body are one write: a worker that is killed has sent all of an answer or nothing of it."""
+    with serving(DrainProtocol) as address, socket.create_connection(address, timeout=10) as connection:
+        for _ in range(50):
+            connection.sendall(REQUEST)
+            answer = connection.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"\r\n\r\nok")
+
+
+def test_the_head_of_a_slow_answer_does_not_wait():
+    """Whoever streams sends its head when it says so."""
+    go_on = threading.Event()
+    with serving(DrainProtocol, go_on=go_on) as address, socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(REQUEST)
+        assert connection.recv(1000).endswith(b"\r\n\r\n")
+        go_on.set()
+        assert connection.recv(1000) == b"ok"
 
 
 def test_a_connection_that_never_speaks_is_closed():
