@@ -76,11 +76,11 @@ class ModelServer:
         self._log.configure(models)
         gc.collect()
         gc.freeze()  # what is loaded by now mostly stays: no collection during a request need look through it
+        self._reloading.start()  # before all doors: whoever is answered finds everything started
         if self._line is not None:
             self._line.start()  # before gRPC, by which clients know that they need not wait any more
         self._grpc.start()
         self._start_rest()
-        self._reloading.start()
 
     def forget(self) -> None:
         """Say that the process ends in an orderly way, even in the middle of a load."""
