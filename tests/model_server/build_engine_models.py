@@ -22,7 +22,8 @@ SIZE, CLASSES = 12, 6
 
 
 class Classifier(tf.Module):
-    """Two convolutions and a dense layer, from uint8 pictures to probabilities."""
+    """Two convolutions and a dense layer, from uint8 pictures, whose channels it reverses as Keras' networks do, to
+    probabilities."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(3)
@@ -35,7 +36,7 @@ class Classifier(tf.Module):
         self.bias = tf.Variable(np.zeros(CLASSES, np.float32))
 
     def logits(self, pictures: Any) -> Any:
-        x = tf.cast(pictures, tf.float32) / 127.5 - 1.0
+        x = tf.cast(pictures[..., ::-1], tf.float32) / 127.5 - 1.0
         for kernel in self.kernels:
             x = tf.nn.relu(tf.nn.conv2d(x, kernel, strides=2, padding="SAME"))
         return tf.reshape(x, [-1, 3 * 3 * 16]) @ self.head + self.bias
@@ -93,6 +94,7 @@ def classifier_graph(model: Classifier) -> onnx.GraphProto:
     """The classifier once more, written by hand: a second statement of what it computes."""
     constants: dict[str, Any] = {"scale": np.float32(127.5), "one": np.float32(1), "flat": np.array([-1, 144])}
     constants |= {f"kernel_{at}": kernel.numpy().transpose(3, 2, 0, 1) for at, kernel in enumerate(model.kernels)}
+    constants["kernel_0"] = constants["kernel_0"][:, ::-1]  # instead of the channels
     constants |= {"head": model.head.numpy(), "bias": model.bias.numpy()}
     conv = {"strides": [2, 2], "auto_pad": "SAME_UPPER"}
     nodes = [

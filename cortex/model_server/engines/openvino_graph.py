@@ -13,6 +13,7 @@ from openvino._offline_transformations import apply_moc_transformations
 from cortex.model_server import saved_model
 from cortex.model_server.engines import ports, tflite_file
 from cortex.model_server.engines.base import Unsupported
+from cortex.model_server.engines.openvino_reversal import reverse_by_gathers
 from cortex.model_server.engines.ports import Port
 from cortex.model_server.model_file import IR, TFLITE, Model, ModelFile
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE, SavedModel, Signatures
@@ -86,14 +87,16 @@ def convert(core: Any, model: Model, signatures: Signatures, name: str) -> Graph
     What OpenVINO would otherwise do for each compiled form (fuse, fold, copy the weights for that) is done here, once,
     so that all forms of a graph share its weights: 150 MB less for ResNet-50. An IR went through this when it was made.
     """
-    if not isinstance(model, SavedModel) and model.format == IR:  # whoever made it chose OpenVINO's arithmetic
-        return _read_signature(core, model, signatures, name)
-    _check_types(name, signatures[name])
+    is_ir = not isinstance(model, SavedModel) and model.format == IR
+    if not is_ir:  # whoever made an IR chose OpenVINO's arithmetic
+        _check_types(name, signatures[name])
     if isinstance(model, SavedModel):
         graph = _convert(core, model, name)
     else:
         graph = _read_signature(core, model, signatures, name)
-    apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
+    reverse_by_gathers(graph.model)
+    if not is_ir:
+        apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
     return graph
 
 
