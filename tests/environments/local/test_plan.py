@@ -61,6 +61,8 @@ def test_cpu_is_one_model_server_and_a_worker_per_process() -> None:
     assert first.env == {
         "A": "1",
         "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "4194304",
+        "MALLOC_MMAP_THRESHOLD_": "4194304",
         "OPENCV_FOR_THREADS_NUM": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
