@@ -82,21 +82,26 @@ def signatures_of(core: Any, model: Model) -> Signatures:
 
 
 def convert(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
-    """Convert one signature. Raises Unsupported with the reason in one line.
+    """Convert one signature. Raises Unsupported with the reason in one line."""
+    if not isinstance(model, SavedModel) and model.format == IR:  # whoever made it chose OpenVINO's arithmetic
+        graph = _read_signature(core, model, signatures, name)
+    else:
+        graph = _fused(core, model, signatures, name)
+    reverse_by_gathers(graph.model)
+    return graph
 
-    What OpenVINO would otherwise do for each compiled form (fuse, fold, copy the weights for that) is done here, once,
-    so that all forms of a graph share its weights: 150 MB less for ResNet-50. An IR went through this when it was made.
+
+def _fused(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
+    """Convert one signature, and do at once what OpenVINO would do for each compiled form: fuse, and copy weights.
+
+    So all forms of a graph share its weights: 150 MB less for ResNet-50. An IR went through this when it was made.
     """
-    is_ir = not isinstance(model, SavedModel) and model.format == IR
-    if not is_ir:  # whoever made an IR chose OpenVINO's arithmetic
-        _check_types(name, signatures[name])
+    _check_types(name, signatures[name])
     if isinstance(model, SavedModel):
         graph = _convert(core, model, name)
     else:
         graph = _read_signature(core, model, signatures, name)
-    reverse_by_gathers(graph.model)
-    if not is_ir:
-        apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
+    apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
     return graph
 
 
