@@ -15,6 +15,7 @@ import pytest
 from openvino import opset13 as ops
 
 from cortex.model_server import model_file
+from cortex.model_server.engines import coalescing
 from cortex.model_server.engines.base import EngineOptions
 from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.engines.selection import formats
@@ -134,6 +135,28 @@ def test_a_system_without_a_thread_to_spare_takes_nothing_away(
     finally:
         engine.close()
     assert len(answers) >= 20
+
+
+@pytest.mark.parametrize(("askers", "holds"), [(4, False), (8, True)])
+def test_answers_are_held_where_requests_wait_for_a_stream(
+    slow_model: Path, monkeypatch: pytest.MonkeyPatch, askers: int, *, holds: bool
+) -> None:
+    """Two streams with two requests each are not busy; with four, nobody waits for ever, and every answer is right."""
+    groups = []
+
+    class Group(coalescing._Group):
+        def __init__(self) -> None:
+            super().__init__()
+            groups.append(self)
+
+    monkeypatch.setattr(coalescing, "_Group", Group)
+    engine = opened(slow_model)
+    alone = engine.run("serving_default", {"x": np.ones((64, SIZE), np.float32)}, ["y"])["y"]
+    answers = ask_together(engine, after(80), askers)
+    engine.close()
+    assert bool(groups) == holds
+    for answer in answers:
+        np.testing.assert_allclose(answer, alone, atol=1e-5)
 
 
 def out_of_memory(*_: object) -> None:

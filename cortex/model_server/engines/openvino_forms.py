@@ -15,6 +15,7 @@ from typing import Any
 import openvino as ov
 
 from cortex.model_server.engines.base import Array, Arrays, fitted
+from cortex.model_server.engines.coalescing import Coalescing
 from cortex.model_server.engines.openvino_graph import Graph, one_line
 from cortex.model_server.engines.openvino_request import InferRequest
 from cortex.model_server.engines.pool import Pool
@@ -106,8 +107,6 @@ class Signature:
         self._graph = graph
         self._make = make
         self._making = threading.Lock()
-        self._in_flight = 0
-        self._counting = threading.Lock()
         self._shapes = graph.shapes
         self._ranks = {alias: len(shape) if shape.rank.is_static else None for alias, shape in graph.shapes.items()}
         of_one_row = graph.of_one_row()
@@ -115,6 +114,7 @@ class Signature:
         self._one_row = {alias: tuple(shape.to_shape()) for alias, shape in sizes.items()}
         self._of_one_row = make(of_one_row) if of_one_row else None
         self._of_any = None if of_one_row else make(graph)
+        self._coalescing = Coalescing(self.usual.alone.threads)
 
     @property
     def usual(self) -> Forms:
@@ -129,14 +129,8 @@ class Signature:
         else:
             self._check(arrays, inputs)
             forms = self._any()
-        with self._counting:
-            self._in_flight += 1
-            is_alone = self._in_flight == 1
-        try:
+        with self._coalescing.request(deadline) as is_alone:
             return forms.run(arrays, outputs, deadline, is_alone=is_alone)
-        finally:
-            with self._counting:
-                self._in_flight -= 1
 
     def close(self) -> None:
         """Wait for a compilation under way."""
