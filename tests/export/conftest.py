@@ -17,7 +17,9 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _environment(**more: str) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)} | more
+    """Return what a user's shell has. A test that has imported TensorFlow here has set its log level, too."""
+    found = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return found | {"PYTHONPATH": str(ROOT)} | more
 
 
 @pytest.fixture(scope="session")
