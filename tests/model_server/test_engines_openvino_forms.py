@@ -149,8 +149,8 @@ def test_answers_are_held_where_requests_wait_for_a_stream(
             super().__init__()
             groups.append(self)
 
-    monkeypatch.setattr(coalescing, "_Group", Group)
     engine = opened(slow_model)
+    monkeypatch.setattr(coalescing, "_Group", Group)
     alone = engine.run("serving_default", {"x": np.ones((64, SIZE), np.float32)}, ["y"])["y"]
     answers = ask_together(engine, after(80), askers)
     engine.close()

@@ -32,7 +32,8 @@ class Coalescing:
     def __init__(self, streams: int) -> None:
         self._enough = streams * _BUSY
         self._unfinished = 0
-        self._group: _Group | None = None
+        self._group = _Group()
+        self._group.leaves.set()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -51,25 +52,19 @@ class Coalescing:
             raise
         group = self._finish(until=math.inf if deadline is None else deadline)
         if group is not None and not group.leaves.wait(group.due - time.monotonic()):
-            self._release(group)
+            group.leaves.set()
 
     def _finish(self, until: float) -> _Group | None:
         """Count a request as finished; return the group with which it leaves, or None where it leaves at once."""
         with self._lock:
             self._unfinished -= 1
+            group = self._group
             if self._unfinished <= self._enough:
-                if self._group is not None:
-                    self._group.leaves.set()
-                    self._group = None
+                group.leaves.set()
                 return None
-            group = self._group or _Group()
+            if group.leaves.is_set():
+                group = _Group()
             if until < group.due:
                 return None
             self._group = group
             return group
-
-    def _release(self, group: _Group) -> None:
-        with self._lock:
-            if self._group is group:
-                self._group = None
-        group.leaves.set()
