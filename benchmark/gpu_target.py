@@ -24,7 +24,7 @@ import requests
 from numpy.typing import NDArray
 
 from benchmark.machine import this_machine
-from benchmark.processes import free_port
+from benchmark.processes import end_child, free_port
 from cortex import tensors
 from cortex.errors import Error, NotStarted, UserError
 from cortex.model_server.engines import onnxruntime_gpu, onnxruntime_providers
@@ -198,8 +198,7 @@ def _served(base_path: Path) -> Iterator[Server]:
             log.seek(0)
             raise UserError(f"{error}:\n{log.read()[-2000:]}") from error
         finally:
-            process.terminate()
-            process.wait(60)
+            end_child(process)
 
 
 def _await(process: subprocess.Popen[bytes], url: str) -> None:

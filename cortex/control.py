@@ -9,6 +9,7 @@ seconds: a command may take long, but a supervisor that hangs is told apart.
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ BEAT = 5.0
 SILENCE = 30.0
 """Seconds without any after which a supervisor is taken for hung."""
 Handler = Callable[[dict[str, Any]], AsyncIterator[str]]
+_log = logging.getLogger(__name__)
 
 
 async def serve(path: Path, handler: Handler, beat: float = BEAT) -> asyncio.Server:
@@ -45,8 +47,9 @@ async def serve(path: Path, handler: Handler, beat: float = BEAT) -> asyncio.Ser
             answer(error=str(error), taken=isinstance(error, AddressTaken))
         except OSError as error:
             answer(error=f"the supervisor failed: {error}")
-        except (ValueError, KeyError, TypeError) as error:
-            answer(error=f"the supervisor did not understand the command: {error!r}")
+        except Exception as error:  # noqa: BLE001  a supervisor outlives what goes wrong in one command
+            _log.exception("a command failed")
+            answer(error=f"the supervisor failed: {error!r}; see its log")
         finally:
             beating.cancel()
             with contextlib.suppress(ConnectionError):

@@ -71,24 +71,22 @@ class Supervisor:
         self._ended.set()
 
     async def _command(self, request: dict[str, Any]) -> AsyncIterator[str]:
-        if request["command"] == "stop":
+        if request.get("command") == "stop":
             yield "stopping"
             await self._stop()
         elif self._ended.is_set():
             raise UserError("the API is being stopped; try again when it has ended")
         else:
-            async for line in self._deploy(
-                Plan.from_json(request["plan"]), request.get("environment"), force=request["force"]
-            ):
+            plan, environment, force = _understood(request)
+            async for line in self._deploy(plan, environment, force=force):
                 yield line
         if self._live is None and self._deploying is None:
             self.end()
 
     # -- from one revision to the next
 
-    async def _deploy(self, plan: Plan, environment: Mapping[str, str] | None, *, force: bool) -> AsyncIterator[str]:
+    async def _deploy(self, plan: Plan, environment: Mapping[str, str], *, force: bool) -> AsyncIterator[str]:
         """Swap in a task of its own, so that a CLI that goes away stops nothing; tell what is awaited."""
-        environment = dict(os.environ if environment is None else environment)
         if self._deploying is not None:
             if not force:
                 raise UserError("an update is under way (override with --force)")
@@ -271,6 +269,14 @@ class Supervisor:
                 self.end()  # whoever started this process went away before he said what for
             self._changed()
             await asyncio.to_thread(rotate, self._directory / "logs")
+
+
+def _understood(request: Mapping[str, Any]) -> tuple[Plan, Mapping[str, str], bool]:
+    """Return the plan, the environment and the force of a command to deploy."""
+    try:
+        return Plan.from_json(request["plan"]), dict(request["environment"]), bool(request["force"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the supervisor did not understand the command: {error!r}") from error
 
 
 async def _run(supervisor: Supervisor) -> None:

@@ -109,17 +109,19 @@ class Acceptor:
         self._opening: dict[asyncio.Protocol, asyncio.Task[None]] = {}
         self._taken = 0
         self._stalled = (-1, 0.0)
+        self._recovering = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to accept, in the running event loop."""
         self._listener.setblocking(False)
-        self._tally.enter()
         self._watch()
+        self.tick()
 
     def tick(self) -> None:
-        """Show that this worker's event loop runs; to be called several times a second."""
-        self._tally.enter()
+        """Show that this worker's event loop runs and can accept; to be called several times a second."""
+        if not self._recovering:
+            self._tally.enter()
 
     def count(self) -> None:
         """Tell the others how many connections are open; to be called after one has ended."""
@@ -139,6 +141,7 @@ class Acceptor:
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
 
     def _watch(self) -> None:
+        self._recovering = False
         asyncio.get_running_loop().add_reader(self._listener, self._waiting)
 
     def _look_away(self, seconds: float) -> None:
@@ -155,6 +158,7 @@ class Acceptor:
             return  # another was quicker, or the client went away
         except OSError as error:
             _log.error("cannot accept connections: %s", error.strerror)  # too many open files, most likely
+            self._recovering = True
             self._tally.leave()
             self._look_away(_RECOVERY_S)
         else:

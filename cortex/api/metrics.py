@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -125,4 +125,5 @@ def _forget_the_dead(directory: Path) -> None:
     for file in directory.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            mark_process_dead(int(pid), str(directory))  # type: ignore[no-untyped-call]  # annotated only in part
+            with suppress(FileNotFoundError):  # another worker, that is asked at the same time, was quicker
+                mark_process_dead(int(pid), str(directory))  # type: ignore[no-untyped-call]  # annotated only in part

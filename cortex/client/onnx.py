@@ -141,6 +141,8 @@ def _inputs(session: Any, model_input: Any, model: str) -> dict[str, Array]:
 
 
 def _array(tensor: Any, value: Any, model: str) -> Array:
+    if tensor.type not in _NUMPY_TYPES:
+        raise UserError(f"key '{tensor.name}' for model '{model}': numpy has no arrays of {tensor.type}")
     wanted = np.dtype(_NUMPY_TYPES[tensor.type])
     shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
     try:

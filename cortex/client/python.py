@@ -22,7 +22,7 @@ class PythonClient:
         self._cache_size = cache_size
         self._load: Callable[[str], Any] | None = None
         self._loaded: OrderedDict[tuple[str, int], Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a load_model may ask for another model
 
     def set_load_method(self, load_model: Callable[[str], Any]) -> None:
         """Name the function that turns the path of a model's version into the model."""

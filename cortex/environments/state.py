@@ -141,6 +141,10 @@ class APIDirectory:
         return self.run_dir / "control.sock"
 
     @property
+    def notifications(self) -> Path:
+        return self.run_dir / "notify.sock"
+
+    @property
     def deployed(self) -> bool:
         """Whether its supervisor ever said anything of it."""
         return (self.path / "status.json").exists()

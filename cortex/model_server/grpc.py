@@ -20,7 +20,7 @@ from cortex.model_server.api_key import HEADERS, ApiKeys
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.profiler import Profiler
 from cortex.model_server.request import Recorder, watch
-from cortex.model_server.status import Code, StatusError, invalid, truncated
+from cortex.model_server.status import Code, StatusError, guarded, invalid, truncated
 from cortex.protos import (
     model_service_pb2_grpc,
     prediction_service_pb2_grpc,
@@ -193,7 +193,8 @@ def _refusal(error: StatusError) -> Any:
 
 def _answer(handle: Callable[[], Response], context: grpc.ServicerContext) -> Response:
     try:
-        return handle()
+        with guarded():
+            return handle()
     except StatusError as error:
         context.abort(_CODES[error.code], truncated(error.message))
         raise  # not reached: abort raises

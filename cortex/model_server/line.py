@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from cortex import line
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.request import Recorder, watch
-from cortex.model_server.status import Code, StatusError, invalid, truncated
+from cortex.model_server.status import Code, StatusError, guarded, invalid, truncated
 from cortex.protos import predict_pb2
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class LineServer:
 
     def _answer(self, message: bytes, seconds: float) -> tuple[bytes, Code]:
         try:
-            with watch(self._recorder, "LINE", "Predict"):
+            with guarded(), watch(self._recorder, "LINE", "Predict"):
                 deadline = time.monotonic() + seconds if seconds < _FOREVER else None
                 answer = self._handlers.predict(_parsed(message), deadline, as_content=True)
                 return answer.SerializeToString(), Code.OK

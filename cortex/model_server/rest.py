@@ -27,7 +27,7 @@ from cortex.model_server.handlers import Handlers
 from cortex.model_server.http_body import Receive
 from cortex.model_server.request import Recorder
 from cortex.model_server.routes import Answer, Request
-from cortex.model_server.status import Code, StatusError
+from cortex.model_server.status import Code, StatusError, guarded
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +121,8 @@ class RestServer:
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             time.sleep(0.005)
+        if not self._server.started:
+            raise StatusError(Code.UNAVAILABLE, f"Failed to start HTTP Server at localhost:{self._options.port}")
         _log.info("Exporting HTTP/REST API at:localhost:%d ...", listener.getsockname()[1])
 
     def stop(self) -> None:
@@ -219,13 +221,8 @@ class RestApp:
 
 
 def _guarded(act: Act, deadline: float | None) -> Answer:
-    try:
+    with guarded():
         return act(deadline)
-    except StatusError:
-        raise
-    except Exception as error:
-        _log.exception("a request failed")
-        raise StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
 
 
 def _failure(status: int, text: str) -> Answer:

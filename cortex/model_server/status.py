@@ -1,8 +1,13 @@
 """The outcome of a request, in gRPC's canonical codes: what both transports, every engine and every load speak."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from cortex.errors import Error
+
+_log = logging.getLogger(__name__)
 
 _LONGEST = 1024
 
@@ -44,6 +49,18 @@ class StatusError(Error):
 def invalid(message: str) -> StatusError:
     """Return the error of a request that can never succeed as it is."""
     return StatusError(Code.INVALID_ARGUMENT, message)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Make INTERNAL of whatever goes wrong in the block and is no StatusError; the log says where it did."""
+    try:
+        yield
+    except StatusError:
+        raise
+    except Exception as error:
+        _log.exception("a request failed")
+        raise StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
 
 
 def truncated(message: str) -> str:

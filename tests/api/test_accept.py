@@ -1,14 +1,17 @@
 """Workers that share a listening socket have equally many connections each."""
 
+import asyncio
 import contextlib
+import errno
 import http.client
+import os
 import signal
 import socket
 from collections import Counter
 
 import pytest
 
-from cortex.api.accept import Tally
+from cortex.api.accept import Acceptor, Tally
 
 PREDICTOR = """
 import os
@@ -115,6 +118,33 @@ def test_one_worker_shares_nothing(workers, connect, tmp_path):
     worker = workers.start(PREDICTOR, env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}).await_ready()
     assert connect(worker)[1] == worker.process.pid
     assert not list(tmp_path.glob("connections-*"))
+
+
+def test_who_cannot_accept_is_not_waited_for(tmp_path):
+    """A worker without descriptors is absent until it tries again, however often it shows that it runs."""
+
+    class Full(socket.socket):
+        def accept(self):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def fewer(listener):
+        mine, other = (Tally.open(tmp_path, listener, workers=2, worker=worker) for worker in range(2))
+        other.enter()
+        other.update(taken=1, open_=1)
+        acceptor = Acceptor(listener, mine, set(), asyncio.Protocol)
+        acceptor.start()
+        before = other.fewer()
+        with socket.create_connection(listener.getsockname()):
+            await asyncio.sleep(0.1)
+            acceptor.tick()
+            after = other.fewer()
+        await acceptor.close()
+        return before, after
+
+    with Full() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        assert asyncio.run(fewer(listener)) == ([0], [])
 
 
 @pytest.mark.parametrize(

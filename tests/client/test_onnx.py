@@ -60,6 +60,19 @@ def test_what_does_not_convert_is_refused(one, value):
         one.predict(value)
 
 
+def test_a_type_that_numpy_lacks_is_refused(tmp_path):
+    """A model that takes bfloat16 says so to whoever asks it."""
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
+    given, made = (
+        helper.make_tensor_value_info(name, kind, [2])
+        for name, kind in (("x", TensorProto.BFLOAT16), ("y", TensorProto.FLOAT))
+    )
+    graph = helper.make_graph([cast], "cast", [given], [made])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(UserError, match=r"key 'x' for model .*: numpy has no arrays of tensor\(bfloat16\)"):
+        load(tmp_path).predict([1, 2])
+
+
 def test_versions(tmp_path):
     """Numeric directories are versions; the highest is the latest."""
     save(tmp_path / "2" / "m.onnx", ("x", TensorProto.FLOAT, [1]))

@@ -35,6 +35,13 @@ def test_cache_size_bounds_what_is_in_memory(models):
     assert len(loads) == 3
 
 
+def test_a_model_may_be_made_of_another(models):
+    """load_model may ask for another model, as one that combines several does."""
+    client = PythonClient(models)
+    client.set_load_method(lambda path: path if path.endswith("b") else (path, client.get_model("b")))
+    assert client.get_model("a") == (str(models[0].path) + "/3", models[1].path)
+
+
 def test_refusals(models, tmp_path):
     """Models and versions that do not exist, and a call before the predictor is there, are refused."""
     client = PythonClient(models)

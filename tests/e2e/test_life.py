@@ -240,9 +240,16 @@ def test_a_killed_supervisor_is_told_and_mended(cortex: Cortex, deployed: str, p
 
 
 def test_delete_leaves_nothing(cortex: Cortex, deployed: str) -> None:
-    """No process, no socket, no file of the API, and the port is free."""
+    """No process, no socket, no file of the API, and the port is free; who reads its files goes on."""
     pids = cortex.pids().values()
-    assert f"deleting {NAME}" in cortex("delete", NAME)
+    spec = next((cortex.home / "apis" / NAME / "revisions").glob("*/*.json"))
+    reader = subprocess.Popen(["tail", "-f", spec], stdout=subprocess.DEVNULL)
+    try:
+        assert f"deleting {NAME}" in cortex("delete", NAME)
+        assert reader.poll() is None
+    finally:
+        reader.kill()
+        reader.wait()
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert not cortex.family()
     left = [path for path in cortex.home.rglob("*") if path.is_file() and path.name not in (".lock", "cli.yaml")]

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -21,6 +22,9 @@ import trustme
 
 from cortex import line
 from cortex.client.line import Line, PredictionError
+from cortex.model_server.handlers import Handlers
+from cortex.model_server.line import LineServer
+from cortex.model_server.status import Code
 from cortex.protos import predict_pb2
 from tests.model_server.harness import Server, Start, arrays, poll, predict_request
 from tests.model_server.test_grpc import REFUSED, TWO, X
@@ -101,6 +105,25 @@ def test_bytes_that_are_no_request(server: Server) -> None:
             connection.sendall(chance.randbytes(chance.randrange(40)))
     with the_line(server) as asking:
         assert asking.predict(predict_request("half_plus", X)) is not None
+
+
+def test_a_fault_of_ours_is_an_answer(tmp_path: Path) -> None:
+    """What fails in a way that nobody foresaw is INTERNAL, and the connection stays."""
+
+    def predict(*_: object, **__: object) -> None:
+        raise LookupError("nobody foresaw this")
+
+    server = LineServer(cast(Handlers, SimpleNamespace(predict=predict)), str(tmp_path / "line"))
+    server.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / "line"))
+            for _ in range(2):
+                line.send_request(connection, b"", 10.0)
+                head, text = line.receive_answer(connection)
+                assert (head.code, text) == (Code.INTERNAL, b"LookupError: nobody foresaw this")
+    finally:
+        server.stop(5)
 
 
 def test_requests_at_once(server: Server) -> None:

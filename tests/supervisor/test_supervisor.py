@@ -218,8 +218,9 @@ def test_nonsense_is_answered(api: Api) -> None:
     api.deploy(api.plan("one"))
     with pytest.raises(UserError, match="did not understand"):
         list(control.command(api.run_dir / "control.sock", {"plan": 1}))
-    with pytest.raises(UserError, match="did not understand"):
-        list(control.command(api.run_dir / "control.sock", {"command": "deploy", "plan": "{", "force": False}))
+    for request in ({"command": "deploy", "plan": "{", "environment": {}, "force": False}, {"command": "deploy"}):
+        with pytest.raises(UserError, match="did not understand"):
+            list(control.command(api.run_dir / "control.sock", request))
     assert api.ask()[0] == "one"
 
 
@@ -241,6 +242,20 @@ def test_a_supervisor_that_hangs_is_told_apart(tmp_path: Path) -> None:
             return await asyncio.to_thread(lambda: list(control.command(path, {}, silence=0.3)))
 
     assert asyncio.run(ask()) == ["done at last"]
+
+
+def test_a_fault_of_the_supervisor_is_no_fault_of_the_command(tmp_path: Path) -> None:
+    """What goes wrong while a command is carried out is told as that, whatever its kind."""
+
+    async def fail(request: dict[str, Any]) -> AsyncIterator[str]:
+        yield str({}["no such thing"])
+
+    async def ask() -> None:
+        async with await control.serve(tmp_path / "control.sock", fail):
+            await asyncio.to_thread(lambda: list(control.command(tmp_path / "control.sock", {})))
+
+    with pytest.raises(UserError, match="the supervisor failed: KeyError"):
+        asyncio.run(ask())
 
 
 def test_a_revision_has_the_environment_of_its_own_deployment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

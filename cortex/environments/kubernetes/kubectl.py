@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -89,17 +90,18 @@ class Kubectl:
 
     def lines(self, *arguments: str) -> Iterator[str]:
         """Yield what kubectl prints, line by line, as it comes. It is ended with the generator."""
-        with subprocess.Popen(
-            self._command(arguments, True), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-        ) as process:
-            assert process.stdout is not None  # they are pipes
-            assert process.stderr is not None
+        command = self._command(arguments, True)
+        with (
+            tempfile.TemporaryFile("w+", errors="replace") as said,  # a pipe would fill up, and stop kubectl
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace") as process,
+        ):
+            assert process.stdout is not None  # it is a pipe
             try:
                 for line in process.stdout:
                     yield line.rstrip("\r\n")
-                said = process.stderr.read()
                 if process.wait():
-                    raise UserError(explain(said))
+                    said.seek(0)
+                    raise UserError(explain(said.read()))
             finally:
                 process.terminate()
 

@@ -210,7 +210,8 @@ class LocalFront:
         while left := [process for process in family if lives(process)]:
             if time.monotonic() > deadline:
                 for process in left:
-                    process.kill()
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
             time.sleep(0.02)
 
     def _await(self, digest: str) -> None:

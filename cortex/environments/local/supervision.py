@@ -57,13 +57,16 @@ def _await_end(family: list[psutil.Process], seconds: float) -> None:
 
 
 def _family(directory: APIDirectory) -> Iterator[psutil.Process]:
-    """Yield the API's supervisor, workers and model servers, also those whose supervisor is gone, by their commands."""
-    ours = (f"{directory.path / 'revisions'}/", f"{directory.run_dir}/")
+    """Yield the API's supervisor and all that it runs, also what a supervisor left that is gone.
+
+    That is told by where they notify it: what somebody else does with the files of an API is none of our business.
+    """
+    notified = str(directory.notifications)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             argv = process.cmdline()
             supervises = "cortex.supervisor" in argv and str(directory.path) in argv
-            if supervises or any(place in word for word in argv for place in ours):
+            if supervises or process.environ().get("NOTIFY_SOCKET") == notified:
                 yield process
 
 

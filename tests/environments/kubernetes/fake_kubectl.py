@@ -162,6 +162,8 @@ def main(words: list[str]) -> int:
         case "logs" if "--previous" in words:
             print("Traceback (most recent call last):\nNameError: name 'cv3' is not defined")
         case "logs":
+            if fate() == "loud":
+                print("E0101 00:00:00 reflector: watch closed\n" * 5000, file=sys.stderr, flush=True)
             stamps = ("2026-01-01T00:00:02Z ", "2026-01-01T00:00:01Z ") if "--timestamps" in words else ("", "")
             print(f"[pod/api-abc/api] {stamps[0]}200 OK POST /\n[pod/api-xyz/api] {stamps[1]}serving")
     return 0

@@ -205,6 +205,12 @@ def test_get_logs_refresh_delete(cluster: Cluster) -> None:
         environment.api("api")
 
 
+def test_a_kubectl_that_complains_at_length_holds_up_no_log(cluster: Cluster) -> None:
+    cluster.deploy()
+    (cluster.state / "fate").write_text("loud")
+    assert len(list(cluster.environment().logs("api", follow=True))) == 2
+
+
 @pytest.mark.parametrize(
     ("fate", "said"),
     [

@@ -395,6 +395,13 @@ def test_a_key_is_one_that_kubernetes_takes_and_leads_back_to_the_name(name: str
     assert name_of(key_of(name)) == name
 
 
+def test_a_name_that_no_key_holds() -> None:
+    """A path is refused here, with its name, rather than by the cluster with its key."""
+    assert key_of("a" * 253)
+    with pytest.raises(UserError, match=r"^weights/ä+: the path is too long for Kubernetes"):
+        key_of("weights/" + "ä" * 50)
+
+
 def test_a_project_that_is_too_large_is_an_error_or_an_image(render: Render, tmp_path: Path) -> None:
     (tmp_path / "project/weights.bin").write_bytes(os.urandom(1_000_000))
     with pytest.raises(

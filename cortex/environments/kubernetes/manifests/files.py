@@ -45,7 +45,7 @@ def project_name(release: Release) -> str:
 
 
 def project_volume(release: Release) -> dict[str, Any]:
-    """Return the volume that has the project's files under their keys (`manifests_keys`)."""
+    """Return the volume that has the project's files under their keys (`manifests.keys`)."""
     if _kind(release) == "Secret":
         return {"name": "files", "secret": {"secretName": project_name(release)}}
     return {"name": "files", "configMap": {"name": project_name(release)}}

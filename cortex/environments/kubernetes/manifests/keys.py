@@ -8,14 +8,22 @@ import re
 import shutil
 from pathlib import Path
 
-LONGEST = 253
+from cortex.errors import UserError
+
+_LONGEST = 253
 _OTHERS = re.compile(rb"[^A-Za-z0-9.-]|^\.(?=\.)")
 _ESCAPED = re.compile(rb"_([0-9a-f]{2})")
 
 
 def key_of(name: str) -> str:
-    """Return the key for a file's name."""
-    return _OTHERS.sub(lambda match: f"_{match[0][0]:02x}".encode(), name.encode()).decode()
+    """Return the key for a file's name. UserError for one that is too long."""
+    key = _OTHERS.sub(lambda match: f"_{match[0][0]:02x}".encode(), name.encode()).decode()
+    if len(key) > _LONGEST:
+        raise UserError(
+            f"{name}: the path is too long for Kubernetes, which takes keys of {_LONGEST} bytes, and each / or other "
+            "sign counts three times; shorten it, or name it in .cortexignore"
+        )
+    return key
 
 
 def name_of(key: str) -> str:
