@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "supervisor": {"control", "errors", "notify", "pid", "plan", "process", "revision", "rotation", "status"},
     "spec": GROUND | {"quantity", "duration"},
     "client": GROUND | {"line", "spec"},
-    "api": GROUND | {"client", "http_protocol", "metrics_files", "quantity", "spec"},
+    "api": GROUND | {"client", "http_protocol", "metrics_files", "spec"},
     "model_server": GROUND | {"bare_openvino", "http_protocol", "line", "metrics_files", "threads"},
     "environments": GROUND
     | {"control", "pid", "plan", "quantity", "spec", "status", "supervisor", "threads", "topology"},

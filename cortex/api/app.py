@@ -31,7 +31,6 @@ from cortex.api.refusal import Places
 from cortex.api.responses import EXCEPTION_HANDLERS, failed, refusal, then, to_response
 from cortex.api.trace import Trace
 from cortex.client.base import ModelClient
-from cortex.quantity import parse_quantity
 from cortex.spec import APISpec
 
 _MESSAGE = "make a prediction by sending a post request to this endpoint with a json payload"
@@ -55,9 +54,9 @@ class Worker:
     draining: Callable[[], bool] = lambda: False
     metrics: Metrics = field(default_factory=Metrics)
 
-    @cached_property
+    @property
     def max_body(self) -> int:
-        return int(parse_quantity(self.spec.networking.max_body_size))
+        return self.spec.networking.max_body_bytes
 
     @cached_property
     def places(self) -> Places:

@@ -39,8 +39,11 @@ class Pace:
 
     def ran(self, rows: int, seconds: float) -> None:
         """Note what a run took."""
-        for name, value in (("weight", 1.0), ("x", rows), ("y", seconds), ("xx", rows**2), ("xy", rows * seconds)):
-            setattr(self, f"_{name}", _MEMORY * getattr(self, f"_{name}") + value)
+        self._weight = _MEMORY * self._weight + 1.0
+        self._x = _MEMORY * self._x + rows
+        self._y = _MEMORY * self._y + seconds
+        self._xx = _MEMORY * self._xx + rows**2
+        self._xy = _MEMORY * self._xy + rows * seconds
         self._choose()
 
     def _choose(self) -> None:

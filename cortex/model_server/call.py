@@ -8,7 +8,7 @@ from cortex import tensors
 from cortex.model_server.engines.base import Array, Arrays
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.status import Code, StatusError, invalid
-from cortex.protos import meta_graph_pb2, predict_pb2, tensor_pb2, types_pb2
+from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, tensor_pb2, types_pb2
 
 _MOST_REPEATED = 2**24
 
@@ -36,7 +36,7 @@ class Answer:
 
 def parse(signatures: Signatures, request: predict_pb2.PredictRequest) -> Call:
     """Check the request in TF Serving's order and words, and decode its tensors. Raises StatusError."""
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = signature_name(request.model_spec)
     if name not in signatures:
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     signature = signatures[name]
@@ -57,6 +57,11 @@ def response(answer: Answer, *, as_content: bool = False) -> predict_pb2.Predict
     for alias, array in answer.outputs.items():
         tensors.fill(message.outputs[alias], array, typed=not as_content)
     return message
+
+
+def signature_name(spec: model_pb2.ModelSpec) -> str:
+    """Return the signature that a request means."""
+    return spec.signature_name or DEFAULT_SIGNATURE
 
 
 def dtype_string(enum: int) -> str:

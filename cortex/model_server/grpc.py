@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import re
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import grpc
 
 from cortex.model_server.api_key import HEADERS, ApiKeys
+from cortex.model_server.engines.base import deadline_after
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.profiler import Profiler
 from cortex.model_server.request import Recorder, watch
@@ -32,7 +32,6 @@ _UNLIMITED = -1
 _INTEGER = re.compile(r"-?[0-9]{1,100}")
 _RUNTIME = "cortex-runtime"
 _HEALTH = "/grpc.health.v1.Health/"
-_FOREVER = 30 * 24 * 3600.0  # a call without a deadline has billions of seconds left, as gRPC tells it
 
 Response = TypeVar("Response")
 
@@ -202,7 +201,7 @@ def _answer(handle: Callable[[], Response], context: grpc.ServicerContext) -> Re
 
 def _deadline(context: grpc.ServicerContext) -> float | None:
     left = context.time_remaining()
-    return time.monotonic() + left if left is not None and left < _FOREVER else None
+    return None if left is None else deadline_after(left)
 
 
 def _channel_options() -> list[tuple[str, int]]:

@@ -15,7 +15,6 @@ from cortex.model_server.engines.base import Arrays, Description, remaining
 from cortex.model_server.repository import Repository
 from cortex.model_server.request import DECODE, ENCODE, Recorder, current
 from cortex.model_server.request_log import RequestLog
-from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.servable import Servable
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import (
@@ -121,7 +120,7 @@ class Handlers:
     def inputs(self, spec: model_pb2.ModelSpec) -> dict[str, meta_graph_pb2.TensorInfo]:
         """Return the inputs of the signature that a JSON request names, in TF Serving's words for REST."""
         with self._lease(spec) as servable:
-            name = spec.signature_name or DEFAULT_SIGNATURE
+            name = calls.signature_name(spec)
             if name not in servable.signatures:
                 raise invalid(f'Serving signature name: "{name}" not found in signature def')
             found = dict(servable.signatures[name].inputs)
@@ -225,7 +224,7 @@ def _echo(asked: model_pb2.ModelSpec, servable: Servable, spec: model_pb2.ModelS
     """Note who answered: the model, its version, and the signature that was meant."""
     spec.name = servable.name
     spec.version.value = servable.version
-    spec.signature_name = inference.signature_name(asked)
+    spec.signature_name = calls.signature_name(asked)
 
 
 def _name(spec: model_pb2.ModelSpec) -> str:

@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator
 from google.protobuf import text_format
 
 from cortex.model_server import examples
-from cortex.model_server.call import Call, Signatures, dtype_string
+from cortex.model_server.call import Call, Signatures, dtype_string, signature_name
 from cortex.model_server.engines.base import Array, Arrays
-from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import (
     classification_pb2,
     inference_pb2,
     input_pb2,
     meta_graph_pb2,
-    model_pb2,
     regression_pb2,
     types_pb2,
 )
@@ -75,11 +73,6 @@ def infer(
             result.regression_result.CopyFrom(_regression(run(call), _size(call)))
         results.append(result)
     return results
-
-
-def signature_name(spec: model_pb2.ModelSpec) -> str:
-    """Return the signature that a request means."""
-    return spec.signature_name or DEFAULT_SIGNATURE
 
 
 def _checked_tasks(

@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from cortex import line
+from cortex.model_server.engines.base import deadline_after
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.request import Recorder, watch
 from cortex.model_server.status import Code, StatusError, guarded, invalid, truncated
@@ -18,7 +19,6 @@ from cortex.protos import predict_pb2
 _log = logging.getLogger(__name__)
 _BACKLOG = 128
 _MOST = 1024  # connections, and so threads
-_FOREVER = 30 * 24 * 3600.0
 _PAUSE = 0.5
 """Seconds until the next try where the system has no descriptor or thread to spare."""
 
@@ -104,8 +104,7 @@ class LineServer:
     def _answer(self, message: bytes, seconds: float) -> tuple[bytes, Code]:
         try:
             with guarded(), watch(self._recorder, "LINE", "Predict"):
-                deadline = time.monotonic() + seconds if seconds < _FOREVER else None
-                answer = self._handlers.predict(_parsed(message), deadline, as_content=True)
+                answer = self._handlers.predict(_parsed(message), deadline_after(seconds), as_content=True)
                 return answer.SerializeToString(), Code.OK
         except StatusError as error:
             return truncated(error.message).encode(), error.code

@@ -14,8 +14,6 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from google.protobuf import text_format
-
 from cortex.errors import UserError
 from cortex.protos import shipped
 
@@ -58,7 +56,7 @@ def _bare_tensorflow(path: list[str]) -> Iterator[None]:
 
 with _message_modules():
     from tensorflow.core.example import example_pb2
-    from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
+    from tensorflow.core.framework import tensor_pb2, types_pb2
     from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
     from tensorflow_serving.apis import (
         classification_pb2,
@@ -75,7 +73,6 @@ with _message_modules():
         prediction_service_pb2,
         prediction_service_pb2_grpc,
         regression_pb2,
-        status_pb2,
     )
     from tensorflow_serving.config import model_server_config_pb2
 
@@ -98,9 +95,6 @@ __all__ = [
     "prediction_service_pb2_grpc",
     "regression_pb2",
     "saved_model_pb2",
-    "status_pb2",
     "tensor_pb2",
-    "tensor_shape_pb2",
-    "text_format",
     "types_pb2",
 ]

@@ -151,13 +151,10 @@ def test_engines_belong_to_one_model_and_one_machine(
 
 
 @pytest.mark.usefixtures("gpu_wheel")
-def test_a_model_without_a_recipe_gets_cuda_when_asked(smi: SmiAnswer, model: ModelFile) -> None:
-    """TensorRT would build an engine for every new shape while a request waits; CUDA computes in fp32, not in TF32."""
+def test_a_model_without_a_recipe_stays_on_the_cpu(smi: SmiAnswer, model: ModelFile) -> None:
+    """TensorRT would build an engine for every new shape while a request waits."""
     smi()
     assert onnxruntime_providers.choose(model, None, EngineOptions()).providers == (("CPUExecutionProvider", {}),)
-    choice = onnxruntime_providers.choose(model, None, EngineOptions(device="gpu"))
-    assert [name for name, _ in choice.providers] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert choice.providers[0][1]["use_tf32"] == "0"
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])

@@ -215,7 +215,9 @@ def _files(spec: APISpec) -> dict[str, str]:
 
 
 def _model_config(spec: APISpec) -> str:
-    from cortex.protos import model_server_config_pb2, text_format  # a tenth of a second, which only a plan waits for
+    from google.protobuf import text_format  # these take a tenth of a second, which only a plan waits for
+
+    from cortex.protos import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
     for model in spec.predictor.models:

@@ -24,7 +24,7 @@ Arrays = dict[str, Array]
 
 BF16 = "bf16"
 FP32 = "fp32"
-CPU = "cpu"
+_FOREVER = 30 * 24 * 3600.0  # a call without a deadline has billions of seconds left, as gRPC tells it
 
 
 class Unsupported(Error):
@@ -41,11 +41,10 @@ class EngineOptions:
 
     ``precision`` is ``fp32`` or ``bf16``. ``threads`` is the number of CPU threads for one request, 0 for all.
     ``every_signature`` asks for a refusal when any signature of the model cannot run, not just the first.
-    ``device`` is ``cpu``. ``interpreters`` bounds the requests that run at once in TF Lite, 0 for one per CPU.
+    ``interpreters`` bounds the requests that run at once in TF Lite, 0 for one per CPU.
     """
 
     precision: str = FP32
-    device: str = CPU
     threads: int = 0
     interpreters: int = 0
     every_signature: bool = False
@@ -113,6 +112,11 @@ def remaining(deadline: float | None) -> float | None:
     if left <= 0:
         raise timed_out()
     return left
+
+
+def deadline_after(seconds: float) -> float | None:
+    """Return when that many seconds from now are over, by `time.monotonic`; None where it is as good as never."""
+    return time.monotonic() + seconds if seconds < _FOREVER else None
 
 
 def timed_out() -> StatusError:

@@ -1,7 +1,7 @@
 """ONNX Runtime, the reference for ONNX models, on the CPU and on NVIDIA GPUs.
 
 Its graph is one signature, ``serving_default``, whose aliases are the names of the graph's inputs and outputs. A GPU is
-used where the artifact was made for one, or the options ask for it. Where it cannot be used, the model runs on the CPU,
+used where the artifact was made for one. Where it cannot be used, the model runs on the CPU,
 and says so in the log and in its description: a GPU that is silently not used is an expensive surprise.
 """
 

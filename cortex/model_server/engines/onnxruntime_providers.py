@@ -23,7 +23,6 @@ from cortex.model_server.model_file import ModelFile
 
 _log = logging.getLogger(__name__)
 
-ON_GPU = "gpu"
 BUILT = "assets.extra/tensorrt"
 NAMES = {TENSORRT: "TensorrtExecutionProvider", CUDA: "CUDAExecutionProvider"}
 ON_CPU = "CPUExecutionProvider"
@@ -41,17 +40,16 @@ class Choice:
 
 
 def choose(model: ModelFile, recipe: Recipe | None, options: EngineOptions) -> Choice:
-    """Return what to run a model with: a GPU where the artifact was made for one, or ``options.device`` asks for it."""
-    wanted = recipe.providers if recipe is not None else (CUDA,) * (options.device == ON_GPU)
-    if not wanted:
+    """Return what to run a model with: a GPU where the artifact was made for one."""
+    if recipe is None or not recipe.providers:
         return Choice(((ON_CPU, {}),))
     try:
-        gpu, offered = reach(wanted)
+        gpu, offered = reach(recipe.providers)
     except NoGPU as reason:
         return Choice(((ON_CPU, {}),), missing=str(reason))
     told = {
-        TENSORRT: lambda: tensorrt(recipe or Recipe(), engines(model, gpu)),
-        CUDA: lambda: cuda(recipe or Recipe(), gpu, options),
+        TENSORRT: lambda: tensorrt(recipe, engines(model, gpu)),
+        CUDA: lambda: cuda(recipe, gpu, options),
     }
     return Choice((*((NAMES[each], told[each]()) for each in offered), (ON_CPU, {})), gpu)
 
