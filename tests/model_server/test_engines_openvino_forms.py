@@ -3,6 +3,7 @@ number of rows."""
 
 import itertools
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from openvino import opset13 as ops
 
 from cortex.model_server import model_file
-from cortex.model_server.engines import coalescing
+from cortex.model_server.engines import coalescing, openvino_form
 from cortex.model_server.engines.base import EngineOptions
 from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.engines.selection import formats
@@ -287,3 +288,94 @@ def test_arrays_of_another_type_are_refused(slow_model: Path, rows: int) -> None
         engine.run("serving_default", {"x": np.ones((rows, SIZE))}, ["y"])
     engine.close()
     assert refused.value.code == Code.INVALID_ARGUMENT
+
+
+def layers(given: Any, depth: int = 6) -> Any:
+    weight = np.random.default_rng(0).normal(0, 0.1, (64, 64)).astype(np.float32)
+    for _ in range(depth):
+        given = ops.tanh(ops.matmul(given, ops.constant(weight), False, False))
+    return given
+
+
+def means(*given: Any) -> Any:
+    """Add layers of each input up, and take the mean over its second dimension."""
+    total = layers(given[0])
+    for each in given[1:]:
+        total = ops.add(total, layers(each))
+    return ops.reduce_mean(total, ops.constant([1]), False)
+
+
+def rows(count: int, value: float) -> Any:
+    return np.full((1, count, 64), value, np.float32)
+
+
+def test_a_run_that_fails_spoils_no_other(tmp_path: Path) -> None:
+    """Inputs that do not fit each other are refused; what is asked before and after, and meanwhile, is answered right.
+
+    A graph in which sizes are open would mix up those of the failed run and the next.
+    """
+    directory = model_of(tmp_path, [-1, -1, 64], [-1, -1, 64], build=means)
+    wrong: list[object] = []
+
+    def ask(engine: OpenVINO, want: dict[int, Any], seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(100):
+            count = chance.choice(list(want))
+            other = count if chance.random() < 0.6 else 3
+            try:
+                answer = engine.run("serving_default", {"x0": rows(count, count), "x1": rows(other, 1.0)}, ["y"])["y"]
+            except StatusError as error:
+                if other == count or error.code != Code.INVALID_ARGUMENT:
+                    wrong.append(error)
+            else:
+                if other != count or not np.allclose(answer, want[count], atol=1e-4):
+                    wrong.append((count, other))
+
+    fresh = opened(directory)
+    want = {
+        count: fresh.run("serving_default", {"x0": rows(count, count), "x1": rows(count, 1.0)}, ["y"])["y"]
+        for count in (5, 7, 50)
+    }
+    fresh.close()
+    engine = opened(directory)
+    threads = [threading.Thread(target=ask, args=(engine, want, seed)) for seed in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    engine.close()
+    assert not wrong
+
+
+def test_shapes_that_failed_are_refused_without_a_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run that fails costs its compiled model; from then on shapes are tried before they are run."""
+    engine = opened(model_of(tmp_path, [-1, -1, 64], [-1, -1, 64], build=means), threads=1)
+    compiled = []
+
+    class Compiled(openvino_form._Compiled):
+        def __init__(self, *given: Any, **how: Any) -> None:
+            super().__init__(*given, **how)
+            compiled.append(self)
+
+    monkeypatch.setattr(openvino_form, "_Compiled", Compiled)
+    for other in (3, 4, 5, 3):
+        with pytest.raises(StatusError) as refused:
+            engine.run("serving_default", {"x0": rows(9, 1.0), "x1": rows(other, 1.0)}, ["y"])
+        assert refused.value.code == Code.INVALID_ARGUMENT
+        engine.run("serving_default", {"x0": rows(9, 1.0), "x1": rows(9, 1.0)}, ["y"])
+    engine.close()
+    assert len(compiled) == 1
+
+
+def test_a_deadline_spoils_no_other(tmp_path: Path) -> None:
+    """What outlived its deadline leaves nothing of itself to the next request, whatever its shape."""
+    engine = opened(model_of(tmp_path, [-1, -1, 64], build=means))
+    want = {count: engine.run("serving_default", {"x0": rows(count, count)}, ["y"])["y"] for count in (5, 7)}
+    for _ in range(10):
+        with pytest.raises(StatusError) as late:
+            engine.run("serving_default", {"x0": rows(100_000, -1.0)}, ["y"], time.monotonic() + 0.01)
+        assert late.value.code == Code.DEADLINE_EXCEEDED
+        for count in (5, 5, 7, 5):
+            answer = engine.run("serving_default", {"x0": rows(count, count)}, ["y"])["y"]
+            np.testing.assert_allclose(answer, want[count], atol=1e-4)
+    engine.close()

@@ -24,7 +24,8 @@ from cortex.model_server.engines.base import (
     Unsupported,
     UnsupportedPrecision,
 )
-from cortex.model_server.engines.openvino_forms import Form, Forms, Signature
+from cortex.model_server.engines.openvino_form import Form
+from cortex.model_server.engines.openvino_forms import Forms, Signature
 from cortex.model_server.engines.openvino_graph import Graph, convert, first_signature, one_line, signatures_of
 from cortex.model_server.model_file import Model
 from cortex.model_server.saved_model import Signatures, runnable
@@ -74,7 +75,7 @@ class OpenVINO:
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None = None
     ) -> Arrays:
-        """Return the named outputs; a run that outlives the deadline is cancelled inside OpenVINO."""
+        """Return the named outputs; a run that outlives the deadline is cancelled inside OpenVINO where it can be."""
         try:
             return self._get(signature).run(inputs, outputs, deadline)
         except Unsupported as reason:
@@ -126,7 +127,11 @@ class OpenVINO:
             "INFERENCE_PRECISION_HINT": "bf16" if self._options.precision == BF16 else "f32",
             "INFERENCE_NUM_THREADS": self._options.cores,
         }
-        try:
-            return Form(self._core.compile_model(graph.model, "CPU", config))
-        except RuntimeError as error:
-            raise Unsupported(f"OpenVINO cannot compile signature {signature!r}: {one_line(error)}") from error
+
+        def compile_model() -> ov.CompiledModel:
+            try:
+                return self._core.compile_model(graph.model, "CPU", config)
+            except RuntimeError as error:
+                raise Unsupported(f"OpenVINO cannot compile signature {signature!r}: {one_line(error)}") from error
+
+        return Form(compile_model, is_static=not graph.model.is_dynamic())

@@ -9,32 +9,18 @@ flight. The second form costs memory, so it is compiled when requests first meet
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import openvino as ov
 
 from cortex.model_server.engines.base import Array, Arrays, fitted
 from cortex.model_server.engines.coalescing import Coalescing
+from cortex.model_server.engines.openvino_form import Form
 from cortex.model_server.engines.openvino_graph import Graph, one_line
-from cortex.model_server.engines.openvino_request import InferRequest
-from cortex.model_server.engines.pool import Pool
+from cortex.model_server.engines.openvino_shapes import Shapes
 from cortex.model_server.status import invalid
 
 _log = logging.getLogger(__name__)
-
-_AHEAD = 2
-"""Infer requests beyond those that compute: they are filled and emptied meanwhile."""
-
-
-class Form:
-    """A compiled model and its infer requests, as many as it computes at once and a few ahead."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.streams = int(model.get_property("NUM_STREAMS"))
-        self.threads = int(model.get_property("INFERENCE_NUM_THREADS"))
-        self.requests = Pool(partial(InferRequest, model), self.streams + _AHEAD)
 
 
 class Forms:
@@ -42,8 +28,8 @@ class Forms:
 
     def __init__(self, graph: Graph, alone: Form, compile_together: Callable[[], Form] | None) -> None:
         self.alone = alone
-        self._inputs = graph.inputs
-        self._outputs = graph.outputs
+        self._graph = graph
+        self._shapes: Shapes | None = None
         self._together = alone
         self._compile_together = compile_together
         self._compiling: threading.Thread | None = None
@@ -52,14 +38,19 @@ class Forms:
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None, *, is_alone: bool
     ) -> Arrays:
-        """Return the named outputs for inputs of shapes that the graph takes."""
+        """Return the named outputs for inputs of shapes that the graph takes.
+
+        A run that fails costs a compilation, so from the first one on shapes are tried before they are run.
+        """
         form = self.alone if is_alone else self._for_several()
-        with form.requests.item(deadline) as request:
-            given = {self._inputs[alias]: array for alias, array in inputs.items()}
-            try:
-                answer = request.run(given, [self._outputs[alias] for alias in outputs], deadline)
-            except (RuntimeError, TypeError) as error:
-                raise invalid(one_line(error)) from error
+        given = {self._graph.inputs[alias]: array for alias, array in inputs.items()}
+        try:
+            if self._shapes is not None:
+                self._shapes.check(given)
+            answer = form.run(given, [self._graph.outputs[alias] for alias in outputs], deadline)
+        except (RuntimeError, TypeError) as error:
+            self._shapes = self._shapes or Shapes(self._graph.model)
+            raise invalid(one_line(error)) from error
         return dict(zip(outputs, answer, strict=True))
 
     def close(self) -> None:

@@ -19,9 +19,13 @@ _LONGEST_WAIT_MS = 2**31 - 1  # what OpenVINO counts in
 
 
 class InferRequest:
-    """One infer request of a compiled model. Only one thread may use it at a time."""
+    """One infer request of a compiled model. Only one thread may use it at a time.
 
-    def __init__(self, model: Any) -> None:
+    ``may_cancel`` says whether a run that outlives its deadline can be given up, or has to come to its end.
+    """
+
+    def __init__(self, model: Any, *, may_cancel: bool) -> None:
+        self._may_cancel = may_cancel
         self._native = native = model.create_infer_request()
         self._inputs = [_own(port, partial(native.set_input_tensor, at)) for at, port in enumerate(model.inputs)]
         self._outputs = [_own(port, partial(native.set_output_tensor, at)) for at, port in enumerate(model.outputs)]
@@ -52,12 +56,14 @@ class InferRequest:
         return found.copy()
 
     def _infer(self, deadline: float | None) -> None:
-        """Run; a run that outlives the deadline is cancelled inside OpenVINO."""
         left = remaining(deadline)
         self._native.start_async()
         if left is None or self._native.wait_for(min(_LONGEST_WAIT_MS, math.ceil(left * 1000))):
             self._native.wait()
             return
+        if not self._may_cancel:
+            self._native.wait()
+            raise timed_out()
         self._native.cancel()
         try:
             self._native.wait()
