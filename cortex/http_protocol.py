@@ -47,14 +47,17 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             self._expect_request(self.rest_seconds)
         if self._in_head and self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
+            self._refuse_head()
         if self._in_head and self._head_size and self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
 
     def on_headers_complete(self) -> None:
         """Start a request, or refuse it, unless an offer has to be taken out of its head first."""
         if self._is_offer():
+            return
+        if self._head_size > _LARGEST_HEAD and self._measured_head() > _LARGEST_HEAD:
+            self._is_refused = True
+            self._refuse_head()
             return
         self._in_head = False
         self._end_head_timer()
@@ -117,6 +120,14 @@ class HttpProtocol(HttpToolsProtocol):
         lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
         lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
+
+    def _refuse_head(self) -> None:
+        self.transport.write(_HEAD_TOO_LARGE)
+        self.transport.close()
+
+    def _measured_head(self) -> int:
+        """Return the size of a head that has come whole, in one piece with some of its body."""
+        return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
 
     def _head_is_late(self) -> None:
         if not self._idle:  # the answer to the request before is under way, and must not have this one in it

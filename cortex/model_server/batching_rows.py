@@ -44,19 +44,25 @@ def joined(batch: Sequence[Piece], padding: int) -> Call:
 
 
 def split(batch: Sequence[Piece], outputs: Mapping[str, Array], size: int) -> None:
-    """Give each request its rows of the outputs it wants. Raises FAILED_PRECONDITION for an output without rows."""
-    for alias, array in outputs.items():
-        if array.ndim == 0 or array.shape[0] != size:
-            raise StatusError(
-                Code.FAILED_PRECONDITION,
-                f"Batched output tensor {alias}'s 0th dimension does not equal the sum of the 0th dimension sizes of "
-                "the input tensors",
-            )
+    """Give each request its rows of the outputs it wants; FAILED_PRECONDITION where one of them has no such rows."""
+    without = [alias for alias, array in outputs.items() if array.ndim == 0 or array.shape[0] != size]
     start = 0
     for piece in batch:
-        rows = {alias: outputs[alias][start : start + piece.rows] for alias in piece.task.call.outputs}
-        piece.task.answer(piece.start, piece.rows, rows)
+        wanted = piece.task.call.outputs
+        if bad := [alias for alias in without if alias in wanted]:
+            piece.task.fail(_without_rows(bad[0]))
+        else:
+            rows = {alias: outputs[alias][start : start + piece.rows] for alias in wanted}
+            piece.task.answer(piece.start, piece.rows, rows)
         start += piece.rows
+
+
+def _without_rows(alias: str) -> StatusError:
+    return StatusError(
+        Code.FAILED_PRECONDITION,
+        f"Batched output tensor {alias}'s 0th dimension does not equal the sum of the 0th dimension sizes of the input "
+        "tensors",
+    )
 
 
 def _rows(piece: Piece, inputs: Mapping[str, Array]) -> Arrays:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cortex.model_server.base_paths import BasePaths
+from cortex.model_server.base_paths import BasePaths, select
 from cortex.model_server.config import ModelConfig
 from cortex.model_server.crashes import Crashed
 from cortex.model_server.lifecycle import Lifecycle, Load, Retries, State, Version
@@ -180,12 +180,13 @@ class Repository:
     def _check_labels(self, models: Sequence[ModelConfig]) -> None:
         with self._changed:
             for model in models:
+                known = self._versions.get(model.name, {})
+                wanted, _ = select(known, model.policy, self._crashed(model.name))
                 for label, number in model.labels.items():
-                    self._check_label(model.name, label, number)
+                    self._check_label(model.name, label, number, serves=number in wanted)
 
-    def _check_label(self, name: str, label: str, number: int) -> None:
-        version = self._versions.get(name, {}).get(number)
-        if version is not None and version.state is State.AVAILABLE:
+    def _check_label(self, name: str, label: str, number: int, *, serves: bool) -> None:
+        if serves and self._versions[name][number].state is State.AVAILABLE:
             return
         if self._options.labels_for_unavailable and self._labels.get(name, {}).get(label) in (None, number):
             return

@@ -62,6 +62,10 @@ class _Entry:
     seconds: int
 
 
+_Prefixes = frozenset[str]
+"""In the queue: those that requests are logged under from here on. The files of others are done."""
+
+
 class RequestLog:
     """Own the logs of a server, and the thread that writes them; there is none until a model asks for it."""
 
@@ -70,7 +74,7 @@ class RequestLog:
         self._options = options or RequestLogOptions()
         self._configs: Mapping[str, LoggingConfig] = {}
         self._files: dict[str, _Files] = {}
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[_Entry | _Prefixes] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -89,6 +93,9 @@ class RequestLog:
             if self._configs and self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="request-log", daemon=True)
                 self._thread.start()
+            if self._thread is not None:
+                self._queue.append(_Prefixes(each.filename_prefix for each in self._configs.values()))
+                self._changed.notify()
 
     def add(self, model: str, request: Any, answer: Callable[[], Any]) -> None:
         """Log a request to a model, if it is in the sample; ``answer`` makes the response message, later."""
@@ -118,19 +125,25 @@ class RequestLog:
         return bool(self._queue) and self._bytes + entry.size > self._options.max_queue_bytes
 
     def _work(self) -> None:
-        while entry := self._next():
-            self._recorder.logged(entry.model, self._write(entry))
-        for files in self._files.values():
-            files.close()
+        while (entry := self._next()) is not None:
+            if isinstance(entry, _Entry):
+                self._recorder.logged(entry.model, self._write(entry))
+            else:
+                self._close_but(entry)
+        self._close_but(_Prefixes())
 
-    def _next(self) -> _Entry | None:
+    def _next(self) -> _Entry | _Prefixes | None:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
             if not self._queue:
                 return None
             entry = self._queue.popleft()
-            self._bytes -= entry.size
+            self._bytes -= entry.size if isinstance(entry, _Entry) else 0
             return entry
+
+    def _close_but(self, used: _Prefixes) -> None:
+        for prefix in self._files.keys() - used:
+            self._files.pop(prefix).close()
 
     def _write(self, entry: _Entry) -> Code:
         prefix = entry.config.filename_prefix

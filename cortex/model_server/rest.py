@@ -38,6 +38,8 @@ Act = Callable[[float | None], Answer]
 """Answers a request by a deadline on `time.monotonic`'s clock."""
 
 _KEEP_ALIVE = 75
+_GRACE = 0.05
+"""Seconds after its deadline until a request is given up that has not said itself that it is late."""
 """Seconds for the next request of a connection; proxies keep theirs for 60, and must be the first to give one up."""
 _HEALTH = ("/healthz", "/readyz")
 _UNREAD = (408, 413)
@@ -199,12 +201,12 @@ class RestApp:
         return routes.text("ready\n" if ready else "not ready\n", "text/plain", 200 if ready else 503)
 
     async def _in_pool(self, act: Act) -> Answer:
-        """Run the request on a thread; one that outlives the timeout is answered without it."""
+        """Run the request on a thread; one that outlives the timeout, and does not say so, is answered without it."""
         timeout = self._options.timeout
         deadline = time.monotonic() + timeout if timeout is not None else None
         running = asyncio.get_running_loop().run_in_executor(self._pool, _guarded, act, deadline)
         try:
-            return await asyncio.wait_for(running, timeout)
+            return await asyncio.wait_for(running, timeout and timeout + _GRACE)
         except TimeoutError:
             raise timed_out() from None
 

@@ -20,6 +20,7 @@ from cortex.model_server.engines.base import (
     EngineOptions,
     Unsupported,
     UnsupportedPrecision,
+    remaining,
 )
 from cortex.model_server.engines.selection import AUTO, Attempt, attempts, formats
 from cortex.model_server.model_card import ModelCard
@@ -70,11 +71,17 @@ class Servable:
         return calls.parse(self._runnable, request)
 
     def run(self, call: Call, deadline: float | None) -> Arrays:
-        """Return the outputs of a call, run alone or in a batch with others. Raises StatusError."""
+        """Return the outputs of a call, run alone or in a batch with others. Raises StatusError.
+
+        An answer that comes too late is none, whether or not its engine lets itself be broken off.
+        """
         with current().stage(EXECUTE):
             if self._lane is None:
-                return self._execute(call, deadline)
-            return self._lane.run(call, self._execute, deadline)
+                outputs = self._execute(call, deadline)
+            else:
+                outputs = self._lane.run(call, self._execute, deadline)
+        remaining(deadline)
+        return outputs
 
     def close(self) -> None:
         """Give the engine's memory back."""

@@ -187,6 +187,23 @@ def test_outputs_must_have_the_rows_of_the_batch() -> None:
     assert caught.value.code is Code.FAILED_PRECONDITION
 
 
+def test_an_output_without_rows_is_the_fault_of_who_asks_for_it() -> None:
+    """Who shares a batch with a request for such an output is answered."""
+
+    def both(call: Call, deadline: float | None) -> dict[str, Any]:
+        found = {"y": call.inputs["x"] * 2, "mean": call.inputs["x"].mean()}
+        return {alias: found[alias] for alias in call.outputs}
+
+    one = _call(1)
+    other = Call(one.signature, one.inputs, ("mean", "y"))
+    parameters = {"max_batch_size": 2, "batch_timeout_micros": A_MINUTE, "num_batch_threads": 1}
+    with _batching(**parameters) as lane, ThreadPoolExecutor(2) as pool:
+        good, bad = pool.submit(_ask, lane, both, one), pool.submit(_ask, lane, both, other)
+        assert good.result(30).tolist() == [[2.0, 2.0]]
+        with pytest.raises(StatusError, match="Batched output tensor mean's 0th dimension"):
+            bad.result(30)
+
+
 def test_an_unexpected_failure_is_an_error_of_the_batch_only() -> None:
     """A bug in a run does not end the batching thread."""
 

@@ -102,6 +102,7 @@ def test_an_offer_of_http_2_is_not_taken(server: Server, split: bool) -> None:
         (POST + b"Content-Length: 300000000\r\n\r\n", 413),
         (POST + b"Expect: 100-continue\r\nContent-Length: 300000000\r\n\r\n", 413),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 70_000, 431),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", 431),
     ],
 )
 def test_one_status_each(server: Server, request_: bytes, status: int) -> None:

@@ -330,6 +330,9 @@ def test_labels(disk: _Disk, make: Make) -> None:
     poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.AVAILABLE})
     repository.reload([disk.config("m", policy=both, labels={"stable": 2, "old": 1})])
     assert (_version(repository, "m", label="stable"), _version(repository, "m", label="old")) == (2, 1)
+    assert _error(lambda: repository.reload([disk.config("m", policy=only, labels={"stable": 2})])) == LABEL_ERROR
+    assert _states(repository, "m") == {2: State.AVAILABLE, 1: State.AVAILABLE}, "nothing has changed"
+    assert (_version(repository, "m", label="stable"), _version(repository, "m", label="old")) == (2, 1)
 
 
 def test_an_unused_label_may_run_ahead_when_allowed(disk: _Disk, make: Make) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from google.protobuf.message import EncodeError
 
@@ -142,6 +143,23 @@ def test_a_record_too_large_for_protobuf_costs_no_other(tmp_path: Path) -> None:
     log.close()
     assert counts.codes == [Code.INTERNAL, Code.OK]
     assert sum(map(len, _records(tmp_path))) == 1
+
+
+def test_a_log_that_is_used_no_more_is_closed(tmp_path: Path) -> None:
+    """Whoever changes the prefix again and again, or ends logging, leaves no file open."""
+
+    def held() -> int:
+        return sum(Path(row.path).parent == tmp_path for row in psutil.Process().open_files())
+
+    log = RequestLog()
+    for number in range(5):
+        log.configure(_models(tmp_path / f"m{number}"))
+        _add(log)
+    poll(lambda: len(list(tmp_path.glob("m4-*"))) == 1 and held() == 1)
+    log.configure([])
+    poll(lambda: held() == 0)
+    log.close()
+    assert [len(records) for records in _records(tmp_path)] == [1] * 5
 
 
 def test_a_sample_is_a_share(tmp_path: Path) -> None:

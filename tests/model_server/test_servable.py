@@ -1,8 +1,10 @@
 """Which engine runs a model, and how a model proves itself, with engines of the tests."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +165,19 @@ def test_a_directory_that_is_no_saved_model(version: Path, content: bytes | None
     with pytest.raises(StatusError) as caught:
         _load(version)
     assert str(caught.value).startswith(text)
+
+
+def test_an_answer_that_comes_too_late_is_none(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that does not let itself be broken off answers nobody: it counts as what the client is told."""
+    loaded, answer = _load(version), FakeOpenVINO.run
+
+    def late(*given: Any, **more: Any) -> Any:
+        time.sleep(0.05)
+        return answer(*given, **more)
+
+    monkeypatch.setattr(FakeOpenVINO, "run", late)
+    call = loaded.parse(predict_request("half_plus", {"x": np.ones((1, 1), np.float32)}))
+    assert loaded.run(call, time.monotonic() + 10)["y"].shape == (1, 1)
+    with pytest.raises(StatusError) as refused:
+        loaded.run(call, time.monotonic() + 0.02)
+    assert refused.value.code is Code.DEADLINE_EXCEEDED
