@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from cortex.environments.kubernetes.autoscaling import TICK_SECONDS, recommend, simulate
+from cortex.environments.kubernetes.manifests.scaling import TICK_SECONDS
 from cortex.spec import Autoscaling
+from tests.environments.kubernetes.autoscaling import recommend, simulate
 
 RECORDED = (
     [2.0] * 12

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cortex.environments.kubernetes.autoscaling import TICK_SECONDS, simulate
-from cortex.environments.kubernetes.manifests.scaling import behavior
+from cortex.environments.kubernetes.manifests.scaling import TICK_SECONDS, behavior
 from cortex.spec import Autoscaling
+from tests.environments.kubernetes.autoscaling import simulate
 
 LOAD = [4.0] * 60 + [40.0] * 120 + [400.0] * 400 + [80.0] * 600 + [0.0] * 1500
 """Requests in flight every 10 seconds: a rise, a spike of more than an hour, a fall."""

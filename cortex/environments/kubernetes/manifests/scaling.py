@@ -1,6 +1,7 @@
 """How many replicas: Cortex's autoscaling rules in the words of Kubernetes, and what may be disrupted.
 
-What they are meant to come to is `kubernetes.autoscaling`. Kubernetes' autoscaler differs from it in this:
+What they are meant to come to is `tests.environments.kubernetes.autoscaling`. Kubernetes' autoscaler differs from it
+in this:
 
 - it looks every 15 seconds, not every 10 (``pollingInterval`` 10 is how often KEDA asks Prometheus);
 - a share of the replicas that is taken away is rounded down to the replicas left, where Cortex rounded up: from 10
@@ -17,12 +18,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cortex.environments.kubernetes.autoscaling import TICK_SECONDS
 from cortex.environments.kubernetes.settings import Settings
 from cortex.spec import APISpec, Autoscaling
 
 IN_FLIGHT = "cortex_in_flight_requests"
 """The gauge that every worker exposes; Cortex's own name for it."""
+TICK_SECONDS = 10
+"""How often Cortex's autoscaler looked."""
 TOLERANCE_SINCE = (1, 33)
 _LONGEST_STABILIZATION = 3600
 _LONGEST_PERIOD = 1800

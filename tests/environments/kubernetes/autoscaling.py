@@ -16,9 +16,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from cortex.environments.kubernetes.manifests.scaling import TICK_SECONDS
 from cortex.spec import Autoscaling
-
-TICK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def recommend(rules: Autoscaling, replicas: int, in_flight: float) -> int:
 
     A step always may be one replica, whatever the factors say.
     """
-    raw = in_flight / _target(rules)
+    raw = in_flight / (rules.target_replica_concurrency or 1)
     wanted = math.ceil(raw)
     if replicas * (1 - rules.downscale_tolerance) < raw < replicas * (1 + rules.upscale_tolerance):
         wanted = replicas
@@ -78,11 +77,6 @@ def simulate(rules: Autoscaling, load: Iterable[float]) -> Iterator[int]:
     for in_flight in load:
         autoscaler = autoscaler.after(in_flight)
         yield autoscaler.replicas
-
-
-def _target(rules: Autoscaling) -> float:
-    assert rules.target_replica_concurrency is not None  # `cortex.spec.load` fills it in
-    return rules.target_replica_concurrency
 
 
 def _ticks(seconds: float) -> int:
