@@ -49,7 +49,7 @@ def prepare(
         project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
         notices += [*project.notices, *(notice for model in models for notice in model.notices)]
         rows = (Model(name=row.name, path=str(row.path), signature_key=row.signature_key) for row in models)
-        resolved = with_models(spec, rows)
+        resolved = spec.with_models(rows)
         content = [cortex.__version__, spec.model_dump_json(), resolved.model_dump_json(), project.digest, *notices]
         prepared = Prepared(named(content), resolved, tuple(notices))
         _write(prepared, spec, project, home)
@@ -98,12 +98,6 @@ def _is_whole(directory: Path, files: Mapping[str, str], project: Project) -> bo
 def named(content: Iterable[str]) -> str:
     """Return the name of a revision with this content."""
     return hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
-
-
-def with_models(spec: APISpec, models: Iterable[Model]) -> APISpec:
-    """Return a spec with these models in place of what the yaml names."""
-    predictor = spec.predictor.model_copy(update={"models": tuple(models), "models_dir": None})
-    return spec.model_copy(update={"predictor": predictor})
 
 
 def _check_engine(spec: APISpec, models: tuple[ResolvedModel, ...]) -> None:

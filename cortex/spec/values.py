@@ -4,6 +4,7 @@ The same classes hold the rules of single values (types, bounds, formats), so th
 written once. Only ``predictor`` has another form in the yaml than here: see `cortex.spec.written`.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat
@@ -159,3 +160,8 @@ class APISpec(APISettings):
     """One API of a yaml, complete: every default filled in, every rule checked."""
 
     predictor: Predictor
+
+    def with_models(self, models: Iterable[Model]) -> "APISpec":
+        """Return this spec with these models in place of what the yaml names."""
+        predictor = self.predictor.model_copy(update={"models": tuple(models), "models_dir": None})
+        return self.model_copy(update={"predictor": predictor})

@@ -86,14 +86,14 @@ class Run:
     @property
     def contained(self) -> APISpec:
         """The spec with its models where a container has them."""
-        models = tuple(
+        spec = self.spec.with_models(
             model.model_copy(update={"path": str(_MODELS / Path(model.path).name)})
             for model in self.spec.predictor.models
         )
-        predictor = self.spec.predictor.model_copy(update={"models": models})
-        if predictor.tensorflow_serving_image is not None:
-            predictor = predictor.model_copy(update={"model_server": "tensorflow_model_server"})
-        return self.spec.model_copy(update={"predictor": predictor})
+        if spec.predictor.tensorflow_serving_image is not None:
+            predictor = spec.predictor.model_copy(update={"model_server": "tensorflow_model_server"})
+            spec = spec.model_copy(update={"predictor": predictor})
+        return spec
 
     @property
     def plan(self) -> Plan:

@@ -41,8 +41,7 @@ def _fill(context: Path, release: Release, config: Config, home: Path, progress:
     base = release.settings.image(f"cortex-api:{cortex.__version__}")
     (context / "Dockerfile").write_text(f"FROM {base}\nCOPY --chown=10001:10001 bundle /bundle\n")
     (context / "bundle").mkdir()
-    predictor = release.spec.predictor.model_copy(update={"models": release.bundled_models, "models_dir": None})
-    spec = release.spec.model_copy(update={"predictor": predictor})
+    spec = release.spec.with_models(release.bundled_models)
     cache = ModelCache(home / "model_cache")
     with cache.hold():
         for model in resolve(spec, config.path.absolute().parent, cache, progress):

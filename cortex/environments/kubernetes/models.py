@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def fetch(spec: APISpec, models: Path) -> None:
     """Put every model of a spec that is a URL into ``models/NAME``. FieldError for one that cannot be had."""
-    wanted = tuple(model for model in spec.predictor.models if is_fetched(model))
-    remote = spec.model_copy(update={"predictor": spec.predictor.model_copy(update={"models": wanted})})
+    remote = spec.with_models(filter(is_fetched, spec.predictor.models))
     cache = ModelCache(models / ".cache")
     with cache.hold():
         for model in resolve(remote, models, cache, partial(print, flush=True)):

@@ -17,7 +17,6 @@ from cortex.environments.local.notices import unused
 from cortex.environments.local.plan import Place, plan
 from cortex.environments.model_remote import is_remote
 from cortex.environments.models import local_path
-from cortex.environments.preparation import with_models
 from cortex.environments.state import Home
 from cortex.spec import APISpec, Model
 from cortex.spec.config import Config
@@ -71,7 +70,7 @@ def _place(spec: APISpec, home: Home, host: str, port: int, neuron_core: int) ->
 def _resolved(spec: APISpec, project: Path) -> APISpec:
     """Return a spec whose models are where the yaml has them; ``models_dir`` is looked into when it is there."""
     models = (*spec.predictor.models, *_in_directory(spec, project))
-    return with_models(spec, (row.model_copy(update={"path": _absolute(row.path, project)}) for row in models))
+    return spec.with_models(row.model_copy(update={"path": _absolute(row.path, project)}) for row in models)
 
 
 def _in_directory(spec: APISpec, project: Path) -> Iterator[Model]:

@@ -80,9 +80,8 @@ def pod(release: Release) -> dict[str, Any]:
 def config_files(release: Release) -> dict[str, str]:
     """Return the files of ``/cortex``, by name."""
     generated = {name: text for name, text in planned_processes(release).files.items() if "/" not in name}
-    predictor = release.spec.predictor.model_copy(update={"models": release.models, "models_dir": None})
     return {
-        "spec.json": release.spec.model_copy(update={"predictor": predictor}).model_dump_json(indent=2),
+        "spec.json": release.spec.with_models(release.models).model_dump_json(indent=2),
         "resolved.json": release.resolved.model_dump_json(indent=2),
         **generated,
     }

@@ -40,9 +40,7 @@ class Release:
     @property
     def resolved(self) -> APISpec:
         """The spec with its models where a pod has them."""
-        rows = tuple(model.model_copy(update={"path": place(model)}) for model in self.models)
-        predictor = self.spec.predictor.model_copy(update={"models": rows, "models_dir": None})
-        return self.spec.model_copy(update={"predictor": predictor})
+        return self.spec.with_models(model.model_copy(update={"path": place(model)}) for model in self.models)
 
     @property
     def bundled_models(self) -> tuple[Model, ...]:
