@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cortex.environments import nginx
+from cortex.environments import model_server, nginx
 from cortex.environments.local import plan as local_plan
 from cortex.plan import Plan, ProcessPlan
 from cortex.quantity import parse_quantity
@@ -86,20 +86,14 @@ class Run:
     @property
     def contained(self) -> APISpec:
         """The spec with its models where a container has them."""
-        spec = self.spec.with_models(
+        return self.spec.with_models(
             model.model_copy(update={"path": str(_MODELS / Path(model.path).name)})
             for model in self.spec.predictor.models
         )
-        if spec.predictor.tensorflow_serving_image is not None:
-            predictor = spec.predictor.model_copy(update={"model_server": "tensorflow_model_server"})
-            spec = spec.model_copy(update={"predictor": predictor})
-        return spec
 
     @property
     def plan(self) -> Plan:
         """The processes of one replica, as they are in its containers."""
-        server = "tensorflow_model_server_neuron" if self.spec.compute.inf else "tensorflow_model_server"
-        ours = self.contained.predictor.model_server == "cortex" and not self.spec.compute.inf
         place = local_plan.Place(
             revision=self.revision,
             directory=_CORTEX,
@@ -107,7 +101,7 @@ class Run:
             host="",
             port=0,
             python="python",
-            model_server=("python", "-P", "-m", "cortex.model_server") if ours else (server,),
+            model_server=model_server.command(self.spec, "python", self.spec.predictor.tensorflow_serving_image),
             cores=self.cores,
             gpus=self.gpus,
             gpu_engine=self.gpu_engine,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cortex
+from cortex.environments import model_server
 from cortex.environments.base import Progress
 from cortex.environments.docker.compose import Images
 from cortex.environments.docker.engine import Engine
@@ -13,7 +14,6 @@ from cortex.environments.tree import Tree
 from cortex.errors import UserError
 from cortex.spec import APISpec
 
-TENSORFLOW_SERVING = "tensorflow/serving:2.19.1"
 OF_AN_API = "cortex-api-"
 """Begins the names of images with packages of an API's own."""
 _TARGETS = ("api", "model-server")
@@ -32,7 +32,8 @@ class Shelf:
         api = self.api(spec)
         if packages:
             api = f"{OF_AN_API}{spec.name}:{packages.digest(api)}"
-        return Images(api, self._model_server(spec, gpus), self.front)
+        server = model_server.image(spec, self._own, on_gpu=bool(spec.compute.gpu and gpus))
+        return Images(api, server, self.front)
 
     def api(self, spec: APISpec) -> str:
         """Return the image that an API's workers are made from, before its project's packages are installed."""
@@ -58,15 +59,6 @@ class Shelf:
     def _own(self, target: str) -> str:
         prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
         return f"{prefix}cortex-{target}:{cortex.__version__}"
-
-    def _model_server(self, spec: APISpec, gpus: int) -> str:
-        on_gpu = "-gpu" if spec.compute.gpu and gpus else ""
-        kind = "-neuron" if spec.compute.inf else on_gpu
-        if spec.predictor.tensorflow_serving_image:
-            return spec.predictor.tensorflow_serving_image
-        if spec.predictor.model_server == "tensorflow_model_server" and not spec.compute.inf:
-            return f"{TENSORFLOW_SERVING}{on_gpu}"
-        return self._own(f"model-server{kind}")
 
 
 def context(spec: APISpec, packages: Packages, shelf: Shelf) -> dict[str, bytes]:

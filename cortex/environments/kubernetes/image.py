@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import cortex
 from cortex.environments.base import Progress
 from cortex.environments.kubernetes.manifests.release import Release
 from cortex.environments.model_cache import ModelCache
@@ -38,7 +37,7 @@ def provide(release: Release, config: Config, home: Path, progress: Progress) ->
 
 def _fill(context: Path, release: Release, config: Config, home: Path, progress: Progress) -> None:
     """Write what the image is built from."""
-    base = release.settings.image(f"cortex-api:{cortex.__version__}")
+    base = release.settings.own_image("api")
     (context / "Dockerfile").write_text(f"FROM {base}\nCOPY --chown=10001:10001 bundle /bundle\n")
     (context / "bundle").mkdir()
     spec = release.spec.with_models(release.bundled_models)

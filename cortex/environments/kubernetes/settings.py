@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cortex
 from cortex.errors import UserError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -60,5 +61,9 @@ class Settings:
         return cls(**{name: value for name, value in settings.items() if value})
 
     def image(self, name: str) -> str:
-        """Return the full name of one of our images."""
+        """Return the full name of an image in the registry."""
         return f"{self.registry.rstrip('/')}/{name}" if self.registry else name
+
+    def own_image(self, name: str) -> str:
+        """Return the full name of one of our images."""
+        return self.image(f"cortex-{name}:{cortex.__version__}")

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cortex.environments.model_server import is_ours
 from cortex.plan import Plan, ProcessPlan
 from cortex.quantity import parse_quantity
 from cortex.spec import APISpec, ServerSideBatching
@@ -146,22 +147,17 @@ def _model_server(spec: APISpec, place: Place, index: int, env: Mapping[str, str
     ]
     argv = (*_binding(spec, place, index), *place.model_server, *flags)
     # a key that the user's shell has for another model server would lock the workers out of this one
-    env = {**env, "CORTEX_MODEL_SERVER_API_KEY": "", **(_ARENAS if _is_ours(spec) else {})}
-    if place.shared_metrics and _is_ours(spec):
+    env = {**env, "CORTEX_MODEL_SERVER_API_KEY": "", **(_ARENAS if is_ours(place.model_server) else {})}
+    if place.shared_metrics and is_ours(place.model_server):
         env["PROMETHEUS_MULTIPROC_DIR"] = str(place.run_dir / "metrics")
     return ProcessPlan(f"model-server-{index}", argv, cwd=str(place.directory), ready=str(socket), env=env)
-
-
-def _is_ours(spec: APISpec) -> bool:
-    """Tell whether the model server is this project's own, which has flags that TF Serving does not know."""
-    return spec.predictor.model_server == "cortex" and not spec.compute.inf
 
 
 def _engine_flags(spec: APISpec, place: Place) -> list[str]:
     cpu = parse_quantity(spec.compute.cpu) if spec.compute.cpu is not None else place.cores
     servers = spec.predictor.processes_per_replica if spec.compute.inf else len(_nodes(spec, place)) or 1
     threads = max(1, min(place.cores, math.ceil(cpu)) // servers)
-    if not _is_ours(spec):
+    if not is_ours(place.model_server):
         return [f"--tensorflow_intra_op_parallelism={threads}"]
     return [
         f"--engine={_engine(spec, place)}",
@@ -184,7 +180,7 @@ def _batching_flags(spec: APISpec, place: Place) -> list[str]:
     """
     if spec.predictor.server_side_batching:
         return ["--enable_batching", f"--batching_parameters_file={place.run_dir / 'batching.config'}"]
-    return ["--batching=auto"] if _is_ours(spec) and _gpus(spec, place) else []
+    return ["--batching=auto"] if is_ours(place.model_server) and _gpus(spec, place) else []
 
 
 def _gpus(spec: APISpec, place: Place) -> tuple[str, ...]:

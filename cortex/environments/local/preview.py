@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cortex.environments import devices, model_format
+from cortex.environments import devices, model_format, model_server
 from cortex.environments.local import cores, ports
 from cortex.environments.local.notices import unused
 from cortex.environments.local.plan import Place, plan
@@ -41,10 +41,9 @@ def previews(config: Config, home: Home, host: str) -> tuple[Mapping[str, Any], 
 
 def model_server_command(spec: APISpec) -> tuple[str, ...]:
     """Return the command of an API's model server, without flags; whether that program is there is another question."""
-    if spec.predictor.model_server == "cortex" and not spec.compute.inf:
-        return (sys.executable, "-P", "-m", "cortex.model_server")
-    name = "tensorflow_model_server_neuron" if spec.compute.inf else "tensorflow_model_server"
-    return (os.environ.get("CORTEX_TENSORFLOW_MODEL_SERVER") or name,)
+    command = model_server.command(spec, sys.executable)
+    other = os.environ.get("CORTEX_TENSORFLOW_MODEL_SERVER")
+    return (other,) if other and not model_server.is_ours(command) else command
 
 
 def _place(spec: APISpec, home: Home, host: str, port: int, neuron_core: int) -> Place:

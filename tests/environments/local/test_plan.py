@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cortex.environments.local.plan import Place, plan
+from cortex.environments.model_server import command
 from cortex.spec import APISpec
 
 PLACE = Place(
@@ -144,7 +145,8 @@ def test_batching_is_on_where_it_pays(gpu: int, server: str, batching: bool, fla
     predictor: dict[str, object] = {"model_server": server, "threads_per_process": 32}
     if batching:
         predictor["server_side_batching"] = {"max_batch_size": 32, "batch_interval": 0.1}
-    made = plan(spec(compute={"gpu": gpu}, predictor=predictor), replace(PLACE, gpus=1))
+    asked = spec(compute={"gpu": gpu}, predictor=predictor)
+    made = plan(asked, replace(PLACE, model_server=command(asked, "python"), gpus=1))
     assert [flag for flag in made.back[0].argv if "batching" in flag] == flags
 
 

@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cortex
-from cortex.environments.docker.images import TENSORFLOW_SERVING
+from cortex.environments import model_server
 from cortex.environments.kubernetes.manifests.files import CONFIG, FILES, PROJECT, RUN
 from cortex.environments.kubernetes.manifests.network import PORT
 from cortex.environments.kubernetes.manifests.release import MODELS, Release, is_fetched
@@ -23,7 +22,6 @@ from cortex.environments.kubernetes.manifests.resources import resources
 from cortex.environments.kubernetes.manifests.volumes import mounts, volumes
 from cortex.environments.local.plan import Place, plan
 from cortex.plan import Plan, ProcessPlan
-from cortex.spec import APISpec
 
 READY, LOCK = f"{RUN}/ready", f"{RUN}/api.lock"
 USER = 10001
@@ -89,12 +87,9 @@ def config_files(release: Release) -> dict[str, str]:
 
 def planned_processes(release: Release) -> Plan:
     """Return the processes of one replica, as this machine would run them if it were the pod."""
-    spec = release.resolved
-    if _is_foreign(spec):
-        predictor = spec.predictor.model_copy(update={"model_server": "tensorflow_model_server"})
-        spec = spec.model_copy(update={"predictor": predictor})
+    spec = release.spec
     return plan(
-        spec,
+        release.resolved,
         Place(
             revision=release.revision,
             directory=Path(CONFIG),
@@ -102,9 +97,9 @@ def planned_processes(release: Release) -> Plan:
             host="0.0.0.0",  # noqa: S104 - of the pod, which its NetworkPolicy guards
             port=PORT,
             python="python",
-            model_server=_model_server_program(spec),
+            model_server=model_server.command(spec, "python", spec.predictor.tensorflow_serving_image),
             cores=_MANY_CORES,
-            gpus=release.spec.compute.gpu,
+            gpus=spec.compute.gpu,
             gpu_engine=release.gpu_engine,
             notices=release.notices,
         ),
@@ -125,7 +120,7 @@ def _api(release: Release, planned: Plan) -> dict[str, Any]:
     ]
     return {
         "name": "api",
-        "image": release.spec.predictor.image or release.settings.image(f"cortex-api:{cortex.__version__}"),
+        "image": release.spec.predictor.image or release.settings.own_image("api"),
         "command": command,
         "workingDir": PROJECT,
         "env": _env({**worker.env, "HOME": "/tmp"}),  # noqa: S108 - a volume of the container's own
@@ -152,7 +147,7 @@ def _model_server(release: Release, row: ProcessPlan, index: int, count: int) ->
         env.pop("CUDA_VISIBLE_DEVICES")
     return {
         "name": f"model-server-{index}",
-        "image": _model_server_image(release),
+        "image": model_server.image(release.spec, release.settings.own_image, on_gpu=bool(compute.gpu)),
         "command": _model_server_command(release, row),
         "env": _env({**env, "HOME": "/tmp"}),  # noqa: S108 - a volume of the container's own
         "startupProbe": {**_exec("test", "-S", row.ready), "periodSeconds": 1, "failureThreshold": START_SECONDS},
@@ -161,28 +156,6 @@ def _model_server(release: Release, row: ProcessPlan, index: int, count: int) ->
         "securityContext": _locked_in(),
         "volumeMounts": mounts(release),
     }
-
-
-def _model_server_image(release: Release) -> str:
-    """Return the yaml's image, TensorFlow Serving's own when the yaml asks for that, or ours for the device."""
-    predictor, compute = release.spec.predictor, release.spec.compute
-    device = "-neuron" if compute.inf else "-gpu" if compute.gpu else ""
-    if predictor.tensorflow_serving_image:
-        return predictor.tensorflow_serving_image
-    if predictor.model_server == "tensorflow_model_server" and not compute.inf:
-        return f"{TENSORFLOW_SERVING}{device}"
-    return release.settings.image(f"cortex-model-server{device}:{cortex.__version__}")
-
-
-def _model_server_program(spec: APISpec) -> tuple[str, ...]:
-    if spec.compute.inf:
-        return ("tensorflow_model_server_neuron",)
-    return ("tensorflow_model_server",) if _is_foreign(spec) else ("python", "-P", "-m", "cortex.model_server")
-
-
-def _is_foreign(spec: APISpec) -> bool:
-    """Tell whether the model server may be TensorFlow Serving itself, which knows no flags of ours."""
-    return spec.predictor.model_server != "cortex" or spec.predictor.tensorflow_serving_image is not None
 
 
 def _model_server_command(release: Release, row: ProcessPlan) -> list[str]:
@@ -207,7 +180,7 @@ def _init(release: Release) -> dict[str, Any]:
         containers.append(
             {
                 "name": "models",
-                "image": release.settings.image(f"cortex-api:{cortex.__version__}"),
+                "image": release.settings.own_image("api"),
                 "command": [*fetch, "--spec", f"{CONFIG}/spec.json", "--models", MODELS],
                 "env": _env({"HOME": "/tmp"}),  # noqa: S108 - a volume of the container's own
                 **({"envFrom": [{"secretRef": {"name": secret}}]} if secret else {}),
