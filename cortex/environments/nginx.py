@@ -51,8 +51,7 @@ class Route:
     @classmethod
     def of(cls, spec: APISpec, upstreams: Sequence[str]) -> "Route":
         """Return the route of an API to its workers."""
-        endpoint = "/" + (spec.networking.endpoint or spec.name).strip("/")
-        return cls(spec.name, endpoint, tuple(upstreams), spec.networking.max_body_bytes)
+        return cls(spec.name, spec.endpoint, tuple(upstreams), spec.networking.max_body_bytes)
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,9 @@ def configuration(routes: Sequence[Route], front: Front) -> str:
 
 def check(spec: APISpec, others: Iterable[APISpec]) -> None:
     """Refuse an API whose endpoint is another one's behind the same front. FieldError says whose."""
-    endpoint = Route.of(spec, ()).endpoint
     for other in others:
-        if Route.of(other, ()).endpoint == endpoint:
-            told = f"{endpoint} is the endpoint of {other.name}, behind the same front; choose another"
+        if other.endpoint == spec.endpoint:
+            told = f"{spec.endpoint} is the endpoint of {other.name}, behind the same front; choose another"
             raise FieldError("networking.endpoint", told)
 
 

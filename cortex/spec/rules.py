@@ -12,7 +12,7 @@ from cortex.spec import project
 from cortex.spec.problem import Problem, Steps, steps_of
 from cortex.spec.shape import Shape
 from cortex.spec.wording import bare, number, quote
-from cortex.spec.written import WrittenAPI, WrittenModels, target_concurrency
+from cortex.spec.written import WrittenAPI, WrittenModels
 
 _NEURON_CORES = 4
 """The NeuronCores of one Inferentia chip, as Cortex counts them."""
@@ -190,7 +190,7 @@ def _replicas(api: WrittenAPI, _: Path) -> Iterator[Problem]:
 
 
 def _concurrency(api: WrittenAPI, _: Path) -> Iterator[Problem]:
-    target, limit = target_concurrency(api), api.autoscaling.max_replica_concurrency
+    target, limit = api.target_concurrency, api.autoscaling.max_replica_concurrency
     if "autoscaling" in api.model_fields_set and target > limit:
         yield _above("target_replica_concurrency", target, "max_replica_concurrency", limit)
 

@@ -7,7 +7,7 @@ from cortex.spec.document import Document
 from cortex.spec.problem import Problem, Steps
 from cortex.spec.shape import Shape
 from cortex.spec.wording import quote
-from cortex.spec.written import WrittenAPI, endpoint
+from cortex.spec.written import WrittenAPI
 
 _APIs = Mapping[int, WrittenAPI]
 
@@ -19,7 +19,7 @@ def _names(apis: _APIs) -> dict[int, str]:
 def _endpoints(apis: _APIs) -> dict[int, str]:
     """Return the endpoints, without those that two APIs share because they share a name."""
     first = {api.name: index for index, api in reversed(tuple(apis.items()))}
-    return {index: endpoint(api) for index, api in apis.items() if api.networking.endpoint or first[api.name] == index}
+    return {index: api.endpoint for index, api in apis.items() if api.networking.endpoint or first[api.name] == index}
 
 
 def _ports(apis: _APIs) -> dict[int, int]:

@@ -155,6 +155,22 @@ class APISettings(Frozen):
     autoscaling: Autoscaling = Autoscaling()
     update_strategy: UpdateStrategy = UpdateStrategy()
 
+    @property
+    def endpoint(self) -> str:
+        """The path under which a cluster serves it."""
+        return self.networking.endpoint or f"/{self.name}"
+
+    @property
+    def replicas(self) -> int:
+        """How many there are at first."""
+        return self.autoscaling.init_replicas or self.autoscaling.min_replicas
+
+    @property
+    def target_concurrency(self) -> float:
+        """How many requests in flight one replica is meant to have."""
+        target = self.autoscaling.target_replica_concurrency
+        return target or float(self.predictor.processes_per_replica * self.predictor.threads_per_process)
+
 
 class APISpec(APISettings):
     """One API of a yaml, complete: every default filled in, every rule checked."""

@@ -79,28 +79,14 @@ def complete(api: WrittenAPI) -> APISpec:
 
     ``model_fields_set`` of each section stays what the user wrote, for whoever tells the user what is not used.
     """
-    scaling = api.autoscaling
     filled = {
         "predictor": Predictor(**_written(api.predictor, PredictorSettings), **_models(api.predictor)),
-        "networking": _fill(api.networking, endpoint=endpoint(api)),
+        "networking": _fill(api.networking, endpoint=api.endpoint),
         "autoscaling": _fill(
-            scaling,
-            init_replicas=scaling.init_replicas or scaling.min_replicas,
-            target_replica_concurrency=target_concurrency(api),
+            api.autoscaling, init_replicas=api.replicas, target_replica_concurrency=api.target_concurrency
         ),
     }
     return APISpec(**{**_written(api, APISettings), **filled})
-
-
-def endpoint(api: WrittenAPI) -> str:
-    """Return the path under which a cluster would serve an API."""
-    return api.networking.endpoint or f"/{api.name}"
-
-
-def target_concurrency(api: WrittenAPI) -> float:
-    """Return how many requests in flight one replica is meant to have."""
-    target = api.autoscaling.target_replica_concurrency
-    return target or float(api.predictor.processes_per_replica * api.predictor.threads_per_process)
 
 
 def _written(value: BaseModel, settings: type[BaseModel]) -> dict[str, Any]:

@@ -75,13 +75,9 @@ class Run:
         return f"{self.spec.name}-{self.token}"
 
     @property
-    def replicas(self) -> int:
-        return self.spec.autoscaling.init_replicas or self.spec.autoscaling.min_replicas
-
-    @property
     def neuron_devices(self) -> range:
         """The numbers of the Inferentia devices of all replicas."""
-        return range(self.neuron_device, self.neuron_device + self.replicas * self.spec.compute.inf)
+        return range(self.neuron_device, self.neuron_device + self.spec.replicas * self.spec.compute.inf)
 
     @property
     def contained(self) -> APISpec:
@@ -120,7 +116,7 @@ def services(run: Run) -> dict[str, Service]:
     """Return the services of a run by name, model servers first."""
     plan = run.plan
     found: dict[str, Any] = {}
-    for replica in range(run.replicas):
+    for replica in range(run.spec.replicas):
         behind = [_service_name(run, replica, process) for process in plan.back]
         for index, process in enumerate(plan.back):
             found[behind[index]] = _model_server(run, replica, index, process)
@@ -131,19 +127,18 @@ def services(run: Run) -> dict[str, Service]:
 
 def volumes(run: Run) -> dict[str, Any]:
     """Return the volumes of a run by name."""
-    return {f"{run.name}-{replica}": {} for replica in range(run.replicas)}
+    return {f"{run.name}-{replica}": {} for replica in range(run.spec.replicas)}
 
 
 def links(run: Run) -> dict[str, str]:
     """Return the links in `FRONT_SOCKETS` that lead to a run, each with where it leads."""
-    workers = [(replica, index) for replica in range(run.replicas) for index in range(len(run.plan.front))]
+    workers = [(replica, index) for replica in range(run.spec.replicas) for index in range(len(run.plan.front))]
     return {f"{run.spec.name}/{r}-{i}.sock": f"../{run.name}-{r}-{i}.sock" for r, i in workers}
 
 
 def upstreams(spec: APISpec) -> tuple[str, ...]:
     """Return where nginx finds the workers of an API, of whichever run."""
-    replicas = spec.autoscaling.init_replicas or spec.autoscaling.min_replicas
-    workers = [(r, i) for r in range(replicas) for i in range(spec.predictor.processes_per_replica)]
+    workers = [(r, i) for r in range(spec.replicas) for i in range(spec.predictor.processes_per_replica)]
     return tuple(f"unix:{FRONT_SOCKETS}/{spec.name}/{r}-{i}.sock" for r, i in workers)
 
 
@@ -214,7 +209,7 @@ def _container(run: Run, replica: int, process: ProcessPlan, mounts: list[dict[s
         "labels": {
             "cortex.api": run.spec.name,
             "cortex.run": run.name,
-            "cortex.process": process.name if run.replicas == 1 else f"{replica}/{process.name}",
+            "cortex.process": process.name if run.spec.replicas == 1 else f"{replica}/{process.name}",
         },
         "volumes": [{"type": "volume", "source": f"{run.name}-{replica}", "target": str(_RUN_DIR)}, *mounts],
     }

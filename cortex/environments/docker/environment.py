@@ -258,7 +258,7 @@ class DockerEnvironment:
             spec=spec,
             api_id=row.revision,
             status=status,
-            endpoint=f"{self._front.settings.url}/{(spec.networking.endpoint or '').strip('/')}",
+            endpoint=f"{self._front.settings.url}{spec.endpoint}",
             last_updated=row.updated,
             reason=reason,
             notices=(*row.notices, *filter(None, [row.failure])),

@@ -18,11 +18,11 @@ def shared(run: Run, taken: Set[int]) -> Run:
 
 def check(run: Run, taken: Set[int]) -> None:
     """Refuse a run whose replicas ask for more devices than this machine has left. FieldError names the field."""
-    gpus = run.spec.compute.gpu * run.replicas
+    gpus = run.spec.compute.gpu * run.spec.replicas
     if run.gpus and gpus > run.gpus:
         raise FieldError(
             "autoscaling.init_replicas",
-            f"{run.replicas} replicas of {run.spec.compute.gpu} GPUs are more than this machine's {run.gpus}",
+            f"{run.spec.replicas} replicas of {run.spec.compute.gpu} GPUs are more than this machine's {run.gpus}",
         )
     if run.neuron_devices.stop > (there := len(devices.neuron().devices) if run.spec.compute.inf else 0):
         others = f", of which other APIs have {len(taken)}: `cortex delete` one of them first" if taken else ""

@@ -231,9 +231,9 @@ def _endpoint(seen: Seen, settings: Settings) -> str:
             host = rule.get("host") or balancers[0].get("hostname") or balancers[0].get("ip")
             if host:
                 return f"http://{host}{rule['http']['paths'][0]['path']}"
-    networking = spec_of(seen).networking
-    if settings.gateway and settings.host and networking.api_gateway == "public":
-        return f"http://{settings.host}{networking.endpoint}"
+    spec = spec_of(seen)
+    if settings.gateway and settings.host and spec.networking.api_gateway == "public":
+        return f"http://{settings.host}{spec.endpoint}"
     return f"http://{seen.name}.{settings.namespace}.svc"
 
 

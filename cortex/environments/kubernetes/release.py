@@ -47,7 +47,7 @@ def release(
         project={} if bundled else files,
         revision=hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
         settings=settings,
-        replicas=spec.autoscaling.init_replicas or spec.autoscaling.min_replicas,
+        replicas=spec.replicas,
         version=version,
         notices=notices,
         bundles_project=bundled,

@@ -116,7 +116,7 @@ class Entrance:
         """Return where the front leads to an API, empty when there is none."""
         if not (listen := self._listen()):
             return ""
-        return f"{_text(self._url) or self._reached(listen)}{Route.of(spec, ()).endpoint}"
+        return f"{_text(self._url) or self._reached(listen)}{spec.endpoint}"
 
     def _reached(self, listen: str) -> str:
         host, _, port = listen.rpartition(":")

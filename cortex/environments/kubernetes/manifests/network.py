@@ -36,7 +36,7 @@ def _front(spec: APISpec, settings: Settings) -> dict[str, Any]:
 def _ingress(spec: APISpec, settings: Settings) -> dict[str, Any]:
     """Return an Ingress. That the API sees ``/`` and not its endpoint is asked of ingress-nginx, by its annotations."""
     backend = {"service": {"name": spec.name, "port": {"name": "http"}}}
-    rule: dict[str, Any] = {"http": {"paths": [{"path": _endpoint(spec), "pathType": "Exact", "backend": backend}]}}
+    rule: dict[str, Any] = {"http": {"paths": [{"path": spec.endpoint, "pathType": "Exact", "backend": backend}]}}
     annotations = {
         "nginx.ingress.kubernetes.io/rewrite-target": "/",
         "nginx.ingress.kubernetes.io/proxy-body-size": str(spec.networking.max_body_bytes),
@@ -65,7 +65,7 @@ def _route(spec: APISpec, settings: Settings) -> dict[str, Any]:
             **({"hostnames": [settings.host]} if settings.host else {}),
             "rules": [
                 {
-                    "matches": [{"path": {"type": "Exact", "value": _endpoint(spec)}}],
+                    "matches": [{"path": {"type": "Exact", "value": spec.endpoint}}],
                     "filters": [rewrite],
                     "backendRefs": [{"name": spec.name, "port": 80}],
                     "timeouts": {"request": f"{_LONGEST_ANSWER}s"},
@@ -99,7 +99,3 @@ def _monitor(spec: APISpec) -> dict[str, Any]:
             "endpoints": [{"port": "http", "path": "/metrics", "interval": "10s"}],
         },
     }
-
-
-def _endpoint(spec: APISpec) -> str:
-    return spec.networking.endpoint or f"/{spec.name}"

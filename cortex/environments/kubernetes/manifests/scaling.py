@@ -71,7 +71,7 @@ def _horizontal(spec: APISpec, version: tuple[int, int]) -> dict[str, Any]:
     if version >= TOLERANCE_SINCE:
         speeds["scaleUp"]["tolerance"] = _number(rules.upscale_tolerance)
         speeds["scaleDown"]["tolerance"] = _number(rules.downscale_tolerance)
-    target = {"type": "AverageValue", "averageValue": _quantity(rules.target_replica_concurrency or 1)}
+    target = {"type": "AverageValue", "averageValue": _quantity(spec.target_concurrency)}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -94,7 +94,7 @@ def _scaled_object(spec: APISpec, settings: Settings) -> dict[str, Any]:
         "metadata": {
             "serverAddress": settings.prometheus,
             "query": query(spec, settings.namespace),
-            "threshold": _number(rules.target_replica_concurrency or 1),
+            "threshold": _number(spec.target_concurrency),
         },
     }
     return {
