@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from cortex.duration import parse_duration
 from cortex.errors import UserError
 from cortex.spec import APISpec, keys
-from cortex.spec.config import load
+from cortex.spec.config import read
 from cortex.spec.document import Document
 
 ROOT = Path(__file__).parent.parent
@@ -122,7 +122,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_reference_can_be_deployed(project: Path) -> None:
     """The reference has no mistake itself."""
     (project / "cortex.yaml").write_text(REFERENCE.read_text())
-    assert len(load(project / "cortex.yaml")) == 6
+    assert len(read(project / "cortex.yaml").apis) == 6
 
 
 def test_what_may_be_null(project: Path) -> None:
@@ -146,7 +146,7 @@ def _put(data: Any, steps: tuple[str | int, ...], value: object) -> None:
 
 def _complaints(path: Path) -> list[str]:
     try:
-        load(path)
+        read(path)
     except UserError as error:
         return str(error).split("\n")
     return []
@@ -154,7 +154,7 @@ def _complaints(path: Path) -> list[str]:
 
 def _target(project: Path, name: str) -> APISpec:
     (project / name).write_text((ROOT / name).read_text())
-    [api] = load(project / name)
+    [api] = read(project / name).apis
     return api
 
 

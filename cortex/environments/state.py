@@ -1,6 +1,6 @@
-"""What the local environment keeps under ``CORTEX_HOME``, and who may touch it.
+"""What an environment of this machine keeps under its home, and who may touch it. ``CORTEX_HOME`` is the local one's.
 
-CORTEX_HOME/
+HOME/
   apis/NAME/status.json            written by the API's supervisor
   apis/NAME/port                   assigned when it was first deployed; its time tells the APIs' order
   apis/NAME/neuron_cores           assigned, too, when it was first deployed to Inferentia (`local.cores`)

@@ -35,11 +35,6 @@ class Config:
         return _where(self._document, (index, *written_steps(steps_of(path), predictor)))
 
 
-def load(config: Path) -> tuple[APISpec, ...]:
-    """Return the APIs of one yaml file; raises as `read` does."""
-    return read(config).apis
-
-
 def read(config: Path) -> Config:
     """Read one yaml file. UserError has a line for everything that is wrong with it, in the order of the file."""
     document = Document.read(config)

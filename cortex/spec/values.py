@@ -93,7 +93,7 @@ class Networking(Frozen):
     """Where an API is reached."""
 
     endpoint: Omittable[Endpoint] = None
-    """Starts with a slash. `cortex.spec.load` fills in ``/NAME``."""
+    """Starts with a slash. `cortex.spec.written.complete` fills in ``/NAME``."""
     local_port: Omittable[Annotated[int, Field(ge=1, le=65535)]] = None
     api_gateway: Literal["public", "none"] = "public"
     max_body_size: Bytes = "32Mi"
@@ -118,8 +118,8 @@ class Compute(Frozen):
 class Autoscaling(Frozen):
     """How a cluster chooses the number of replicas. Durations are in seconds.
 
-    `cortex.spec.load` fills in ``init_replicas`` (``min_replicas``) and ``target_replica_concurrency`` (processes times
-    threads).
+    `cortex.spec.written.complete` fills in ``init_replicas`` (``min_replicas``) and ``target_replica_concurrency``
+    (processes times threads).
     """
 
     min_replicas: Annotated[int, Field(ge=1)] = 1

@@ -13,7 +13,7 @@ from cortex.environments import processors
 from cortex.environments.base import NetworkStats, ProcessStatus
 from cortex.environments.processors import Processors
 from cortex.spec import APISpec, Model, Networking, Predictor, ServerSideBatching
-from cortex.spec.config import load
+from cortex.spec.config import read
 
 _SUMMARY = {"message": "...", "model_signatures": {"_cortex_default": {"x": {"shape": [-1, 4], "type": "float32"}}}}
 
@@ -242,7 +242,7 @@ def test_configuration_can_be_deployed(
     dump = cortex("get", "iris").out.partition("configuration\n")[2]
     (tmp_path / "predictor.py").touch()
     (tmp_path / "again.yaml").write_text("- " + dump.replace("\n", "\n  "))
-    (again,) = load(tmp_path / "again.yaml")
+    (again,) = read(tmp_path / "again.yaml").apis
     assert again.predictor == predictor
 
 

@@ -1,7 +1,5 @@
 """What a good file becomes: one form for both dialects, complete, and as JSON what it was."""
 
-from pathlib import Path
-
 import pytest
 
 from cortex.spec import (
@@ -15,7 +13,6 @@ from cortex.spec import (
     ServerSideBatching,
     UpdateStrategy,
 )
-from cortex.spec.config import load
 
 HEAD = "- name: a\n  predictor:\n    type: tensorflow\n    path: predictor.py\n"
 
@@ -119,12 +116,6 @@ def test_a_spec_cannot_be_changed(read) -> None:
     [api] = read(WRITTEN).apis
     with pytest.raises(ValueError, match="frozen"):
         api.name = "b"
-
-
-def test_load_gives_the_apis_alone(read) -> None:
-    """`load` is `read` for those who have nothing to say about lines."""
-    config = read(f"{HEAD}    model_path: m\n")
-    assert load(Path("cortex.yaml")) == config.apis
 
 
 PLACES = [

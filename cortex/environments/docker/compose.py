@@ -4,8 +4,8 @@ A replica is one container per worker and one per model server. They share a vol
 server opens its socket. Every worker listens on a socket of its own in the volume ``front``, which nginx has too: that
 needs no network, no port and no name, and a container that comes back under another address is still found.
 
-``/run/front/NAME/REPLICA-WORKER.sock`` is a link to the socket of the run that answers; `docker` turns it from one run
-to the next. A run is one start of a revision: ``NAME-TOKEN`` begins the names of its services, volumes and sockets.
+``/run/front/NAME/REPLICA-WORKER.sock`` is a link to the socket of the run that answers; `changeover` turns it from one
+run to the next. A run is one start of a revision: ``NAME-TOKEN`` begins the names of its services, volumes and sockets.
 """
 
 import dataclasses

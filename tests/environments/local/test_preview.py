@@ -16,7 +16,7 @@ from cortex.cli import main
 from cortex.environments import devices
 from cortex.environments.registry import Registry
 from cortex.environments.state import Home
-from cortex.spec.config import load
+from cortex.spec.config import read
 from tests.certificates import issue
 
 ROOT = Path(__file__).parents[3]
@@ -128,7 +128,7 @@ def test_onnx_artifacts_run_on_onnx_runtime(project: Path, home: Path, capsys: p
     (version / "model.onnx").write_bytes(b"\x08\x08")
     out = printed(home, capsys, "render", "local", project / "cortex_gpu.yaml")
     assert "--engine=onnxruntime" in out
-    assert load(project / "cortex_gpu.yaml")[0].predictor.engine == "auto"
+    assert read(project / "cortex_gpu.yaml").apis[0].predictor.engine == "auto"
 
 
 def test_the_front_that_is_asked_for_is_shown(project: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def mounts(release: Release) -> list[dict[str, Any]]:
 
 
 def volumes(release: Release, config: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the volumes of a pod; ``config`` is what `manifests_files.config_name` names."""
+    """Return the volumes of a pod; ``config`` is what `files.config_name` names."""
     rows: list[dict[str, Any]] = [
         {"name": "config", "configMap": {"name": config_name(release, config)}},
         {"name": "project", "emptyDir": {}},
