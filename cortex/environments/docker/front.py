@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cortex.environments import nginx, protection
 from cortex.environments import settings as setting
+from cortex.environments.address import Address
 from cortex.environments.certificate import Certificate
 from cortex.environments.docker import compose
 from cortex.environments.docker.engine import TAKEN, Container, Engine
@@ -52,9 +53,7 @@ class FrontSettings:
         """Where this machine reaches the front, without a slash at the end."""
         secure = self.protection.certificate
         scheme, port, usual = ("https", self.protection.tls_port, 443) if secure else ("http", self.port, 80)
-        here = self.host in ("0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
-        host = "localhost" if here else self.host
-        return f"{scheme}://{host}{'' if port == usual else f':{port}'}"
+        return f"{scheme}://{Address(self.host.strip('[]'), port).shown}".removesuffix(f":{usual}")
 
     def service(self, directory: Path) -> compose.Service:
         """Return the front's service; ``directory`` has its configuration."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex.environments import nginx
+from cortex.environments.address import Address
 from cortex.environments.fields import FieldError
 from cortex.environments.local.front import LocalFront
 from cortex.environments.nginx import Route
@@ -24,7 +25,6 @@ PORT = 8080
 TLS_PORT = 8443
 _CHOICE = re.compile(r"nginx(?::(?P<port>[0-9]{1,5}))?")
 _LOCK = ".front"
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 class Entrance:
@@ -65,7 +65,7 @@ class Entrance:
             for index, spec in enumerate(specs):
                 nginx.check(spec, specs[:index])
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text(listen)
+            self._file.write_text(str(listen))
 
     def check(self, spec: APISpec) -> None:
         """Refuse an API that cannot be behind the front beside the others. FieldError names the field.
@@ -102,10 +102,10 @@ class Entrance:
         Empty when there would be none. ``choice`` as for `choose`, None for what was chosen before. UserError as there,
         but neither nginx nor a port is tried.
         """
-        listen = self._listen() if choice is None else "" if choice == "none" else self._chosen(choice)
+        listen = self._listen() if choice is None else None if choice == "none" else self._chosen(choice)
         if not listen:
             return {}
-        self._protection.check(_port(listen))
+        self._protection.check(listen.port)
         rows = {spec.name: (spec, _upstream(status.host, status.port)) for spec, status in self._apis()}
         rows |= {spec.name: (spec, _upstream(self._host, port)) for spec, port in coming}
         for spec, _ in coming:
@@ -118,37 +118,37 @@ class Entrance:
             return ""
         return f"{_text(self._url) or self._reached(listen)}{spec.endpoint}"
 
-    def _reached(self, listen: str) -> str:
-        host, _, port = listen.rpartition(":")
-        here = host in ("0.0.0.0", "[::]", "127.0.0.1", "[::1]")  # noqa: S104 - compared, not bound
+    def _reached(self, listen: Address) -> str:
         secure = self._protection.certificate
-        scheme, shown = ("https", str(self._protection.tls_port)) if secure else ("http", port)
-        return f"{scheme}://{'localhost' if here else host}:{shown}"
+        scheme, port = ("https", self._protection.tls_port) if secure else ("http", listen.port)
+        return f"{scheme}://{Address(listen.host, port).shown}"
 
-    def _check(self, listen: str) -> None:
-        self._protection.check(_port(listen))
+    def _check(self, listen: Address) -> None:
+        self._protection.check(listen.port)
         self._front(listen).check()
 
-    def _ports(self, listen: str) -> set[int]:
-        return {_port(listen), *([self._protection.tls_port] if self._protection.certificate else [])}
+    def _ports(self, listen: Address) -> set[int]:
+        return {listen.port, *([self._protection.tls_port] if self._protection.certificate else [])}
 
-    def _listen(self) -> str:
-        return _text(self._file)
+    def _listen(self) -> Address | None:
+        with contextlib.suppress(ValueError):
+            return Address.of(_text(self._file))
+        return None
 
-    def _chosen(self, choice: str) -> str:
-        """Return ``HOST:PORT`` of a choice: without a port the one that there is, or else `PORT`."""
-        found = _CHOICE.fullmatch(choice)
-        port = found and int(found["port"] or self._listen().rpartition(":")[2] or PORT)
+    def _chosen(self, choice: str) -> Address:
+        """Return the address of a choice: without a port the one that there is, or else `PORT`."""
+        found, there = _CHOICE.fullmatch(choice), self._listen()
+        port = found and int(found["port"] or (there.port if there else PORT))
         if not port or port > 65535:
             raise UserError(f"--front {choice}: must be nginx, nginx:PORT or none")
-        return f"{_bracketed(self._host)}:{port}"
+        return Address(self._host, port)
 
-    def _front(self, listen: str) -> LocalFront:
-        asked = self._protection
+    def _front(self, listen: Address | None) -> LocalFront:
+        asked, listen = self._protection, listen or Address(self._host, PORT)
         front = nginx.Front(
             directory="",
-            listen=listen,
-            listen_tls=f"{listen.rpartition(':')[0]}:{asked.tls_port}",
+            listen=str(listen),
+            listen_tls=str(Address(listen.host, asked.tls_port)),
             public_tls_port=asked.tls_port,
             certificate=asked.certificate,
             certificate_key=asked.certificate_key,
@@ -173,13 +173,5 @@ def _text(file: Path) -> str:
     return ""
 
 
-def _port(listen: str) -> int:
-    return int(listen.rpartition(":")[2])
-
-
 def _upstream(host: str, port: int) -> str:
-    return f"{_bracketed(_LOOPBACK.get(host, host))}:{port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    return str(Address(host, port).reached)

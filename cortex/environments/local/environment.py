@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex.environments import devices, model_format, protection
+from cortex.environments.address import Address
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
 from cortex.environments.fields import FieldError
 from cortex.environments.local import cores, logs, ports, supervision
@@ -192,7 +193,7 @@ class LocalEnvironment:
             spec=spec,
             api_id=status.revision,
             status=status.status,
-            endpoint=f"http://{_reachable(status.host)}:{status.port}",
+            endpoint=f"http://{Address(status.host, status.port).shown}",
             front=front,
             last_updated=status.live_since,
             reason=status.reason,
@@ -229,10 +230,3 @@ def _found_model_server(spec: APISpec) -> tuple[str, ...]:
             f"the program {name} was not found; install it, or give its path in CORTEX_TENSORFLOW_MODEL_SERVER",
         )
     return (found, *arguments)
-
-
-def _reachable(host: str) -> str:
-    """Return the name by which this machine reaches an address that an API listens on."""
-    if host in ("0.0.0.0", "::", "127.0.0.1", "::1"):  # noqa: S104 - compared, not bound
-        return "localhost"
-    return f"[{host}]" if ":" in host else host

@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 
 from cortex.environments import certificate, nginx
+from cortex.environments.address import Address, meaning
 from cortex.environments.certificate import Certificate
-from cortex.environments.local.address import Address, meaning
 from cortex.environments.nginx import Route
 from cortex.errors import UserError
 from cortex.pid import lives
@@ -216,7 +216,7 @@ class LocalFront:
 
     def _await(self, digest: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        address = Address.of(self._front.listen)
+        address = Address.of(self._front.listen).reached
         same = 0
         while same < 2:  # an old worker may answer once more
             said = _ask(address)
@@ -250,7 +250,7 @@ def _run(argv: list[str]) -> None:
 
 
 def _ask(address: Address) -> str:
-    client = http.client.HTTPConnection(address.reached, address.port, timeout=2)
+    client = http.client.HTTPConnection(address.host, address.port, timeout=2)
     try:
         client.request("GET", nginx.CONFIGURATION, headers={"Connection": "close"})
         return client.getresponse().read().decode(errors="replace")

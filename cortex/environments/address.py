@@ -1,4 +1,4 @@
-"""Where nginx is to listen on this machine, and why it cannot."""
+"""Where something listens on this machine: how it is reached, and why nginx cannot listen there."""
 
 import contextlib
 import socket
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cortex.errors import UserError
 
 _REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+_HERE = {*_REACHED, *_REACHED.values()}
 _REFUSALS = (
     ("permission denied", "only root may listen below port 1024: choose another port"),
     ("address already in use", "something else listens there: choose another port, or stop it"),
@@ -26,10 +27,19 @@ class Address:
         host, _, port = listen.rpartition(":")
         return cls(host.strip("[]"), int(port))
 
+    def __str__(self) -> str:
+        """``HOST:PORT``, with an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @property
-    def reached(self) -> str:
-        """The host by which this machine reaches what listens there."""
-        return _REACHED.get(self.host, self.host)
+    def reached(self) -> "Address":
+        """The address by which this machine reaches what listens there."""
+        return Address(_REACHED.get(self.host, self.host), self.port)
+
+    @property
+    def shown(self) -> "Address":
+        """The address by which a person at this machine does."""
+        return Address("localhost", self.port) if self.host in _HERE else self
 
     @property
     def resolved(self) -> "Address":
