@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cortex import threads
 from cortex.environments.tool import Refused, ask, last_line
 from cortex.topology import Core, this_topology
 
@@ -101,11 +100,6 @@ def _chips(output: str) -> tuple[Device, ...]:
 
 _NVIDIA = Kind("NVIDIA GPU", _NVIDIA_SMI, "nvidia", _gpus, failure_is_final=True)
 _NEURON = Kind("AWS Inferentia device", _NEURON_LS, "neuron", _chips, failure_is_final=False)
-
-
-def cores() -> int:
-    """Return how many physical cores this process may use."""
-    return threads.available()
 
 
 def nodes() -> tuple[tuple[Core, ...], ...]:

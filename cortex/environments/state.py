@@ -3,7 +3,7 @@
 HOME/
   apis/NAME/status.json            written by the API's supervisor
   apis/NAME/port                   assigned when it was first deployed; its time tells the APIs' order
-  apis/NAME/neuron_cores           assigned, too, when it was first deployed to Inferentia (`local.cores`)
+  apis/NAME/neuron_cores           assigned, too, when it was first deployed to Inferentia (`local.neuron_cores`)
   apis/NAME/logs/PROCESS.log
   apis/NAME/revisions/ID/          spec.json, resolved.json, notices.json, and project/: a copy
   front/                           of the nginx in front of all APIs, when there is one (`local.front`)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cortex import threads
 from cortex.environments import devices, model_format, nginx
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
 from cortex.environments.docker import compose, images, shares
@@ -200,7 +201,7 @@ class DockerEnvironment:
             token=token or secrets.token_hex(3),
             directory=str(self._home.api(spec.name).revision(revision)),
             images=self._shelf.images(spec, gpus=gpus, packages=packages),
-            cores=devices.cores(),
+            cores=threads.available(),
             gpus=gpus,
             gpu_engine=model_format.gpu_engine(Path(model.path) for model in spec.predictor.models),
             notices=tuple(notices),

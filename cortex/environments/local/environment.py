@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cortex import threads
 from cortex.environments import devices, model_format, protection
 from cortex.environments.address import Address
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
 from cortex.environments.fields import FieldError
-from cortex.environments.local import cores, logs, ports, supervision
+from cortex.environments.local import logs, neuron_cores, ports, supervision
 from cortex.environments.local.entrance import TLS_PORT, Entrance
 from cortex.environments.local.metrics import network_stats
 from cortex.environments.local.notices import notices
@@ -164,11 +165,11 @@ class LocalEnvironment:
             port=directory.port(),
             python=sys.executable,
             model_server=_found_model_server(prepared.resolved),
-            cores=devices.cores(),
+            cores=threads.available(),
             nodes=devices.nodes(),
             gpus=len(gpus),
             gpu_ids=gpus,
-            neuron_core=cores.assign(self._home, prepared.resolved).start,
+            neuron_core=neuron_cores.assign(self._home, prepared.resolved).start,
             gpu_engine=model_format.gpu_engine(Path(model.path) for model in prepared.resolved.predictor.models),
             shared_metrics=True,
             notices=prepared.notices,

@@ -11,8 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cortex import threads
 from cortex.environments import devices, model_format, model_server
-from cortex.environments.local import cores, ports
+from cortex.environments.local import neuron_cores, ports
 from cortex.environments.local.notices import unused
 from cortex.environments.local.plan import Place, plan
 from cortex.environments.model_remote import is_remote
@@ -33,7 +34,7 @@ def previews(config: Config, home: Home, host: str) -> tuple[Mapping[str, Any], 
         resolved = _resolved(spec, config.path.absolute().parent)
         port = spec.networking.local_port or ports.expected(home, spec.name, taken)
         taken.add(port)
-        given[spec.name] = cores.expected(home, spec, given)
+        given[spec.name] = neuron_cores.expected(home, spec, given)
         place = _place(resolved, home, host, port, given[spec.name].start)
         found.append({"api": spec.name, **asdict(plan(resolved, place))})
     return tuple(found)
@@ -56,7 +57,7 @@ def _place(spec: APISpec, home: Home, host: str, port: int, neuron_core: int) ->
         port=port,
         python=sys.executable,
         model_server=model_server_command(spec),
-        cores=devices.cores(),
+        cores=threads.available(),
         nodes=devices.nodes(),
         gpus=spec.compute.gpu,
         neuron_core=neuron_core,

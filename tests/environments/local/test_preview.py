@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cortex import threads
 from cortex.cli import main
-from cortex.environments import devices
 from cortex.environments.registry import Registry
 from cortex.environments.state import Home
 from cortex.spec.config import read
@@ -36,7 +36,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home, on a machine of eight cores without any device or model server."""
-    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "available", lambda: 8)
     monkeypatch.setenv("CORTEX_HOST", "127.0.0.1")
     monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
     monkeypatch.delenv("CORTEX_TENSORFLOW_MODEL_SERVER", raising=False)

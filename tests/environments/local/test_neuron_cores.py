@@ -7,7 +7,7 @@ import pytest
 from cortex.environments import devices
 from cortex.environments.devices import Device, Found
 from cortex.environments.fields import FieldError
-from cortex.environments.local import cores
+from cortex.environments.local import neuron_cores
 from cortex.environments.state import Home
 from cortex.spec import APISpec
 from cortex.status import Status
@@ -36,7 +36,7 @@ def runs(home: Home, *specs: APISpec, in_use: tuple[str, ...] = ("r1",)) -> None
 
 
 def assigned(home: Home, api: APISpec) -> range:
-    found = cores.assign(home, api)
+    found = neuron_cores.assign(home, api)
     runs(home, api)
     return found
 
@@ -57,7 +57,7 @@ def test_when_none_is_left(home: Home) -> None:
     for name in ("b", "a"):
         assigned(home, spec(name))
     with pytest.raises(FieldError) as refused:
-        cores.assign(home, spec("c"))
+        neuron_cores.assign(home, spec("c"))
     assert str(refused.value) == (
         "compute.inf: no chip is left of this machine's 8 NeuronCores: a has 4-7, b has 0-3; `cortex delete a` first, "
         "or deploy on a machine with more"
@@ -78,27 +78,27 @@ def test_cores_are_held_while_something_runs_on_them(
     """The cpu and the accelerator yaml have the same name: to deploy one after the other gives the chip back."""
     assert assigned(home, spec("a")) == range(4)
     runs(home, spec("a", inf=moved), in_use=in_use)
-    assert (cores.assign(home, spec("b")) == range(4, 8)) is kept
+    assert (neuron_cores.assign(home, spec("b")) == range(4, 8)) is kept
 
 
 def test_cores_are_held_while_they_are_being_deployed(home: Home) -> None:
     """No process says so yet; the lock of the command does."""
     with home.lock("a"):
-        assert cores.assign(home, spec("a")) == range(4)
-        assert cores.assign(home, spec("b")) == range(4, 8)
+        assert neuron_cores.assign(home, spec("a")) == range(4)
+        assert neuron_cores.assign(home, spec("b")) == range(4, 8)
 
 
 def test_what_a_killed_command_left_is_free(home: Home) -> None:
     """Its record is there, and nothing holds it."""
-    assert cores.assign(home, spec("a")) == range(4)
-    assert cores.assign(home, spec("b")) == range(4)
+    assert neuron_cores.assign(home, spec("a")) == range(4)
+    assert neuron_cores.assign(home, spec("b")) == range(4)
 
 
 def test_a_preview_assigns_nothing(home: Home) -> None:
     """It says what a deployment would get, beside what runs and what is in the same yaml, on any machine."""
     assigned(home, spec("a"))
-    given = {"b": cores.expected(home, spec("b"), {})}
-    given["c"] = cores.expected(home, spec("c"), given)
+    given = {"b": neuron_cores.expected(home, spec("b"), {})}
+    given["c"] = neuron_cores.expected(home, spec("c"), given)
     assert given == {"b": range(4, 8), "c": range(8, 12)}
-    assert cores.expected(home, spec("a"), {}) == range(4)
+    assert neuron_cores.expected(home, spec("a"), {}) == range(4)
     assert assigned(home, spec("z")) == range(4, 8)
