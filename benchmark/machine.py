@@ -3,9 +3,10 @@
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
+
+from cortex import processors
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,9 @@ class Machine:
 def this_machine() -> Machine:
     """Describe the machine that this runs on."""
     return Machine(
-        cpu=_cpu(),
+        cpu=processors.model(),
         cores=len(os.sched_getaffinity(0)),
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GROUND = {"errors", "notify", "protos", "tensors", "tfrecord"}
+GROUND = {"errors", "notify", "processors", "protos", "tensors", "tfrecord"}
 MAY_IMPORT = {
     "errors": set(),
     "notify": set(),
+    "processors": set(),
     "protos": {"errors"},
     "tensors": {"protos"},
     "tfrecord": set(),

@@ -1,13 +1,13 @@
 """The processors and the memory of this machine, as `cortex env info` tells them."""
 
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from cortex import threads
+from cortex.processors import cpuinfo, model
 
 _ROOT = Path("/")
 _FEATURES = {
@@ -21,7 +21,6 @@ _FEATURES = {
     "i8mm": ("i8mm",),
 }
 """What matters to inference, and the kernel's names for it; any one of them will do."""
-_MODEL_KEYS = ("model name", "cpu model", "Model", "Hardware")
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,10 @@ class Memory:
 
 def processors(root: Path = _ROOT) -> Processors:
     """Read ``proc/cpuinfo`` below ``root``; what it does not say is told by the platform, or left out."""
-    info = _cpuinfo(root / "proc/cpuinfo")
+    info = cpuinfo(root)
     flags = set(info.get("flags", info.get("Features", "")).split())
-    model = next((info[key] for key in _MODEL_KEYS if info.get(key)), platform.processor() or platform.machine())
     features = tuple(name for name, names in _FEATURES.items() if flags & set(names))
-    return Processors(model, threads.available(), os.cpu_count() or 1, features)
+    return Processors(model(root), threads.available(), os.cpu_count() or 1, features)
 
 
 def memory(root: Path = _ROOT) -> Memory:
@@ -58,16 +56,6 @@ def memory(root: Path = _ROOT) -> Memory:
     machine = psutil.virtual_memory()
     limit = min([machine.total, *_limits(root / "sys/fs/cgroup")])
     return Memory(limit, min(machine.available, limit))
-
-
-def _cpuinfo(file: Path) -> dict[str, str]:
-    """Return the keys of the first processor."""
-    try:
-        first = file.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _limits(cgroup: Path) -> list[int]:
