@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cortex.environments.base import Progress
 from cortex.environments.docker import compose, images
-from cortex.environments.docker.condition import end, last_words
+from cortex.environments.docker.condition import end, is_worker, last_words, process
 from cortex.environments.docker.engine import Engine
 from cortex.environments.docker.front import DockerFront
 from cortex.environments.docker.images import Shelf
@@ -73,13 +73,12 @@ class Changeover:
         containers = [row for row in self._engine.containers() if row.labels.get("cortex.run") == run.name]
         for row in containers:
             if row.restarts or not row.running:
-                raise NotStarted(f"{row.labels['cortex.process']}: {end(row, self._engine)}")
-        workers = [row for row in containers if "api-" in row.labels["cortex.process"]]
-        for row in workers:
+                raise NotStarted(f"{process(row)}: {end(row, self._engine)}")
+        for row in filter(is_worker, containers):
             ready, answer = self._engine.ask(row.id, *_READY)
             if not ready:
                 words = last_words(row, self._engine) or answer
-                return f"{row.labels['cortex.process']}: {words}"
+                return f"{process(row)}: {words}"
         return ""
 
     def _go_live(self, run: compose.Run, before: Deployment | None) -> None:
@@ -119,8 +118,7 @@ class Changeover:
     def _worker(self, *runs: str) -> str:
         """Return a container of some worker that runs."""
         for row in self._engine.containers():
-            process = row.labels.get("cortex.process", "")
-            if row.running and "api-" in process and row.labels.get("cortex.run") in runs:
+            if row.running and is_worker(row) and row.labels.get("cortex.run") in runs:
                 return row.id
         raise NotStarted("no worker is running")
 

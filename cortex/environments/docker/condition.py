@@ -13,6 +13,10 @@ def process(container: Container) -> str:
     return container.labels.get("cortex.process", container.service)
 
 
+def is_worker(container: Container) -> bool:
+    return "api-" in container.labels.get("cortex.process", "")
+
+
 def state(container: Container) -> str:
     if not container.running:
         return "waiting to restart"

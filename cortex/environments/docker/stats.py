@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from cortex.environments.base import NetworkStats
+from cortex.environments.docker.condition import is_worker
 from cortex.environments.docker.engine import Container, Engine
 
 _COUNT = re.compile(r'^(cortex_\w+?)(?:\{status="(\w+)"\})? ([0-9.e+]+)$', re.MULTILINE)
@@ -11,7 +12,7 @@ _COUNT = re.compile(r'^(cortex_\w+?)(?:\{status="(\w+)"\})? ([0-9.e+]+)$', re.MU
 
 def network_stats(engine: Engine, containers: Sequence[Container]) -> NetworkStats:
     """Return the sum over all workers that answer; nothing is counted where none does."""
-    workers = [row for row in containers if row.running and "api-" in row.labels.get("cortex.process", "")]
+    workers = [row for row in containers if row.running and is_worker(row)]
     if not workers:
         return NetworkStats()
     addresses = [row.labels["cortex.listen"] for row in workers]
