@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cortex import cli
-from cortex.environments.docker import project
+from cortex.environments.docker import compose_file
 from cortex.environments.registry import Registry
 from cortex.spec.nodes import Loader  # as Go reads numbers, which wrote Cortex, Compose and kubectl
 
@@ -36,7 +36,7 @@ YAML = """\
 
 def test_a_text_is_never_a_number() -> None:
     """Also where PyYAML alone would leave its quotes out; and numbers stay numbers."""
-    written = project.text({"texts": TEXTS, "others": OTHERS})
+    written = compose_file.text({"texts": TEXTS, "others": OTHERS})
     assert yaml.safe_load(written) == {"texts": TEXTS, "others": OTHERS}
     for node, expected in zip(yaml.compose(written, Loader=Loader).value[0][1].value, TEXTS, strict=True):
         assert (node.tag, node.value, node.style) == ("tag:yaml.org,2002:str", expected, "'"), "it has no quotes"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from cortex.environments.base import Progress
 from cortex.environments.docker import compose, images
+from cortex.environments.docker.compose_file import ComposeFile, Deployment
 from cortex.environments.docker.condition import end, is_worker, last_words, process
 from cortex.environments.docker.engine import Engine
 from cortex.environments.docker.front import DockerFront
 from cortex.environments.docker.images import Shelf
-from cortex.environments.docker.project import Deployment, Project
 from cortex.environments.nginx import Route
 from cortex.environments.state import Home
 from cortex.errors import NotStarted
@@ -28,39 +28,39 @@ _READY = ("python", "/opt/cortex/probe.py", "/readyz")
 class Changeover:
     """Bring runs live, lead the front to them, and take them down. Whoever calls holds the environment's lock."""
 
-    def __init__(self, home: Home, project: Project, engine: Engine, shelf: Shelf, front: DockerFront) -> None:
+    def __init__(self, home: Home, file: ComposeFile, engine: Engine, shelf: Shelf, front: DockerFront) -> None:
         self._home = home
-        self._project = project
+        self._compose_file = file
         self._engine = engine
         self._shelf = shelf
         self._front = front
 
     def swap(self, run: compose.Run, before: Deployment | None, progress: Progress) -> None:
         """Bring a run live in place of the one before, or raise what kept it from it, with that one as it was."""
-        for leftover in self._project.runs() - {row.run for row in self._project.deployments().values()}:
+        for leftover in self._compose_file.runs() - {row.run for row in self._compose_file.deployments().values()}:
             self.take_down(leftover)  # of a command that was killed
         project = self._home.api(run.spec.name).revision(run.revision) / "project"
         images.provide(run.spec, project, self._shelf, self._engine, run.images, progress)
         self._lay_out(run)
-        self._project.add(run)
+        self._compose_file.add(run)
         stopped = before if before and run.plan.stop_first else None
         try:
             if stopped:
-                self._engine.compose("stop", *self._project.services(stopped.run))
+                self._engine.compose("stop", *self._compose_file.services(stopped.run))
             self._start(run, progress)
         except BaseException as error:
             self.take_down(run.name)
             if stopped:
-                self._engine.compose("start", *reversed(self._project.services(stopped.run)))
+                self._engine.compose("start", *reversed(self._compose_file.services(stopped.run)))
             if before:
                 why = str(error) or "it was interrupted"
                 failure = f"the update to revision {run.revision} failed, so {before.revision} goes on: {why}"
-                self._project.remember(dataclasses.replace(before, failure=failure))
+                self._compose_file.remember(dataclasses.replace(before, failure=failure))
             raise
         self._go_live(run, before)
 
     def _start(self, run: compose.Run, progress: Progress) -> None:
-        self._engine.compose("up", "--detach", "--no-deps", *reversed(self._project.services(run.name)))
+        self._engine.compose("up", "--detach", "--no-deps", *reversed(self._compose_file.services(run.name)))
         said = ""
         while waiting := self._waiting_for(run):
             if waiting != said:
@@ -85,12 +85,12 @@ class Changeover:
         now = time.time()
         created = before.created if before else now
         self._turn(run)
-        self._project.remember(Deployment(run.spec.name, run.revision, run.name, created, now, run.notices))
+        self._compose_file.remember(Deployment(run.spec.name, run.revision, run.name, created, now, run.notices))
         try:
             self.lead()
         except BaseException:
             if before is None:  # nobody has reached it yet
-                self._project.forget(run.spec.name)
+                self._compose_file.forget(run.spec.name)
                 self.take_down(run.name, run.spec.name)
             raise
         if before:
@@ -108,10 +108,10 @@ class Changeover:
 
     def lead(self) -> None:
         """Have the front lead to what is live."""
-        deployments = self._project.deployments()
+        deployments = self._compose_file.deployments()
         specs = [self._home.api(row.name).spec(row.revision) for row in deployments.values()]
         routes = [Route.of(spec, compose.upstreams(spec)) for spec in specs]
-        changed = self._project.add_front(self._front.settings.service(self._home.root / "front"))
+        changed = self._compose_file.add_front(self._front.settings.service(self._home.root / "front"))
         if changed or not self._front.matches(routes):
             self._front.follow(routes, self._worker(*(row.run for row in deployments.values())))
 
@@ -124,13 +124,13 @@ class Changeover:
 
     def take_down(self, run: str, name: str = "") -> None:
         """Stop the containers of a run by their own drain, and remove what it left; also ``name``'s links."""
-        services = self._project.services(run)
+        services = self._compose_file.services(run)
         if services:
             self._engine.compose("stop", *services)
             self._engine.compose("rm", "--force", *services)
-        for volume in self._project.volumes(run):
+        for volume in self._compose_file.volumes(run):
             self._engine.good("volume", "rm", "--force", f"{self._engine.project}_{volume}")
-        self._project.remove(run)
+        self._compose_file.remove(run)
         with contextlib.suppress(NotStarted):  # before the first API is live there is no front
             self._front.sweep(f"{run}-*.sock", *([name] if name else []))
 

@@ -16,15 +16,14 @@ from typing import Any
 from cortex import threads
 from cortex.environments import devices, model_format, nginx
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
-from cortex.environments.docker import compose, images, shares
+from cortex.environments.docker import compose, compose_file, images, shares
 from cortex.environments.docker import front as docker_front
-from cortex.environments.docker import project as docker_project
 from cortex.environments.docker.changeover import Changeover
+from cortex.environments.docker.compose_file import ComposeFile, Deployment
 from cortex.environments.docker.condition import judge, process, state
 from cortex.environments.docker.engine import Container, Engine
 from cortex.environments.docker.front import DockerFront, FrontSettings
 from cortex.environments.docker.packages import Packages
-from cortex.environments.docker.project import Deployment, Project
 from cortex.environments.docker.revision import notices, rendered
 from cortex.environments.docker.stats import network_stats
 from cortex.environments.model_cache import ModelCache
@@ -53,11 +52,11 @@ class DockerEnvironment:
         self._home = Home(root)
         self._cache = ModelCache(self._home.model_cache)
         self._engine = Engine(f"cortex-{digest}", root)
-        self._project = Project(self._engine.file)
+        self._compose_file = ComposeFile(self._engine.file)
         front = FrontSettings.of(settings)
         self._shelf = images.Shelf(settings.get("registry", ""), front.image)
         self._front = DockerFront(front, self._engine, root / "front")
-        self._changeover = Changeover(self._home, self._project, self._engine, self._shelf, self._front)
+        self._changeover = Changeover(self._home, self._compose_file, self._engine, self._shelf, self._front)
 
     def choose_front(self, choice: str) -> None:
         """See `Environment.choose_front`: there is always one, and its port is a setting."""
@@ -73,7 +72,7 @@ class DockerEnvironment:
 
     def apis(self) -> tuple[API, ...]:
         """See `Environment.apis`."""
-        deployments = self._project.deployments()
+        deployments = self._compose_file.deployments()
         if not deployments:
             return ()
         self._engine.check()
@@ -88,7 +87,7 @@ class DockerEnvironment:
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:
         """See `Environment.logs`. Every line begins with the name of its container."""
-        services = self._project.services(self._deployment(name).run)
+        services = self._compose_file.services(self._deployment(name).run)
         self._engine.check()
         return (line for line in self._engine.logs(services, follow=follow) if "|" in line)
 
@@ -107,7 +106,7 @@ class DockerEnvironment:
         with self._alone(), contextlib.nullcontext() if keep_cache else self._discarding_images():
             deployment = self._deployment(name)
             self._engine.check()
-            if self._project.deployments().keys() == {name}:
+            if self._compose_file.deployments().keys() == {name}:
                 self._remove_all()
             else:
                 self._delete_beside_others(deployment)
@@ -124,7 +123,7 @@ class DockerEnvironment:
 
     def _delete_beside_others(self, deployment: Deployment) -> None:
         """Have the front forget an API, then stop it; it is stopped, too, when the front cannot be led elsewhere."""
-        self._project.forget(deployment.name)
+        self._compose_file.forget(deployment.name)
         try:
             self._changeover.lead()
         finally:
@@ -141,13 +140,13 @@ class DockerEnvironment:
         files = {f"{run.directory}/containers/{name}": text for run in runs for name, text in run.files.items()}
         files[f"{directory}/nginx.conf"] = nginx.configuration(routes, settings.nginx())
         links = {f"{compose.FRONT_SOCKETS}/{link}": to for run in runs for link, to in compose.links(run).items()}
-        document = docker_project.rendered(runs, settings.service(directory), files, self._shelf.builds())
+        document = compose_file.rendered(runs, settings.service(directory), files, self._shelf.builds())
         return ({**document, "x-links": links},)
 
     def _rendered(self, spec: APISpec, config: Config, taken: Set[int]) -> compose.Run:
         resolved, revision, packages = rendered(spec, config, self._home)
         planned = self._planned(resolved, revision, packages, gpus=spec.compute.gpu, token=revision[:6])
-        return shares.shared(planned, taken | self._project.neuron_devices(but=spec.name))
+        return shares.shared(planned, taken | self._compose_file.neuron_devices(but=spec.name))
 
     # -- from one run to the next
 
@@ -157,10 +156,10 @@ class DockerEnvironment:
             self._engine.check()
             self._front.check()
             nginx.check(
-                spec, (self._spec(row) for row in self._project.deployments().values() if row.name != spec.name)
+                spec, (self._spec(row) for row in self._compose_file.deployments().values() if row.name != spec.name)
             )
             prepared = prepare(config, spec, self._home, self._cache, progress, notices=notices(spec))
-            before = self._project.deployments().get(spec.name)
+            before = self._compose_file.deployments().get(spec.name)
             found = self._find(spec.name)
             current = before is not None and before.revision == prepared.id and not force
             if current and found and found.status == "live":
@@ -170,7 +169,7 @@ class DockerEnvironment:
                 with self._discarding_images():
                     self._changeover.swap(self._run(prepared), before, progress)
             finally:
-                if not self._project.deployments() and self._engine.file.exists():
+                if not self._compose_file.deployments() and self._engine.file.exists():
                     self._remove_all()  # of a first deployment that failed
                 self._forget_revisions()
             self._prune()
@@ -180,7 +179,7 @@ class DockerEnvironment:
         files = Tree.of(self._home.api(prepared.resolved.name).revision(prepared.id) / "project").files
         packages = Packages.of(prepared.resolved, files)
         run = self._planned(prepared.resolved, prepared.id, packages, gpus=devices.gpus(), notices=prepared.notices)
-        taken = self._project.neuron_devices(but=run.spec.name)
+        taken = self._compose_file.neuron_devices(but=run.spec.name)
         run = shares.shared(run, taken)
         shares.check(run, taken)
         return run
@@ -210,7 +209,7 @@ class DockerEnvironment:
     # -- what is on disk
 
     def _forget_revisions(self) -> None:
-        live = {(row.name, row.revision) for row in self._project.deployments().values()}
+        live = {(row.name, row.revision) for row in self._compose_file.deployments().values()}
         for path in self._home.root.glob("apis/*/revisions/*"):
             if (path.parents[1].name, path.name) not in live:
                 shutil.rmtree(path, ignore_errors=True)
@@ -218,15 +217,15 @@ class DockerEnvironment:
     @contextlib.contextmanager
     def _discarding_images(self) -> Iterator[None]:
         """Remove, afterwards, the images of single APIs that no API uses any more; never one that a container has."""
-        before = self._project.own_images()
+        before = self._compose_file.own_images()
         yield
-        for image in sorted(before - self._project.own_images()):
+        for image in sorted(before - self._compose_file.own_images()):
             self._engine.good("image", "rm", image)
 
     def _prune(self) -> None:
         """Remove models from the cache that no API uses any more; none while that is not known."""
         with contextlib.suppress(OSError, ValueError):
-            specs = [spec for name in self._project.deployments() for spec in self._home.api(name).all_resolved()]
+            specs = [spec for name in self._compose_file.deployments() for spec in self._home.api(name).all_resolved()]
             self._cache.prune({Path(model.path).name for spec in specs for model in spec.predictor.models})
 
     @contextlib.contextmanager
@@ -237,7 +236,7 @@ class DockerEnvironment:
     # -- what is known
 
     def _deployment(self, name: str) -> Deployment:
-        found = self._project.deployments().get(name)
+        found = self._compose_file.deployments().get(name)
         if found is None:
             raise UserError(f"{name} is not deployed")
         return found

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cortex.environments.docker import compose
-from cortex.environments.docker import project as docker_project
+from cortex.environments.docker import compose, compose_file
 from cortex.environments.docker.compose import Images, Run
 from cortex.environments.docker.images import Shelf
 from cortex.environments.docker.packages import Packages
@@ -42,13 +41,13 @@ def test_the_whole_file_of_an_api() -> None:
     batching = ServerSideBatching(max_batch_size=8, batch_interval=0.005)
     run = _run(predictor={"processes_per_replica": 2, "server_side_batching": batching, "env": {"PRICE": "5$"}})
     front = compose.front("nginx:stable", "/home/front", ["127.0.0.1:80:8080"])
-    document = docker_project.rendered([run], front, {}, {})
-    assert docker_project.text(document) == GOLDEN.read_text()
+    document = compose_file.rendered([run], front, {}, {})
+    assert compose_file.text(document) == GOLDEN.read_text()
 
 
 def test_every_service_is_confined() -> None:
     """No container is root, writes to its image, or gains a privilege; each ends by its own drain."""
-    services = docker_project.rendered([_run()], compose.front("nginx", "/f", []), {}, {})["services"]
+    services = compose_file.rendered([_run()], compose.front("nginx", "/f", []), {}, {})["services"]
     for row in services.values():
         assert (row["user"], row["read_only"], row["cap_drop"]) == ("10001:10001", True, ["ALL"])
         assert row["security_opt"] == ["no-new-privileges:true"]

@@ -220,7 +220,7 @@ def test_no_two_apis_have_one_inferentia_device(docker: Docker, monkeypatch: pyt
     assert [row.error for row in docker.environment.deploy(config("a", "b"), force=False, progress=str)] == ["", ""]
     docker.write(2)
     assert [row.error for row in docker.environment.deploy(config("b"), force=False, progress=str)] == [""]
-    assert mounted(docker.environment._project.read()) == {"a": each[0], "b": each[1]}
+    assert mounted(docker.environment._compose_file.read()) == {"a": each[0], "b": each[1]}
     assert mounted(dict(docker.environment.render(config("c"))[0])) == {"c": each[2]}
     assert docker.deploy(config("c")).error == (
         f"{docker.project / 'cortex.yaml'}:1: c: compute.inf: 1 Inferentia devices are asked for, and this machine has "

@@ -35,7 +35,7 @@ class Deployment:
     """Why the last update did not go live."""
 
 
-class Project:
+class ComposeFile:
     """Read and change one compose file."""
 
     def __init__(self, file: Path) -> None:
