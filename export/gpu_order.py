@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortex.errors import UserError
-from cortex.model_server.engines.base import FP32 as IN_FP32
+from cortex.model_server.engines.base import FP32
 from cortex.model_server.engines.onnxruntime_recipe import FP16, INT8, TENSORRT
 from export.answers import Recorded
-from export.model_card import FP32, Tolerance
+from export.model_card import FP32_TOLERANCE, Tolerance
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,5 @@ def tolerance(precision: str, recorded: Recorded) -> Tolerance:
 
     The absolute part scales with the largest probability, since a model may spread a thousand of them evenly.
     """
-    relative, scale = {IN_FP32: (FP32.rtol, 0.0), FP16: (0.02, 0.01), INT8: (0.1, 0.1)}[precision]
-    return Tolerance(relative, max(FP32.atol, scale * recorded.largest))
+    relative, scale = {FP32: (FP32_TOLERANCE.rtol, 0.0), FP16: (0.02, 0.01), INT8: (0.1, 0.1)}[precision]
+    return Tolerance(relative, max(FP32_TOLERANCE.atol, scale * recorded.largest))

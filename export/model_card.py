@@ -40,7 +40,8 @@ class Agreement:
         return {"with": facts.pop("with_"), "over": facts.pop("over"), **facts}
 
 
-FP32 = Tolerance(rtol=1e-3, atol=1e-5)  # what two engines may differ by in float32; they do by about 1e-5, relatively
+FP32_TOLERANCE = Tolerance(rtol=1e-3, atol=1e-5)
+"""What two engines may differ by in float32; they do by about 1e-5, relatively."""
 
 
 def card(weights: Weights, digest: str, agreement: Agreement) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def card(weights: Weights, digest: str, agreement: Agreement) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights": _weights(weights, digest),
         "precision": "fp32",
-        "tolerance": asdict(FP32),
+        "tolerance": asdict(FP32_TOLERANCE),
         "agreement": agreement.document(),
         "signature": _signature(),
         "resize": f"short side {SHORT_SIDE}, center crop {IMAGE_SIZE} x {IMAGE_SIZE}",

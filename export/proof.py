@@ -30,7 +30,7 @@ from cortex.tensors import to_proto
 from export import recorded_requests
 from export.agreement import certainty
 from export.inference import Answer, Inputs, Outputs
-from export.model_card import FP32, Tolerance
+from export.model_card import FP32_TOLERANCE, Tolerance
 from export.signature import SIGNATURE
 
 _TELLING = 5
@@ -70,7 +70,7 @@ def tolerance(precision: str, fp32: Sequence[Outputs], bf16: Sequence[Outputs]) 
     """Return what answers recorded in fp32 may be off; ``bf16`` are the same answers in bf16, empty without such."""
     largest = max((_largest(outputs) for outputs in fp32), default=0.0)
     if precision == "fp32":
-        return Tolerance(FP32.rtol, FP32.atol * max(1.0, largest))
+        return Tolerance(FP32_TOLERANCE.rtol, FP32_TOLERANCE.atol * max(1.0, largest))
     rtol = 0.05
     seen = max((_beyond(rtol, *pair) for pair in zip(fp32, bf16, strict=False)), default=0.0)
     return Tolerance(rtol, max(0.03 * largest, 2 * seen))

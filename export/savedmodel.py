@@ -15,7 +15,7 @@ from cortex.errors import CortexError, UserError
 from cortex.protos import prediction_log_pb2
 from export import keras_backend, model_card, recorded_requests
 from export import weights as weights_of
-from export.model_card import FP32, Agreement
+from export.model_card import FP32_TOLERANCE, Agreement
 from export.progress import Step
 from export.recorded_requests import Answers, Images
 from export.signature import INPUT, OUTPUT, SIGNATURE, serving_function
@@ -121,7 +121,7 @@ def _agreement(logs: list[prediction_log_pb2.PredictionLog], expected: Answers) 
     """Measure how far the recorded answers are from Keras' own; CortexError when two runs may not differ so much."""
     answers = np.concatenate([recorded_requests.answers_of(log) for log in logs])
     difference = float(np.abs(answers - expected).max())
-    if not np.allclose(answers, expected, rtol=FP32.rtol, atol=FP32.atol):
+    if not np.allclose(answers, expected, rtol=FP32_TOLERANCE.rtol, atol=FP32_TOLERANCE.atol):
         raise CortexError(f"the written model does not answer as Keras does: they differ by {difference}")
     same = int((answers.argmax(1) == expected.argmax(1)).sum())
     return Agreement("keras.applications", len(answers), difference, same)

@@ -141,7 +141,7 @@ def test_card_says_where_the_model_comes_from(network: Any, card: dict[str, Any]
     assert card["weights"]["seed"] == 0
     assert card["weights"]["sha256"] == weights.digest(network)
     assert card["precision"] == "fp32"
-    assert card["tolerance"] == {"rtol": model_card.FP32.rtol, "atol": model_card.FP32.atol}
+    assert card["tolerance"] == {"rtol": model_card.FP32_TOLERANCE.rtol, "atol": model_card.FP32_TOLERANCE.atol}
     assert card["agreement"]["same_first_class"] == card["agreement"]["images"] == 4
     assert card["agreement"]["max_difference"] < 1e-4
     assert card["signature"]["inputs"]["input"]["dtype"] == "uint8"
