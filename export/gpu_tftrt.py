@@ -16,10 +16,10 @@ from cortex.errors import CortexError, UserError
 from cortex.model_server.engines.onnxruntime_recipe import FP16
 from export import answers, model_card, recorded_requests
 from export import source as sources
-from export.answers import Answer, Measured, Recorded
+from export.answers import Measured, Recorded
 from export.gpu_order import Order, tolerance
 from export.progress import Step
-from export.signature import IMAGE_SIZE, INPUT, OUTPUT, SIGNATURE
+from export.signature import IMAGE_SIZE, SIGNATURE, loaded_function
 from export.source import Source
 from export.staging import new_version
 
@@ -92,17 +92,11 @@ def _batches(order: Order) -> Iterator[tuple[Any]]:
 
 
 def _compared(directory: Path, recorded: Recorded) -> Measured:
-    measured = answers.measure(recorded, _answer(directory), tolerance(FP16, recorded), "the SavedModel, in fp32")
+    answer, allowed = loaded_function(directory), tolerance(FP16, recorded)
+    measured = answers.measure(recorded, answer, allowed, "the SavedModel, in fp32")
     if measured.outside:
         raise CortexError(f"the artifact is out of tolerance: {measured.outside}")
     return measured
-
-
-def _answer(directory: Path) -> Answer:
-    import tensorflow as tf
-
-    serve = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
-    return lambda images: np.asarray(serve(**{INPUT: tf.constant(images)})[OUTPUT].numpy())
 
 
 def _card(source: Source, recorded: Recorded, measured: Measured) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ from export import keras_backend, model_card, recorded_requests
 from export import weights as weights_of
 from export.model_card import FP32_TOLERANCE, Agreement
 from export.progress import Step
-from export.recorded_requests import Answers, Images
-from export.signature import INPUT, OUTPUT, SIGNATURE, serving_function
+from export.recorded_requests import Answers
+from export.signature import SIGNATURE, loaded_function, serving_function
 from export.staging import new_version
 from export.weights import Weights
 
@@ -55,7 +55,7 @@ def export(order: Order, step: Step) -> Path:
             _write(network, directory)
             step("recording requests and the answers of the written model")
             logs = recorded_requests.record(
-                _reader(directory), recorded_requests.model_name(order.output), order.version
+                loaded_function(directory), recorded_requests.model_name(order.output), order.version
             )
             agreement = _agreement(logs, expected)
             recorded_requests.write(directory, logs)
@@ -93,14 +93,6 @@ def _write(network: keras.Model, directory: Path) -> None:
     archive = keras.export.ExportArchive()
     archive.add_endpoint(SIGNATURE, serving_function(network))
     archive.write_out(str(directory), verbose=False)
-
-
-def _reader(directory: Path) -> Callable[[Images], Answers]:
-    """Return the signature of the model in ``directory``, as a function that numpy arrays go through."""
-    import tensorflow as tf
-
-    serve = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
-    return lambda images: np.asarray(serve(**{INPUT: tf.constant(images)})[OUTPUT].numpy())
 
 
 def _keras_answers(network: keras.Model) -> Answers:

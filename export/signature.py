@@ -3,13 +3,17 @@
 A client sends ``input``: uint8 ``[n, 224, 224, 3]``, RGB. Color order, mean subtraction and casting happen inside the
 graph. It gets ``output``: float32 ``[n, 1000]``, softmax, class k named by entry k of ``CLASS_INDEX``.
 A photo becomes 224 x 224 as ResNet-50 was tested: short side to 256, then the center of it.
-Nothing here imports TensorFlow before a graph is built, so an API worker may use it too.
+Nothing here imports TensorFlow before a graph is built or loaded, so an API worker may use it too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import keras
@@ -45,3 +49,11 @@ def serving_function(network: keras.Model) -> Any:
 
     spec = tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8, name=INPUT)
     return tf.function(serve, input_signature=[spec], autograph=False)
+
+
+def loaded_function(directory: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return the signature of the SavedModel in ``directory``, as a function that numpy arrays go through."""
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
+    return lambda images: np.asarray(serve(**{INPUT: tf.constant(images)})[OUTPUT].numpy())

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from export import keras_backend, model_card, recorded_requests, savedmodel
+from export import keras_backend, model_card, recorded_requests
+from export.signature import loaded_function
 
 
 def build(directory: Path) -> None:
@@ -29,7 +30,7 @@ def build(directory: Path) -> None:
     module = tf.Module()
     module.kernel, module.head, module.serve = kernel, head, serve
     tf.saved_model.save(module, str(directory), signatures={"serving_default": serve})
-    logs = recorded_requests.record(savedmodel._reader(directory), "tiny", int(directory.name))
+    logs = recorded_requests.record(loaded_function(directory), "tiny", int(directory.name))
     recorded_requests.write(directory, logs)
     card = {"model": "tiny", "weights": {"kind": "random"}, "precision": "fp32", "tools": {"keras": "none"}}
     model_card.write(directory, card)
