@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,34 +10,14 @@ from numpy.typing import NDArray
 
 from cortex.errors import UserError
 from export.inference import Answer, Inputs, Outputs
+from export.model_card import Agreement
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """What was measured over so many samples.
+def measure(answer: Answer, expected: Answer, samples: Iterable[Inputs], of: str, over: str) -> Agreement:
+    """Ask both about every sample, one after the other. A sample may have several rows: each of them counts.
 
-    ``same_first_class`` counts those of which every output with classes has its largest value at the same one; it is
-    None for a model without such an output. ``max_difference`` is the largest between two decimals.
+    ``of`` names what gave the expected answers, ``over`` what the samples are.
     """
-
-    samples: int
-    same_first_class: int | None
-    max_difference: float
-
-    @property
-    def top1(self) -> float | None:
-        """The share of the samples for which the first class is the same."""
-        return None if self.same_first_class is None else self.same_first_class / self.samples
-
-    def __str__(self) -> str:
-        apart = f"no value differs by more than {self.max_difference:.2g}"
-        if self.top1 is None:
-            return f"{self.samples} samples: {apart}"
-        return f"the first class is the same for {self.same_first_class} of {self.samples} ({self.top1:.1%}), {apart}"
-
-
-def measure(answer: Answer, expected: Answer, samples: Iterable[Inputs]) -> Agreement:
-    """Ask both about every sample, one after the other. A sample may have several rows: each of them counts."""
     count, same, apart = 0, [], 0.0
     for inputs in samples:
         got, want = answer(inputs), expected(inputs)
@@ -46,7 +25,7 @@ def measure(answer: Answer, expected: Answer, samples: Iterable[Inputs]) -> Agre
         count += 1 if rows is None else len(rows)
         same += [] if rows is None else [rows]
         apart = max(apart, difference(got, want))
-    return Agreement(count, int(np.concatenate(same).sum()) if same else None, apart)
+    return Agreement(of, count, apart, int(np.concatenate(same).sum()) if same else None, over)
 
 
 def difference(got: Outputs, want: Outputs) -> float:

@@ -179,12 +179,12 @@ def _agreement(
     """Measure as ``auto`` would compute here; an artifact in fp32 as it computes in fp32."""
     samples, over = (shown.held_out, shown.measured_over) if shown else (asked, _asked_over(job.source))
     job.step(f"comparing with fp32 over {len(samples)} {over}")
-    measured = measure(answer_of(best), answer_of(reference), samples)
+    measured = measure(answer_of(best), answer_of(reference), samples, "fp32", over)
     job.step(f"agreement with fp32: {measured}")
     expected = _EXPECTED[job.precision]
     if measured.top1 is not None and measured.top1 < expected:
         job.step(f"warning: {measured.top1:.1%} is less than {expected:.1%}; {_REMEDY[job.precision]}")
-    return cpu_card.agreement(measured, over, best.describe().precision)
+    return measured.document() | {"computed_in": best.describe().precision, "top1": measured.top1}
 
 
 def _asked_over(source: Source) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 from cortex.protos import meta_graph_pb2
 from cortex.tensors import type_name
 from export import model_card, recorded_requests
-from export.agreement import Agreement
 from export.model_card import Tolerance
 from export.signature import SIGNATURE
 from export.source import Source
@@ -51,19 +50,6 @@ def card(
         "tools": {"python": platform.python_version()} | {name: version(name) for name in tools},
     }
     return {key: value for key, value in content.items() if value is not None}
-
-
-def agreement(measured: Agreement, over: str, computed_in: str) -> dict[str, Any]:
-    """Return what was measured, over which samples, and in which precision the artifact computed."""
-    return {
-        "with": "fp32",
-        "over": over,
-        "computed_in": computed_in,
-        "images": measured.samples,
-        "same_first_class": measured.same_first_class,
-        "top1": measured.top1,
-        "max_difference": measured.max_difference,
-    }
 
 
 def signature(declared: meta_graph_pb2.SignatureDef) -> dict[str, Any]:

@@ -26,13 +26,28 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the artifact's answers are from those of what it was made from, and over which samples that was seen."""
+    """How far the artifact's answers are from those of what it was made from, and over which samples that was seen.
+
+    ``same_first_class`` counts those of which every output with classes has its largest value at the same one; it is
+    None for a model without such an output. ``max_difference`` is the largest between two decimals.
+    """
 
     with_: str
     images: int
     max_difference: float
-    same_first_class: int
+    same_first_class: int | None
     over: str = "recorded requests"
+
+    @property
+    def top1(self) -> float | None:
+        """The share of the samples for which the first class is the same."""
+        return None if self.same_first_class is None else self.same_first_class / self.images
+
+    def __str__(self) -> str:
+        apart = f"no value differs by more than {self.max_difference:.2g}"
+        if self.top1 is None:
+            return f"{self.images} samples: {apart}"
+        return f"the first class is the same for {self.same_first_class} of {self.images} ({self.top1:.1%}), {apart}"
 
     def document(self) -> dict[str, Any]:
         """Return the agreement as a card has it."""
