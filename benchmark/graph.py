@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark import frozen_graph
 from cortex.errors import UserError
-from cortex.model_server import model_file, saved_model
+from cortex.model_server import base_paths, model_file, saved_model
 from cortex.model_server.engines.base import BF16, FP32, Array, Description, Engine, EngineOptions, Unsupported
 from cortex.model_server.engines.selection import Attempt, formats
 from cortex.model_server.model_file import IR, ONNX, Model, ModelFile
@@ -131,8 +131,8 @@ def _is_frozen(path: Path) -> bool:
 
 def _version(path: Path) -> Path:
     """Return the newest of a model's version directories, or the path where it has none."""
-    versions = [each for each in path.iterdir() if each.is_dir() and each.name.isdecimal()]
-    return max(versions, key=lambda each: int(each.name), default=path)
+    versions = base_paths.find(path)
+    return versions[max(versions)] if versions else path
 
 
 def _chosen(tensors: Mapping[str, Any], name: str | None, kind: str, order: Order) -> str:

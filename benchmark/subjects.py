@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmark.cells import BF16, FP32, INT8
 from cortex.errors import UserError
+from cortex.model_server import base_paths
 
 _ROOT = Path(__file__).parents[1]
 _SAMPLES = 32  # of noise: the scales of an int8 model change its answers, and no duration
@@ -74,7 +75,7 @@ def _export(*arguments: str) -> None:
 
 
 def _newest(base_path: Path) -> Path:
-    versions = [each for each in base_path.iterdir() if each.name.isdigit()]
+    versions = base_paths.find(base_path)
     if not versions:
         raise UserError(f"{base_path} has no version directory")
-    return max(versions, key=lambda each: int(each.name))
+    return versions[max(versions)]

@@ -141,3 +141,11 @@ def test_int8_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert first.base_path.is_relative_to(tmp_path / "cache" / "cortex-benchmark")
     (version / "weights").write_bytes(b"2")
     assert subjects.subjects(tmp_path / "model", ("int8",), print)["int8"] != first
+
+
+def test_the_newest_version(tmp_path: Path) -> None:
+    """A version is a directory that a model server would serve, whatever else lies beside it."""
+    for name in ("2", "10", "²", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "11").touch()
+    assert Subject(FP32, tmp_path, FP32).directory == tmp_path / "10"
