@@ -18,7 +18,7 @@ from export import answers, model_card, recorded_requests
 from export import source as sources
 from export.answers import Measured, Recorded
 from export.gpu_order import Order, tolerance
-from export.progress import Step
+from export.progress import Step, reason
 from export.signature import IMAGE_SIZE, SIGNATURE, loaded_function
 from export.source import Source
 from export.staging import new_version
@@ -80,8 +80,7 @@ def _convert(source: Path, target: Path, order: Order) -> None:
         converter.build(input_fn=lambda: _batches(order))
         converter.save(str(target))
     except Exception as error:  # TF-TRT raises what its C++ parts do
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"TF-TRT cannot convert {source} here: {reason[:300]}") from error
+        raise UserError(f"TF-TRT cannot convert {source} here: {reason(error)}") from error
 
 
 def _batches(order: Order) -> Iterator[tuple[Any]]:

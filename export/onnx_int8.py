@@ -14,6 +14,7 @@ from typing import Any
 
 from cortex.errors import UserError
 from export.calibration_records import Sample
+from export.progress import reason
 
 _OPERATIONS = ["Conv", "MatMul", "Add"]
 _OPTIONS = {
@@ -45,8 +46,8 @@ def quantize(path: Path, samples: Sequence[Sample]) -> None:
             )
         target.replace(path)
     except Exception as error:  # ONNX Runtime and onnx each raise their own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"ONNX Runtime cannot quantize this model ({reason[:300]}): --precision fp16 may do") from error
+        problem = f"ONNX Runtime cannot quantize this model ({reason(error)})"
+        raise UserError(f"{problem}: --precision fp16 may do") from error
 
 
 def _reader(samples: Sequence[Sample]) -> Any:

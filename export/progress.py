@@ -1,4 +1,4 @@
-"""What an export says while it works, and how large its artifact is."""
+"""What an export says: while it works, of its artifact, and why it failed."""
 
 import time
 from collections.abc import Callable
@@ -27,3 +27,9 @@ def written(made: Path) -> str:
     """Return where an artifact is, and the size of all its files in megabytes of 10**6 bytes."""
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     return f"{click.format_filename(made)}  {round(size / 1e6)} MB"
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of what somebody else's code says that went wrong, or its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any
 
 from cortex.errors import UserError
 from export.calibration_records import Sample
-from export.progress import Step
+from export.progress import Step, reason
 
 _TOLD = 100  # samples between two words about them
 
@@ -46,5 +46,4 @@ def quantize(model: Any, samples: Sequence[Sample], step: Step) -> Any:
         with redirect_stdout(io.StringIO()):  # its progress bars; results alone go to the standard output
             return nncf.quantize(model, nncf.Dataset(samples, show), subset_size=len(samples))
     except Exception as error:  # NNCF and OpenVINO each raise their own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"NNCF cannot quantize this model ({reason[:300]}): --precision bf16 may do") from error
+        raise UserError(f"NNCF cannot quantize this model ({reason(error)}): --precision bf16 may do") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cortex.errors import UserError
+from export.progress import reason
 
 if TYPE_CHECKING:
     import keras
@@ -85,8 +86,8 @@ def _imagenet() -> keras.Model:
             return keras.applications.ResNet50(weights="imagenet")
     except Exception as error:  # Keras raises it bare when a download fails
         raise UserError(
-            f"cannot get the ImageNet weights ({_line(error)}): download them elsewhere and pass --weights PATH "
-            "(.h5 or .keras), or pass --weights random, whose labels mean nothing"
+            f"cannot get the ImageNet weights ({reason(error).rstrip('.:')}): download them elsewhere and pass "
+            "--weights PATH (.h5 or .keras), or pass --weights random, whose labels mean nothing"
         ) from error
 
 
@@ -98,7 +99,7 @@ def _from_file(path: Path) -> keras.Model:
         with warnings.catch_warnings(action="ignore"):  # what Keras warns of here, it also raises
             model.load_weights(path)
     except Exception as error:  # Keras, h5py and zipfile each raise their own
-        problem = f"not the weights of a ResNet-50 with 1,000 classes ({_line(error)})"
+        problem = f"not the weights of a ResNet-50 with 1,000 classes ({reason(error).rstrip('.:')})"
         raise UserError(f"--weights {path}: {problem}") from error
     return model
 
@@ -113,8 +114,3 @@ def _download() -> Iterator[None]:
             yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300].rstrip(".:") if lines else type(error).__name__
