@@ -20,9 +20,8 @@ threads took about 0.1 in every run on a machine that did nothing else."""
 
 @dataclass(frozen=True)
 class Usage:
-    """Mean numbers of processors used: by what was measured, by what made the load, and by anything else."""
+    """Mean numbers of processors used beside what was measured: by what made the load, and by anything else."""
 
-    system: float
     load: float
     taken: float
     """Includes what the machine's host kept from it."""
@@ -41,7 +40,7 @@ class Meter:
         yield
         passed, system, load, busy = (after - old for after, old in zip(self._now(), before, strict=True))
         taken = max(0.0, busy - system - load)
-        self.usage = Usage(system / passed, load / passed, taken / passed)
+        self.usage = Usage(load / passed, taken / passed)
 
     def _now(self) -> tuple[float, float, float, float]:
         own = os.times()

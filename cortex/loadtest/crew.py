@@ -63,10 +63,11 @@ def run(
     and marked ``interrupted``. A second one is raised.
     """
     sent = (payloads,) if isinstance(payloads, Payload) else tuple(payloads)
+    interrupted = False
     with _Crew(Work(load, door, sent, warmup, shuffle), watch) as crew:
         crew.start()
         try:
-            interrupted = crew.gather(tell)
+            crew.gather(tell)
         except KeyboardInterrupt:
             crew.stop()
             interrupted = True
@@ -117,8 +118,8 @@ class _Crew:
         for pipe in self._pipes:
             pipe.send(self._begin)
 
-    def gather(self, tell: Tell) -> bool:
-        """Add up what the processes send until all of them are done. Returns False: it was not interrupted."""
+    def gather(self, tell: Tell) -> None:
+        """Add up what the processes send until all of them are done."""
         told = self._begin
         while self._receive(_TICK):
             now = time.monotonic()
@@ -127,7 +128,6 @@ class _Crew:
                 told = now
                 in_flight = sum(note.in_flight for note in self._notes.values())
                 tell(progress(self._work.load, self._journal, self._begin, now, in_flight))
-        return False
 
     def stop(self) -> None:
         """Have the processes end now, and add up what they still had."""

@@ -14,10 +14,8 @@ class Progress:
 
     stage: str
     """``warm-up`` or ``measuring``; a sweep or a search puts its own words before it."""
-    elapsed: float
-    """Seconds of this stage."""
     left: float | None
-    """Seconds that it still takes; None when the number of requests decides."""
+    """Seconds that this stage still takes; None when the number of requests decides."""
     done: int
     """Requests that ended in this stage, well or not."""
     total: int | None
@@ -42,7 +40,6 @@ def progress(load: Load, journal: Journal, began: float, now: float, in_flight: 
     requests, errors = journal.ended(warm)
     return Progress(
         stage="warm-up" if warm else "measuring",
-        elapsed=now - begin,
         left=None if length is None else max(begin + length - now, 0.0),
         done=requests + errors,
         total=None if warm else load.requests,

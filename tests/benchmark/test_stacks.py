@@ -101,7 +101,6 @@ def test_usage(asker: str) -> None:
             while os.times().user < end:
                 pass
     assert meter.usage.load > 0.05
-    assert meter.usage.load > meter.usage.system
     assert meter.usage.taken >= 0
 
 

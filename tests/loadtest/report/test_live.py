@@ -10,7 +10,7 @@ from rich.console import Console
 from cortex.loadtest.live import PLAIN_INTERVAL, Line, line
 from cortex.loadtest.progress import Progress
 
-PROGRESS = Progress("measuring", 7.0, 13.2, 1400, None, 201.4, 402.8, 0.0184, 0.0362, 1, 3)
+PROGRESS = Progress("measuring", 13.2, 1400, None, 201.4, 402.8, 0.0184, 0.0362, 1, 3)
 
 
 class _Clock:
