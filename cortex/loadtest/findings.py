@@ -7,7 +7,6 @@ latency bound. The rest of it is there when it was asked for.
 one version of it. ``Report.from_dict`` reads it back.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -127,9 +126,12 @@ class Report:
         """Return plain values that ``json.dumps`` takes, under `SCHEMA`."""
         whole = asdict(self)
         whole["result"] = self.result.as_dict()
-        for runs, name in ((self.sweep, "points"), (self.search, "trials")):
-            for plain, value in zip(_runs(whole, name), getattr(runs, name, ()), strict=False):
-                plain["result"] = value.result.as_dict()
+        if self.sweep:
+            for plain, point in zip(whole["sweep"]["points"], self.sweep.points, strict=True):
+                plain["result"] = point.result.as_dict()
+        if self.search:
+            for plain, trial in zip(whole["search"]["trials"], self.search.trials, strict=True):
+                plain["result"] = trial.result.as_dict()
         return {"schema": SCHEMA} | whole
 
     @staticmethod
@@ -144,8 +146,3 @@ class Report:
             return Report(read_back(data["result"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{source}: not a whole report; write it again with --json") from error
-
-
-def _runs(whole: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:
-    part = whole["sweep" if name == "points" else "search"]
-    return part[name] if part else ()
