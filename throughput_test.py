@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from cortex.errors import CortexError, UserError
+from cortex.errors import Error, UserError
 from cortex.loadtest import files, redaction, report
 from cortex.loadtest.arguments import arguments, asked
 from cortex.loadtest.command import carry_out, job
@@ -36,7 +36,7 @@ def main(json_file: Path | None, csv_file: Path | None, html_file: Path | None, 
             files.check(path)
         with Line(Console(stderr=True), quiet) as line:
             found = carry_out(job(options, redaction.command(["throughput_test.py", *sys.argv[1:]])), line)
-    except (UserError, CortexError) as error:
+    except Error as error:
         raise click.ClickException(redaction.redacted(str(error))) from error
     unwritten = [error for path, write in writers if (error := _unwritten(write, found, path))]
     if not quiet and (error := _untold(found)):

@@ -22,6 +22,7 @@ from benchmark.tfrecords import tfrecords
 from benchmark.worth import worth
 from cortex.errors import Error
 from cortex.loadtest import files
+from export.progress import Step
 
 _ROOT = Path(__file__).parents[1]
 
@@ -54,7 +55,7 @@ def startup(config: Path, json_path: Path | None) -> None:
     _report(lambda step: run_startup(config, step), json_path)
 
 
-def _report(measure: Callable[[Callable[[str], None]], Any], json_path: Path | None) -> None:
+def _report(measure: Callable[[Step], Any], json_path: Path | None) -> None:
     """Measure with progress on stderr, and print the table, the machine and the command."""
     try:
         if json_path:

@@ -17,10 +17,10 @@ from benchmark.machine import this_machine
 from benchmark.record import FORMS, MEMORY, OVERLOAD, STACKS, Section, named
 from benchmark.sections import Effort
 from benchmark.stacks import Stacks
-from benchmark.subjects import Step, Subject, subjects
+from benchmark.subjects import Subject, subjects
 from cortex import threads
 from cortex.errors import Error
-from export.progress import stopwatch
+from export.progress import Step, stopwatch
 
 _ROOT = Path(__file__).parents[1]
 _RECORD = _ROOT / "docs" / "performance.json"

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortex.errors import UserError
+from export.pictures import SUFFIXES
 from export.signature import CLASS_INDEX
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
 
 @dataclass(frozen=True)

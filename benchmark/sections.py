@@ -30,10 +30,10 @@ from benchmark.cells import (
 from benchmark.payloads import payload
 from benchmark.processes import Memory
 from benchmark.stacks import Answered, Stacks
-from benchmark.subjects import Step
 from cortex.errors import UserError
 from cortex.loadtest import ClosedLoop, OpenLoop, Result
 from cortex.loadtest.schedules import steady
+from export.progress import Step
 
 CLIENTS = (1, 8, 32)
 MIDDLE = 8

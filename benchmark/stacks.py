@@ -15,11 +15,12 @@ from benchmark import project
 from benchmark.asker import Asker, ask
 from benchmark.cells import API, ENGINE, FLASK, FP32, GRPC, ONE_PROCESS, TENSORFLOW, Cell, Run
 from benchmark.payloads import payload
-from benchmark.subjects import Step, Subject
+from benchmark.subjects import Subject
 from benchmark.systems import Deployment, FlaskAPI, OneProcess, OneProcessGrpc, Reference
 from benchmark.usage import Meter
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, ClosedLoop, Load, Payload, Result, run
+from export.progress import Step
 
 _WARM_UP = 1.0  # seconds
 _WARM_UP_REQUESTS = 3  # of each client, however long they take: Keras compiles at the first ones

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from benchmark import processes
 from benchmark.processes import Memory
-from benchmark.subjects import Step
 from benchmark.systems import Deployment
 from cortex import notify
 from cortex.errors import UserError
+from export.progress import Step
 
 _SECONDS_TO_START = 60.0
 _WORKER_STARTS = 3

@@ -3,18 +3,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cells import BF16, FP32, INT8
 from cortex.errors import UserError
 from cortex.model_server import base_paths
+from export.progress import Step
 
 _ROOT = Path(__file__).parents[1]
 _SAMPLES = 32  # of noise: the scales of an int8 model change its answers, and no duration
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)

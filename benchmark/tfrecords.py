@@ -10,7 +10,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,11 @@ from benchmark.imagenet_records import Entry, encoded
 from benchmark.labelled_pictures import LabelledPicture
 from cortex.errors import Error, UserError
 from cortex.tfrecord import encode
+from export.progress import Step
 
 _SEED = 12345
 _PICTURES_A_FILE = 1000
 _QUALITY = 95
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)

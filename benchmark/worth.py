@@ -19,11 +19,10 @@ import click
 
 from benchmark import document
 from benchmark.machine import this_machine
-from benchmark.subjects import Step
 from benchmark.tables import table
 from cortex import threads
 from cortex.errors import Error, UserError
-from export.progress import stopwatch
+from export.progress import Step, stopwatch
 
 _ROOT = Path(__file__).parents[1]
 _DOCUMENT = _ROOT / "docs" / "performance.md"

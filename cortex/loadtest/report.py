@@ -74,7 +74,7 @@ def _sides(result: Result) -> Iterator[_Row]:
         yield (
             "tester",
             f"{units.duration(client.cpu_per_request)} of processor time a request, busiest process "
-            + (f"{units.share(client.busiest)} of a core"),
+            f"{units.share(client.busiest)} of a core",
         )
         if client.late:
             latest = units.duration(client.worst_lateness)

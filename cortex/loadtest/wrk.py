@@ -17,7 +17,7 @@ from statistics import median
 
 import click
 
-from cortex.errors import CortexError, UserError
+from cortex.errors import CortexError, Error, UserError
 from cortex.loadtest.crew import run
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.loads import ClosedLoop
@@ -98,7 +98,7 @@ def main(image: str, endpoint: str, connections: int, seconds: int, turns: int) 
             ours = by_tester(endpoint, payload, connections, seconds)
             pairs.append((ours, wrk))
             click.echo(f"turn {turn + 1}: wrk     {_words(wrk)}\n        tester  {_words(ours)}")
-    except (UserError, CortexError) as error:
+    except Error as error:
         raise click.ClickException(str(error)) from error
     told = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios(pairs).items())
     click.echo(f"tester / wrk over {connections} connections, median of {turns} turns: {told}")
