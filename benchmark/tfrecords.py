@@ -23,6 +23,7 @@ from benchmark.labelled_pictures import LabelledPicture
 from cortex.errors import Error, UserError
 from cortex.tfrecord import encode
 from export.progress import Step
+from export.staging import locked
 
 _SEED = 12345
 _PICTURES_A_FILE = 1000
@@ -61,9 +62,9 @@ def convert(order: Order, step: Step) -> Converted:
     if count > len(pictures):
         raise UserError(f"--files {count}: there are only {len(pictures)} pictures")
     try:
-        order.output.mkdir(parents=True, exist_ok=True)
-        _claim(order, pictures, count)
-        return _write(order, pictures, count, step)
+        with locked(order.output, "conversion"):
+            _claim(order, pictures, count)
+            return _write(order, pictures, count, step)
     except OSError as error:
         raise UserError(f"{error.filename or order.output}: {error.strerror}") from error
 

@@ -28,7 +28,7 @@ def new_version(output: Path, version: int, *, force: bool) -> Iterator[Path]:
     ``force`` is not set, and when ``output`` cannot be written. A replaced version stays until the new one is whole.
     """
     target = output / str(version)
-    with _errors_told(output), _locked(output):
+    with _errors_told(output), locked(output, "export"):
         _clean(output)
         if os.path.lexists(target) and not force:
             raise UserError(f"{target} exists already: pass --force to replace it, or another --version")
@@ -57,27 +57,32 @@ def _errors_told(output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Hold the only export into ``output``; a directory that was made for nothing goes away again."""
+def locked(output: Path, what: str) -> Iterator[None]:
+    """Make the directory, and be the only one to write into it; one that was made for nothing goes away again.
+
+    ``what`` names what writes, for the UserError that says that another one does.
+    """
     existed = output.exists()
     output.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(descriptor, output)
-        yield
+        _lock(descriptor, output, what)
+        try:
+            yield
+        finally:
+            if not existed:
+                with suppress(OSError):  # not empty: something was written
+                    output.rmdir()
     finally:
         os.close(descriptor)
-        if not existed:
-            with suppress(OSError):  # not empty: something was exported
-                output.rmdir()
 
 
-def _lock(descriptor: int, output: Path) -> None:
+def _lock(descriptor: int, output: Path, what: str) -> None:
     """Take the lock; the kernel gives it back however the process ends."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"another export is writing into {output}: wait until it has ended") from None
+        raise UserError(f"another {what} is writing into {output}: wait until it has ended") from None
 
 
 def _clean(output: Path) -> None:

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -157,22 +158,48 @@ def test_labels_that_could_not_be_written(convert: Convert, tmp_path: Path) -> N
     assert (tmp_path / "out" / "validation-labels.txt").read_text() == "1\tx\tx\n"
 
 
+def _long(folder: Path) -> tuple[str | Path, ...]:
+    """Return the arguments of a conversion that takes a while."""
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    (folder / "pictures" / "x").mkdir(parents=True)
+    for number in range(24):
+        Image.fromarray(np.roll(noise, number)).save(folder / "pictures" / "x" / f"{number}.bmp")
+    return folder / "pictures", folder / "out", "--files", "12"
+
+
+@contextmanager
+def _begun(arguments: Sequence[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a conversion whose first file is there by now."""
+    with subprocess.Popen(_argv(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not list(Path(arguments[1]).glob("validation-*-of-*")) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            yield process
+        finally:
+            process.kill()
+
+
+def test_two_at_once(convert: Convert, tmp_path: Path) -> None:
+    """A second conversion into the same directory is refused in one line, and the first one ends as if alone."""
+    arguments = _long(tmp_path)
+    with _begun(arguments) as process:
+        process.send_signal(signal.SIGSTOP)
+        refused = convert(*arguments)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 0
+    assert refused.returncode == 1
+    assert refused.stderr == f"Error: another conversion is writing into {arguments[1]}: wait until it has ended\n"
+    assert "0 pictures written, 24 already there" in convert(*arguments).stdout
+
+
 def test_it_goes_on_after_a_kill(convert: Convert, tmp_path: Path) -> None:
     """Killed in the middle, it goes on with the files that are missing, and all are as if it had never been killed."""
-    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
-    (tmp_path / "pictures" / "x").mkdir(parents=True)
-    for number in range(24):
-        Image.fromarray(np.roll(noise, number)).save(tmp_path / "pictures" / "x" / f"{number}.bmp")
-    arguments = (tmp_path / "pictures", tmp_path / "out", "--files", "12")
-    first = tmp_path / "out" / "validation-00000-of-00012"
-    with subprocess.Popen(_argv(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 30
-        while not first.exists() and time.monotonic() < deadline:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
+    arguments = _long(tmp_path)
+    with _begun(arguments) as process:
+        process.kill()
     there = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("validation-*-of-*")}
-    assert first in there
-    assert len(there) < 12
+    assert 0 < len(there) < 12
     again = convert(*arguments)
     assert again.returncode == 0, again.stderr
     assert f"{24 - 2 * len(there)} pictures written, {2 * len(there)} already there" in again.stdout
