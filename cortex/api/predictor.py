@@ -49,8 +49,9 @@ _KINDS = {
 _OPTIONAL_METHODS = {
     "post_predict": _Rule(optional=_POST_PREDICT_ARGS),
     "on_job_complete": _Rule(),
-    "load_model": _Rule(("self", "model_path")),
 }
+_LOAD_MODEL = _Rule(("self", "model_path"))
+"""Of a python predictor with models; any other may have a method of that name for itself, as before Cortex 0.22."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _check_methods(found: type[Any], init: _Rule, *, with_models: bool) -> None:
     _check_method(found, "__init__", init)
     _check_method(found, "predict", _Rule(optional=_PREDICT_ARGS))
     if with_models:
-        _check_method(found, "load_model", _OPTIONAL_METHODS["load_model"])
+        _check_method(found, "load_model", _LOAD_MODEL)
         _check_method(found, "__init__", _Rule((*init.required, "python_client"), ("job_spec",)))
 
 

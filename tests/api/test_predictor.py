@@ -87,12 +87,6 @@ def test_job_spec_is_optional(load, kind):
             GOOD["python"] + PREDICT + " def post_predict(self, batch_id): pass\n",
             'invalid signature for function "post_predict(self, batch_id)": "batch_id" is not a supported argument',
         ),
-        (
-            "python",
-            GOOD["python"] + PREDICT + " def load_model(self): pass\n",
-            'invalid signature for function "load_model(self)": '
-            '"model_path" is a required argument, but was not provided',
-        ),
         ("python", "1 / 0", "ZeroDivisionError: division by zero"),
         ("python", "raise SystemExit(4)", "SystemExit: 4"),
     ],
@@ -115,8 +109,16 @@ def test_models_ask_for_load_model(load, tmp_path):
     models = {"models": ({"path": str(tmp_path)},)}
     with pytest.raises(UserError, match='required function "load_model" is not defined'):
         load(GOOD["python"] + PREDICT, **models)
+    with pytest.raises(UserError, match='"model_path" is a required argument'):
+        load(GOOD["python"] + PREDICT + " def load_model(self): pass\n", **models)
     with pytest.raises(UserError, match='"python_client" is a required argument'):
         load(GOOD["python"] + PREDICT + " def load_model(self, model_path): pass\n", **models)
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_load_model_is_a_name_like_any_other_without_models(load, kind):
+    """Cortex before 0.22 had no such hook, and a predictor may have a method of its own by that name."""
+    load(GOOD[kind] + PREDICT + " def load_model(self, name): pass\n", kind)
 
 
 def test_a_missing_file(tmp_path, monkeypatch):
