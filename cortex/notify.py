@@ -29,7 +29,7 @@ def notify(*, ready: bool = False, stopping: bool = False, status: str | None = 
         lines.append("STATUS=" + " ".join(status.split()))
     # A supervisor that is gone hears nothing, and this process will be told to stop another way.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto("\n".join(lines).encode(), address)
+        sender.sendto("\n".join(lines).encode(errors="backslashreplace"), address)
 
 
 def parse(datagram: bytes) -> dict[str, str]:

@@ -1,8 +1,15 @@
 """The log of a worker, in Cortex's format: ``2020-06-24 12:00:00.123456:cortex:pid-7:INFO:200 OK POST /``."""
 
+import errno
+import io
 import logging
 import sys
 from datetime import datetime
+from typing import Any, TextIO
+
+_LEVELS = {"cortex": logging.INFO, "uvicorn": logging.WARNING}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_HANDLER = logging.StreamHandler(sys.stdout)
 
 
 class _Formatter(logging.Formatter):
@@ -10,14 +17,45 @@ class _Formatter(logging.Formatter):
         return datetime.fromtimestamp(record.created).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
+class _File(io.FileIO):
+    """A file that takes what there is room for: on a full disk lines are lost, and whoever prints goes on."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            return memoryview(data).nbytes
+
+
 def configure() -> None:
-    """Send the log of this project, and the warnings of its HTTP server, to stdout line by line."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Formatter("%(asctime)s:cortex:pid-%(process)d:%(levelname)s:%(message)s"))
-    for name, level in (("cortex", logging.INFO), ("uvicorn", logging.WARNING)):
+    """Send the log of this project, and the warnings of its HTTP server, to stdout line by line.
+
+    Side effect: nothing that is printed raises for want of room on the disk, or for a character that has no encoding.
+    """
+    sys.stdout, sys.stderr = _open(sys.stdout), _open(sys.stderr)
+    _HANDLER.setStream(sys.stdout)
+    _HANDLER.setFormatter(_Formatter("%(asctime)s:cortex:pid-%(process)d:%(levelname)s:%(message)s"))
+    attach()
+
+
+def attach() -> None:
+    """Have the log go where `configure` sent it, whatever user code has made of Python's logging since."""
+    for name, level in _LEVELS.items():
         logger = logging.getLogger(name)
-        logger.handlers = [handler]
+        logger.handlers = [_HANDLER]
         logger.setLevel(level)
         logger.propagate = False
+    for each in list(logging.root.manager.loggerDict.values()):
+        if isinstance(each, logging.Logger) and each.name.partition(".")[0] in _LEVELS:
+            each.disabled = False  # as every logger becomes that a configuration does not name
+
+
+def _open(stream: TextIO) -> TextIO:
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    file = _File(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        file, stream.encoding, "backslashreplace", line_buffering=True, write_through=stream.write_through
+    )

@@ -87,10 +87,13 @@ def _start(options: Options, state: DrainState) -> Worker:
     metrics = Metrics()
     client = _client(spec, options.model_server, metrics)
     _progress(f"loading the predictor from {spec.predictor.path}")
-    predictor = load_class(spec.predictor, project)
     pool = ThreadPoolExecutor(spec.predictor.threads_per_process, thread_name_prefix="predict")
-    # in the pool, because some libraries want to be called by the thread that initialized them
-    loaded = pool.submit(construct, predictor, spec.predictor, client).result()
+    try:
+        predictor = load_class(spec.predictor, project)
+        # in the pool, because some libraries want to be called by the thread that initialized them
+        loaded = pool.submit(construct, predictor, spec.predictor, client).result()
+    finally:
+        log.attach()
     notices = tuple(json.loads(os.environ.get("CORTEX_NOTICES", "[]")))
     return Worker(spec, loaded, pool, client, notices, draining=lambda: state.draining, metrics=metrics)
 

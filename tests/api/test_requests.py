@@ -162,6 +162,43 @@ def test_the_log_has_the_cause_and_the_id(worker):
     assert 'predictor.py", line' in log
 
 
+def test_a_predictor_that_configures_logging(workers):
+    """The log of the worker stays as it is: it has the cause of a 500, whatever a predictor does with other loggers."""
+    silent = 'import logging.config\nlogging.config.dictConfig({"version": 1, "root": {"handlers": []}})\n'
+    worker = workers.start(silent + PREDICTOR.partition('"""\n')[2]).await_ready()
+    answer = worker.post(b"", params={"do": "raise", "value": "ValueError('the very cause')"})
+    log = worker.await_log(f"INFO:500 Internal Server Error POST / [{answer.headers['x-request-id']}]")
+    assert "ValueError: the very cause" in log
+
+
+FULL = """
+import os
+import sys
+
+
+class PythonPredictor:
+    def __init__(self, config):
+        full = os.open("/dev/full", os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(full, stream)
+
+    def predict(self, payload):
+        print("got", payload)
+        print("got", payload, file=sys.stderr, flush=True)
+        return "answered"
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_a_full_disk_costs_the_log_only(workers, env):
+    """What a predictor prints is lost where there is no room for it; its answer is not, nor is the worker's end."""
+    worker = workers.start(FULL, env=env).await_ready()
+    for _ in range(2):
+        assert worker.post(b"x" * 20_000).text == "answered"
+    worker.process.terminate()
+    assert worker.process.wait(timeout=20) == 0
+
+
 def test_a_stream_that_breaks_is_logged(worker):
     """A response that fails after its headers are out ends the connection, with the id in the log."""
     request_id = "broken-stream-1"

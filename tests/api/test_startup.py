@@ -23,6 +23,12 @@ TF_SPEC = {"predictor": {"type": "tensorflow", "models": [{"path": "/models/one"
 ECHO = {SINGLE_MODEL: {"versions": {"1": "AVAILABLE"}, "signatures": {"predict": {"x": [1, [-1]]}}}}
 
 
+SILENT = """
+import logging.config
+logging.config.dictConfig({"version": 1, "root": {"level": "INFO", "handlers": []}})
+"""
+
+
 def python(init="pass", predict="return 1", head=""):
     return f"""
 {head}
@@ -79,6 +85,18 @@ def test_a_worker_imports_neither_tensorflow_nor_the_reader_of_yaml(workers):
         ),
         ("x = 1", {}, "error: error in predictor.py: PythonPredictor class is not defined", "failed to start api"),
         (python(head="import sys; sys.exit(0)"), {}, "error: error in predictor.py: SystemExit: 0", "SystemExit: 0"),
+        (
+            python(head="raise ValueError(chr(0xd800))"),
+            {},
+            "error: error in predictor.py: ValueError: \\ud800",
+            "ValueError: \\ud800",
+        ),
+        (
+            python(head=SILENT, init="raise KeyError('labels')"),
+            {},
+            "error: predictor.py: __init__: KeyError: 'labels': runtime exception",
+            "KeyError: 'labels'",
+        ),
         (
             python(),
             {"predictor": {"type": "tensorflow", "models": [{"path": "/m"}]}},
