@@ -70,15 +70,12 @@ def await_models(channel: grpc.Channel, models: tuple[Model, ...], progress: Pro
     """Wait until every model is loaded, for as long as that takes, and return them with their signatures.
 
     Raises NotStarted when a model failed to load or the model server does not speak TF Serving's protocol, and
-    UserError when a model lacks the signature that is asked for.
+    UserError when its highest version lacks the signature that is asked for; a lower one without it is left out.
     """
     progress(_WAITING)
     versions = {model.name: _await_versions(channel, model.name, progress) for model in models}
     _log.info("successfully loaded %s models into the model server", list(versions))
-    return tuple(
-        ServedModel(model, {version: _version(channel, model, version) for version in versions[model.name]})
-        for model in models
-    )
+    return tuple(_served(channel, model, versions[model.name]) for model in models)
 
 
 def statuses(
@@ -131,9 +128,24 @@ def _loaded(rows: list[get_model_status_pb2.ModelVersionStatus], name: str) -> l
     return available
 
 
+def _served(channel: grpc.Channel, model: Model, numbers: list[int]) -> ServedModel:
+    """Return a model with those of its versions, the highest among them, that have the signature to call."""
+    *lower, highest = numbers
+    versions = {highest: _version(channel, model, highest)}
+    for number in lower:
+        try:
+            versions[number] = _version(channel, model, number)
+        except UserError as error:
+            _log.warning("model '%s' is served without one of its versions: %s", model.name, error)
+    return ServedModel(model, versions)
+
+
 def _version(channel: grpc.Channel, model: Model, version: int) -> Version:
     signatures, runtime = _metadata(channel, model.name, version)
-    signature = choose_signature(signatures, model.signature_key, model.name)
+    try:
+        signature = choose_signature(signatures, model.signature_key, model.name)
+    except UserError as error:
+        raise UserError(f"version {version}: {error}") from error
     _log.info("TensorFlow model signature: %s", {model.name: signature.describe()})
     if runtime:
         _log.info("model %s version %s runs with %s", model.name, version, dict(runtime))

@@ -2,8 +2,8 @@
 
 ``fake_model_server.py SOCKET CONFIG.json [typed|content]``. CONFIG maps a model to ``versions`` (a number to
 ``AVAILABLE``, ``LOADING:0.5`` for half a second, or ``END:why``) and to ``signatures``, each with its inputs as
-``{name: [dtype number, shape]}``, where null is the shape of unknown rank, and perhaps ``runtime``, the text that it
-sends beside the signatures.
+``{name: [dtype number, shape]}``, where null is the shape of unknown rank, perhaps to ``other_signatures``, by version,
+and perhaps ``runtime``, the text that it sends beside the signatures.
 Three input names do something: ``sleep`` (seconds), ``crash`` (ends the process), ``fail`` (an error).
 """
 
@@ -58,7 +58,9 @@ class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def GetModelMetadata(self, request, context):  # noqa: N802  # the protocol's name
         found = get_model_metadata_pb2.SignatureDefMap()
-        for key, inputs in self.config[request.model_spec.name]["signatures"].items():
+        model, version = self.config[request.model_spec.name], str(request.model_spec.version.value)
+        signatures = model.get("other_signatures", {}).get(version, model["signatures"])
+        for key, inputs in signatures.items():
             definition = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
             for name, (dtype, shape) in inputs.items():
                 info = definition.inputs[name]
@@ -69,7 +71,7 @@ class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
             found.signature_def[key].CopyFrom(definition)
         answer = get_model_metadata_pb2.GetModelMetadataResponse()
         answer.metadata["signature_def"].Pack(found)
-        if runtime := self.config[request.model_spec.name].get("runtime"):
+        if runtime := model.get("runtime"):
             context.set_trailing_metadata((("cortex-runtime", runtime),))
         return answer
 

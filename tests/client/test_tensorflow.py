@@ -218,3 +218,26 @@ def test_a_broken_version_does_not_hide_a_good_one(start_model_server):
     assert client.predict({"x": [1]}, "m")["x"] == [1.0]
     assert set(client.metadata) == {"m-1"}
     client.close()
+
+
+@pytest.mark.parametrize("signature_key", [None, "predict"])
+def test_an_old_version_without_the_signature_is_left_out(start_model_server, caplog, signature_key):
+    """The highest version decides: a lower one that cannot be called as it is only costs itself, with a warning."""
+    versions = {"1": "AVAILABLE", "2": "AVAILABLE", "10": "AVAILABLE"}
+    old = {"serving_default": {"x": [F32, [-1]]}, "other": {"x": [F32, [-1]]}}
+    config = {"m": {**MANY["large"], "versions": versions, "other_signatures": {"1": old}}}
+    models = (Model(name="m", path="/models/m", signature_key=signature_key),)
+    client = TensorFlowClient.connect(start_model_server(config), models, lambda line: None)
+    assert set(client.metadata) == {"m-2", "m-10"}
+    assert client.predict({"x": [1]}, "m")["x"] == [1.0]
+    assert "model 'm' is served without one of its versions: version 1: signature_key" in caplog.text
+    client.close()
+
+
+def test_the_highest_version_must_have_the_signature(start_model_server):
+    """What would answer cannot be called: that is told, with the version that it is about."""
+    old, new = MANY["large"]["signatures"], {"a": {"x": [F32, []]}, "b": {"x": [F32, []]}}
+    versions = {"1": "AVAILABLE", "2": "AVAILABLE"}
+    config = {"m": {"versions": versions, "signatures": old, "other_signatures": {"2": new}}}
+    with pytest.raises(UserError, match=r"^version 2: signature_key was not configured by user"):
+        connect(start_model_server(config), "m")
