@@ -22,14 +22,15 @@ def to_response(prediction: Any) -> Response:
     """Return the response for what ``predict`` returned.
 
     bytes are sent as they are, str as text, a starlette Response untouched, anything else as JSON, in which NaN is
-    allowed. Raises UserError for what JSON cannot express.
+    allowed. Raises UserError for what JSON cannot express, and for a Response whose content-length is not that of its
+    body.
     """
     if isinstance(prediction, bytes):
         return Response(prediction, media_type="application/octet-stream")
     if isinstance(prediction, str):
         return Response(prediction, media_type="text/plain")
     if isinstance(prediction, Response):
-        return copy.copy(prediction)  # user code may keep one and return it again
+        return _whole(copy.copy(prediction))  # user code may keep one and return it again
     try:
         return Response(json.dumps(prediction), media_type="application/json")
     except (TypeError, ValueError, RecursionError) as error:
@@ -69,8 +70,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.url.path in PREDICT_PATHS:
         headers["Allow"] = "GET, POST"  # two routes, of which the routing names only the first
     if error.status_code in _BODILESS:
-        return Response(status_code=error.status_code, headers=headers)
-    return Response(str(error.detail), error.status_code, headers)
+        return _whole(Response(status_code=error.status_code, headers=headers))
+    return _whole(Response(str(error.detail), error.status_code, headers))
+
+
+def _whole(response: Response) -> Response:
+    """Return a response whose body, where it has one already, is as long as its headers say; UserError for another."""
+    body, told = getattr(response, "body", None), response.headers.get("content-length")
+    if body is not None and told is not None and told != str(len(body)):
+        raise UserError(f"the content-length of a response is {told}, that of its body {len(body)}")
+    return response
 
 
 async def on_bad_json(_: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
 from cortex.api.metrics import Metrics
 from cortex.api.paths import PREDICT_PATHS, PROBE_PATHS
@@ -46,6 +47,8 @@ class Trace:
             _log.exception("request %s was not answered as it should", following.request_id)
             if following.status is None:
                 await failed()(scope, receive, following.send)
+            elif not following.is_answered:
+                following.status = HTTPStatus.INTERNAL_SERVER_ERROR  # whatever its head promised
         finally:
             self._record(scope, following)
 
@@ -70,6 +73,10 @@ class _Following:
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     @property
+    def is_answered(self) -> bool:
+        return self._ended is not None
+
+    @property
     def seconds(self) -> float:
         return (self._ended or time.perf_counter()) - self._started
 
@@ -77,6 +84,9 @@ class _Following:
         if message["type"] == "http.response.start":
             if not HTTPStatus.OK <= message["status"] < _STATUS_END:
                 raise ValueError(f"{message['status']} is no status that an answer can have")
+            for name, value in message.get("headers", []):
+                if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+                    raise ValueError(f"{name!r}: {value!r} is no header that an answer can have")
             self.status = message["status"]
             # a copy: the headers may belong to a response that user code returns again
             message = {**message, "headers": list(message.get("headers", []))}

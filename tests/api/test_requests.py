@@ -16,6 +16,7 @@ import threading
 import numpy as np
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTask
 from starlette.datastructures import FormData, Headers, QueryParams
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
@@ -110,6 +111,11 @@ def test_multipart_payload(worker):
         ("KEPT", 202, "text/plain; charset=utf-8", b"kept"),
         ("JSONResponse({'a': 1}, 101)", 500, None, b"internal server error"),
         ("JSONResponse({'a': 1}, 999)", 500, None, b"internal server error"),
+        ("""PlainTextResponse("x", headers={"x-mine": "a\\nb"})""", 500, None, b"internal server error"),
+        ("""PlainTextResponse("x", headers={"x mine": "a"})""", 500, None, b"internal server error"),
+        ("""PlainTextResponse("x", headers={"content-length": "2"})""", 500, None, b"internal server error"),
+        ("""PlainTextResponse("xyz", headers={"content-length": "2"})""", 500, None, b"internal server error"),
+        ("""PlainTextResponse("x", headers={"content-length": "1"})""", 200, "text/plain; charset=utf-8", b"x"),
         ("np.float32(1)", 500, None, b"internal server error"),
         ("np.zeros(2)", 500, None, b"internal server error"),
         ("{1, 2}", 500, None, b"internal server error"),
@@ -137,6 +143,9 @@ def test_responses(worker, value, status, content_type, body):
         ("HTTPException(422, {'a': 1})", 422, "{'a': 1}"),
         ("HTTPException(503, 'later', headers={'Retry-After': '7'})", 503, "later"),
         ("HTTPException(204)", 204, ""),
+        ("HTTPException(404, 'no', headers={'x-mine': 'a\\nb'})", 500, "internal server error"),
+        ("HTTPException(404, 'no', headers={'content-length': '3'})", 500, "internal server error"),
+        ("HTTPException(204, headers={'content-length': '3'})", 500, "internal server error"),
         ("HTTPException(100)", 500, "internal server error"),
         ("HTTPException(600)", 500, "internal server error"),
         ("RequestValidationError([])", 400, "[]"),
@@ -200,13 +209,25 @@ def test_a_full_disk_costs_the_log_only(workers, env):
 
 
 def test_a_stream_that_breaks_is_logged(worker):
-    """A response that fails after its headers are out ends the connection, with the id in the log."""
+    """A response that fails after its headers are out ends the connection, and is a 500 with the id in the log."""
     request_id = "broken-stream-1"
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         worker.post(
             b"", params={"do": "return", "value": "StreamingResponse(half())"}, headers={"x-request-id": request_id}
         )
-    assert "in the middle" in worker.await_log(f"request {request_id} was not answered as it should")
+    log = worker.await_log(f"INFO:500 Internal Server Error POST / [{request_id}]")
+    assert "in the middle" in log
+    assert f"request {request_id} was not answered as it should" in log
+
+
+def test_what_fails_after_the_answer_changes_nothing_of_it(worker):
+    """An answer that has left stays what it was in the log, when a task of the response's own fails after it."""
+    value = "PlainTextResponse('sent', background=BackgroundTask(eval, '1 / 0'))"
+    answer = worker.post(b"", params={"do": "return", "value": value}, headers={"x-request-id": "too-late"})
+    assert (answer.status_code, answer.text) == (200, "sent")
+    worker.await_log("request too-late was not answered as it should")
+    worker.post(b"", params={"do": "raise", "value": "ValueError()"}, headers={"x-request-id": "after-it"})
+    assert "[too-late]" not in worker.await_log("INFO:500 Internal Server Error POST / [after-it]")
 
 
 @pytest.mark.parametrize(
