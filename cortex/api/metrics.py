@@ -10,8 +10,8 @@ With ``PROMETHEUS_MULTIPROC_DIR`` set every worker writes into that directory, a
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import psutil
 from cortex import metrics_files
 
 metrics_files.open_directory()  # before Prometheus' library looks whether there is one
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest  # noqa: E402
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest  # noqa: E402
+from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
+from prometheus_client.registry import Collector  # noqa: E402
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _STAGE_SECONDS = tuple(round(base * 10.0**power, 6) for power in range(-5, 2) for base in (1, 2.5, 5))
@@ -114,10 +115,22 @@ class Metrics:
         """Return Prometheus' text form, of all workers when they share a directory. Reads files."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
-        _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+        directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        _forget_the_dead(directory)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the package annotates it only in part
+        registry.register(_Shared(directory))
         return generate_latest(registry)
+
+
+class _Shared(Collector):
+    """What all processes have counted in a directory, which the library would take for a pattern of names."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        files = self._directory.glob("*.db")
+        return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]  # annotated only in part
 
 
 def _forget_the_dead(directory: Path) -> None:
@@ -125,5 +138,4 @@ def _forget_the_dead(directory: Path) -> None:
     for file in directory.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            with suppress(FileNotFoundError):  # another worker, that is asked at the same time, was quicker
-                mark_process_dead(int(pid), str(directory))  # type: ignore[no-untyped-call]  # annotated only in part
+            file.unlink(missing_ok=True)  # another worker, that is asked at the same time, may have been quicker

@@ -7,6 +7,8 @@ import time
 
 import requests
 
+from cortex.environments.local.metrics import network_stats
+
 PREDICTOR = """
 class PythonPredictor:
     def __init__(self, config):
@@ -42,9 +44,12 @@ def test_one_worker(workers):
     assert found["cortex_request_duration_seconds_sum"] > 0
 
 
-def test_workers_that_share_a_directory(workers, tmp_path):
-    """With PROMETHEUS_MULTIPROC_DIR any worker answers for all of them, also for one that has ended."""
-    shared = tmp_path / "metrics"
+def test_workers_that_share_a_directory(workers, tmp_path, until):
+    """With PROMETHEUS_MULTIPROC_DIR any worker answers for all of them, also for one that has ended.
+
+    `cortex get` reads the same files. Nothing in the directory's name stands for other names.
+    """
+    shared = tmp_path / "m[e]trics *é"
     shared.mkdir()
     env = {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
     first, second = (workers.start(PREDICTOR, env=env) for _ in range(2))
@@ -54,11 +59,16 @@ def test_workers_that_share_a_directory(workers, tmp_path):
     first.process.terminate()
     assert first.process.wait(timeout=20) == 0
     assert scrape(second)['cortex_requests_total{status="2XX"}'] == 3
+    send(second, 0)
+    until(lambda: network_stats(shared).code_5xx == 1)  # an answer is counted once it has left
+    told = network_stats(shared)
+    assert (told.code_2xx, told.code_4xx) == (3, 0)
+    assert told.latency_ms > 0
 
 
 def test_what_is_under_way(workers, tmp_path):
     """Requests in flight are counted over all workers; those of a worker that was killed are not under way any more."""
-    shared = tmp_path / "metrics"
+    shared = tmp_path / "m[e]trics"
     shared.mkdir()
     slow = PREDICTOR.replace("return 1 / payload", "__import__('time').sleep(payload); return 1")
     env = {"PROMETHEUS_MULTIPROC_DIR": str(shared)}

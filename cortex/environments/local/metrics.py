@@ -9,20 +9,20 @@ def network_stats(directory: Path) -> NetworkStats:
     """Sum the workers' counts in a ``PROMETHEUS_MULTIPROC_DIR``; nothing is counted where there is none."""
     if not directory.is_dir():
         return NetworkStats()
-    from prometheus_client import CollectorRegistry
     from prometheus_client.multiprocess import MultiProcessCollector
 
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]  # annotated only in part
+    files = directory.glob("*.db")  # by itself the library takes the directory for a pattern of names
+    metrics = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # annotated only in part
+    found = {(row.name, row.labels.get("status")): float(row.value) for metric in metrics for row in metric.samples}
 
-    def value(name: str, **labels: str) -> float:
-        return registry.get_sample_value(name, labels) or 0.0
+    def value(name: str, status: str | None = None) -> float:
+        return found.get((name, status), 0.0)
 
     count = value("cortex_request_duration_seconds_count")
     seconds = value("cortex_request_duration_seconds_sum")
     return NetworkStats(
-        code_2xx=int(value("cortex_requests_total", status="2XX")),
-        code_4xx=int(value("cortex_requests_total", status="4XX")),
-        code_5xx=int(value("cortex_requests_total", status="5XX")),
+        code_2xx=int(value("cortex_requests_total", "2XX")),
+        code_4xx=int(value("cortex_requests_total", "4XX")),
+        code_5xx=int(value("cortex_requests_total", "5XX")),
         latency_ms=1000 * seconds / count if count else None,
     )
