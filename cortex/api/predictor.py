@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cortex.errors import Error, NotStarted, UserError
+from cortex.api.end import told
+from cortex.errors import NotStarted, UserError
 from cortex.spec import Predictor
 
 MODULE = "cortex_predictor"
@@ -189,8 +190,3 @@ def _problem(names: list[str], rule: _Rule) -> str | None:
         if name not in rule.required and name not in rule.optional:
             return f'"{name}" is not a supported argument'
     return None
-
-
-def told(error: BaseException) -> str:
-    """Return an exception in one phrase: its message when a person is meant to read it, else with its type."""
-    return str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"

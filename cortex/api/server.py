@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import socket
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from cortex.api import log
 from cortex.api.accept import Tally
 from cortex.api.app import Worker, create_app
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
+from cortex.api.end import end_in_time, giving_up
 from cortex.api.metrics import Metrics
-from cortex.api.predictor import construct, load_class, told
+from cortex.api.predictor import construct, load_class
 from cortex.api.refusal import Refusal
 from cortex.client.base import ModelClient
-from cortex.errors import NotStarted, UserError
+from cortex.errors import UserError
 from cortex.notify import notify
 from cortex.spec import APISpec
 
@@ -53,22 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     log.configure()
     state = DrainState()
-    try:
+    with giving_up():
         worker = _start(options, state)
         listener = _listener(options.port)
         config = _config(worker)
         state.refusal = Refusal(worker.places, worker.max_body, worker.metrics)
         tally = _tally(worker.spec, listener, options.worker)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a process ends here, and says why
-        _log.exception("failed to start api")
-        notify(status=f"error: {told(error)}")
-        sys.exit(NotStarted.exit_code)
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection during a request need look through it
     DrainServer(config, state, tally).run(sockets=[listener])
     worker.pool.shutdown()  # lets every post_predict finish
     if worker.client is not None:
         worker.client.close()
+    end_in_time()
 
 
 def _parse(arguments: Sequence[str] | None) -> Options:

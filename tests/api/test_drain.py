@@ -221,6 +221,49 @@ def test_draining_is_not_ready(one, connect, until):
     assert one.process.wait(timeout=20) == 0
 
 
+THREADS = """
+import atexit
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+
+class PythonPredictor:
+    def __init__(self, config):
+        atexit.register(print, "all has ended")
+        THREAD
+
+    def predict(self):
+        return 1
+"""
+
+
+def test_a_thread_of_the_predictor_does_not_hold_the_worker(workers):
+    """One that goes on for ever ends with the worker some seconds after the drain, and is named in the log."""
+    thread = 'threading.Thread(target=time.sleep, args=(600,), name="for ever").start()'
+    worker = workers.start(THREADS.replace("THREAD", thread)).await_ready()
+    worker.process.terminate()
+    assert worker.process.wait(timeout=20) == 0
+    assert "WARNING:ended without threads that went on for 5 s: for ever\n" in worker.log
+
+
+@pytest.mark.parametrize(
+    "thread",
+    [
+        "self.pool = ThreadPoolExecutor(); self.pool.submit(int).result()",
+        "threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(0.5))).start()",
+        "atexit.register(time.sleep, 6)",
+    ],
+)
+def test_an_end_that_comes_by_itself_is_waited_for(workers, thread):
+    """Threads that end in time, and whatever is registered for the end of the process, however long that takes."""
+    worker = workers.start(THREADS.replace("THREAD", thread)).await_ready()
+    worker.process.terminate()
+    assert worker.process.wait(timeout=20) == 0
+    assert "all has ended" in worker.log
+    assert "WARNING" not in worker.log
+
+
 def test_ctrl_c_drains_too(one):
     """SIGINT is a drain as well, for workers that are run by hand."""
     one.process.send_signal(2)

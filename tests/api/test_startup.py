@@ -115,6 +115,14 @@ def test_giving_up(workers, predictor, spec, told, logged):
     assert all("READY" not in lines for lines in worker.said)
 
 
+def test_a_thread_does_not_keep_a_worker_that_gave_up(workers):
+    """A predictor that has started a thread, and then fails, is one that failed."""
+    init = "threading.Thread(target=time.sleep, args=(600,)).start(); 1 / 0"
+    worker = workers.start(python(head="import threading, time", init=init))
+    assert worker.process.wait(timeout=20) == 3
+    assert "ZeroDivisionError" in worker.log
+
+
 def test_a_model_that_failed_to_load(workers):
     """The reason of the model server is the reason of the worker."""
     _, address = workers.start_model_server({SINGLE_MODEL: {**ECHO[SINGLE_MODEL], "versions": {"1": "END:no graph"}}})
