@@ -1,8 +1,9 @@
 """One API worker: ``python -m cortex.api.server --spec SPEC.json --worker N [--model-server unix:/path.sock]``.
 
-It runs in the project's directory. It waits for its models, constructs the predictor, and only then accepts connections
-on the listening socket that it inherits as ``CORTEX_LISTEN_FD`` (or on ``--port``). Its supervisor hears of progress
-and readiness over ``NOTIFY_SOCKET``. SIGTERM drains it. Exit codes: 0 after a drain, 3 when it could not start.
+It runs in the project's directory, in the environment that ``.env`` makes there. It waits for its models, constructs
+the predictor, and only then accepts connections on the listening socket that it inherits as ``CORTEX_LISTEN_FD`` (or on
+``--port``). Its supervisor hears of progress and readiness over ``NOTIFY_SOCKET``. SIGTERM drains it. Exit codes: 0
+after a drain, 3 when it could not start.
 """
 
 import argparse
@@ -16,15 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from dotenv import load_dotenv
+from cortex.api import environment, log
+from cortex.api.end import end_in_time, giving_up
+
+if __name__ == "__main__":
+    log.configure()
+    with giving_up():
+        environment.source()  # before the imports that take long, because it starts all over
+
 from uvicorn import Config
 
 from cortex import client as clients  # its classes are imported when they are named
-from cortex.api import log
 from cortex.api.accept import Tally
 from cortex.api.app import Worker, create_app
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
-from cortex.api.end import end_in_time, giving_up
 from cortex.api.metrics import Metrics
 from cortex.api.predictor import construct, load_class
 from cortex.api.refusal import Refusal
@@ -51,7 +57,6 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one worker until it is told to stop."""
     options = _parse(arguments)
-    log.configure()
     state = DrainState()
     with giving_up():
         worker = _start(options, state)
@@ -80,7 +85,6 @@ def _parse(arguments: Sequence[str] | None) -> Options:
 def _start(options: Options, state: DrainState) -> Worker:
     spec = APISpec.model_validate_json(options.spec.read_bytes())
     project = Path.cwd()
-    load_dotenv(project / ".env", override=True)  # as sourcing it in a shell would
     metrics = Metrics()
     client = _client(spec, options.model_server, metrics)
     _progress(f"loading the predictor from {spec.predictor.path}")

@@ -1,5 +1,7 @@
 """From the command line to readiness: what a worker loads, what it tells, and how it gives up."""
 
+import os
+import shutil
 from pathlib import Path
 
 import onnx
@@ -140,11 +142,71 @@ def test_the_projects_surroundings(workers):
             predict="return [helper.NAME, os.environ['A'], os.environ['B'], os.path.exists('predictor.py'), __name__]",
         ),
         {"predictor": {"python_path": "src/"}},
-        {".env": "A=from the file\nB=from the file\n", "src/helper.py": "NAME = 'helper'"},
+        {".env": "A='from the file'\nB='from the file'\n", "src/helper.py": "NAME = 'helper'"},
         env={"B": "from the plan"},
     )
     answer = worker.await_ready().post(b"").json()
     assert answer == ["helper", "from the file", "from the file", True, "cortex_predictor"]
+
+
+DOTENV = """
+# as a shell reads it
+A="a $B" # what the plan has
+N=$((6 * 7))
+export C='it is $A'
+PYTHONPATH=./lib:$PYTHONPATH
+PATH=$PATH:/opt/for-this-test
+if [ -n "$NOT_THERE" ]; then D=1; fi
+echo "hello from a shell"
+"""
+
+
+@pytest.fixture(params=["bash", "sh"])
+def shell(request, tmp_path):
+    """Return an environment in which this shell is found, and no other."""
+    found = shutil.which(request.param)
+    if found is None:
+        pytest.skip(f"this machine has no {request.param}")
+    folder = tmp_path / f"only-{request.param}"
+    folder.mkdir()
+    (folder / request.param).symlink_to(found)
+    return {"PATH": str(folder)}
+
+
+def test_a_shell_sources_dotenv(workers, shell):
+    """.env is read as a shell reads it, before Python starts; the process stays the one that its supervisor started."""
+    told = "[os.getpid(), inside.NAME, *(os.environ.get(name) for name in ('A', 'N', 'C', 'D', 'PATH'))]"
+    worker = workers.start(
+        python(head="import inside, os", predict=f"return {told}, [name for name in os.environ if 'SOURCED' in name]"),
+        files={".env": DOTENV, "lib/inside.py": "NAME = 'lib'"},
+        env={**shell, "B": "b", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+    ).await_ready()
+    path = f"{shell['PATH']}:/opt/for-this-test"
+    assert worker.post(b"").json() == [[worker.process.pid, "lib", "a b", "42", "it is $A", None, path], []]
+    assert "hello from a shell\n" in worker.log
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "words", "line"),
+    [
+        ("A=1\nnosuch\n", "nosuch: ", 2),
+        ("A=1\nB=b c\n", "c: ", 2),
+        ("A='1\nB=2\n", "", 1),
+        ("A=$(exit 4)\n", "exit status", 1),
+        ("A=1\nfalse\n", "exit status 1", 2),
+        ("exit 0\n", "exit status 0", None),
+    ],
+)
+def test_a_dotenv_that_fails(workers, shell, dotenv, words, line):
+    """It is told as what keeps the worker from starting, with the line where there is bash."""
+    worker = workers.start(python(), files={".env": dotenv}, env=shell)
+    told = worker.await_said(lambda lines: "STATUS" in lines)["STATUS"]
+    assert told.startswith("error: .env: ")
+    assert words in told
+    if shell["PATH"].endswith("bash") and line is not None:
+        assert f"line {line}: " in told
+    assert worker.process.wait(timeout=10) == 3
+    assert "ERROR:failed to start api\nTraceback" in worker.log
 
 
 def test_a_project_may_be_named_like_our_modules(workers):
