@@ -35,11 +35,19 @@ class Prepared:
 
 
 def prepare(
-    config: Config, spec: APISpec, home: Home, cache: ModelCache, progress: Progress, *, notices: Iterable[str] = ()
+    config: Config,
+    spec: APISpec,
+    home: Home,
+    cache: ModelCache,
+    progress: Progress,
+    *,
+    notices: Iterable[str] = (),
+    running: Collection[str] = (),
 ) -> Prepared:
     """Bring everything that a revision needs under ``home``. UserError, or FieldError, for what the user can mend.
 
     ``notices`` are those of the environment; they come first, so that what they check is checked before any work.
+    Revisions that are ``running`` are left as they are.
     """
     root = config.path.absolute().parent
     notices = [*notices]
@@ -52,7 +60,7 @@ def prepare(
         resolved = spec.with_models(rows)
         content = [cortex.__version__, spec.model_dump_json(), resolved.model_dump_json(), project.digest, *notices]
         prepared = Prepared(named(content), resolved, tuple(notices))
-        _write(prepared, spec, project, home)
+        _write(prepared, spec, project, home, running)
     return prepared
 
 
@@ -63,15 +71,15 @@ def recall(name: str, revision: str, home: Home) -> Prepared:
     return Prepared(revision, directory.resolved(revision), tuple(notices))
 
 
-def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home) -> None:
-    """Make the revision's directory, whole or not at all; one that is there, and whole, has this very content."""
+def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home, running: Collection[str]) -> None:
+    """Make the revision's directory, whole or not at all; one that is there, and runs or is whole, is this very one."""
     directory = home.api(spec.name).revision(prepared.id)
     files = {
         "notices.json": json.dumps(prepared.notices),
         "resolved.json": prepared.resolved.model_dump_json(indent=2),
         "spec.json": spec.model_dump_json(indent=2),
     }
-    if directory.exists() and _is_whole(directory, files, project):
+    if directory.exists() and (prepared.id in running or _is_whole(directory, files, project)):
         return
     unfinished = directory.with_name(f".{prepared.id}")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -86,7 +94,7 @@ def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home) -> N
 def _is_whole(directory: Path, files: Mapping[str, str], project: Project) -> bool:
     """Tell whether a revision has what was written: a machine that lost its power may have kept the names alone.
 
-    What the predictor made of its own files since is its affair, unless it left one empty.
+    What the predictor made of its own files since is its affair, unless it left one empty or removed it.
     """
     with contextlib.suppress(OSError, UnicodeDecodeError, UserError):
         texts = {name: (directory / name).read_text() for name in files}

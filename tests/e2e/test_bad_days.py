@@ -248,6 +248,22 @@ def test_what_a_predictor_writes_beside_itself_stays(cortex: Cortex, deployed: s
     assert (revision / "project/downloaded").read_text() == "much"
 
 
+def test_what_a_predictor_empties_or_removes_beside_itself_stays_so(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """No deployment of what already runs takes the files away from under it, whatever has become of them."""
+    for name in ("emptied", "removed"):
+        slow.with_name(name).write_text("content")
+    cortex("deploy", slow)
+    project = cortex.home / "apis/slow/revisions" / cortex.status("slow")["revision"] / "project"
+    (project / "emptied").write_text("")
+    (project / "removed").unlink()
+    (project / "written").write_text("much")
+    there = project.stat().st_ino
+    assert "up to date" in cortex("deploy", slow)
+    assert "updating slow" in cortex("deploy", slow, "--force")
+    assert project.stat().st_ino == there
+    assert (project / "written").read_text() == "much"
+
+
 def test_files_that_lost_their_content(cortex: Cortex, deployed: str, slow: Path) -> None:
     """A machine without power may keep the names of files that were just written, and nothing in them."""
     os.kill(cortex.status("slow")["supervisor"], signal.SIGKILL)

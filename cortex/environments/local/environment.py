@@ -120,7 +120,8 @@ class LocalEnvironment:
                 )
             self._entrance.check(spec)
             told = notices(spec, config.path.absolute().parent)
-            prepared = prepare(config, spec, self._home, self._cache, progress, notices=told)
+            running = before.in_use if before and held else ()
+            prepared = prepare(config, spec, self._home, self._cache, progress, notices=told, running=running)
             if before and not held:
                 supervision.stop(directory)  # a worker that outlived its supervisor may still have the port
             port = ports.assign(self._home, spec.name, spec.networking.local_port, host=self._host, held=held)
