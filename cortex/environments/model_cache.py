@@ -82,24 +82,30 @@ class ModelCache:
             tree.copy_to(entry)
             return tree.digest
 
-    def prune(self, in_use: Collection[str]) -> tuple[str, ...]:
-        """Remove the models whose digest is not in ``in_use``, and return what was removed.
+    def prune(self, in_use: Callable[[], Collection[str]]) -> tuple[str, ...]:
+        """Remove the models whose digest is not in use, and return what was removed.
 
-        Nothing is removed while another command holds the cache: the next one to prune does it.
+        ``in_use`` is called, and may raise, once nobody can add a model any more. Nothing is removed while another
+        command holds the cache: the next one to prune does it.
         """
         if not self.root.is_dir():
             return ()
-        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone, plainly("cannot remove from the model cache"):
+        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
             if not alone:
                 return ()
-            names = sorted(path.name for path in self.root.iterdir() if _DIGEST.fullmatch(path.name))
-            unused = tuple(name for name in names if name not in in_use)
-            for name in unused:
-                self._discard(self.entry(name))
-            self._remove_temporaries()
-            self._remove_old_partials()
-            self._forget(unused)
-            return unused
+            used = in_use()
+            with plainly("cannot remove from the model cache"):
+                return self._remove_but(used)
+
+    def _remove_but(self, used: Collection[str]) -> tuple[str, ...]:
+        names = sorted(path.name for path in self.root.iterdir() if _DIGEST.fullmatch(path.name))
+        unused = tuple(name for name in names if name not in used)
+        for name in unused:
+            self._discard(self.entry(name))
+        self._remove_temporaries()
+        self._remove_old_partials()
+        self._forget(unused)
+        return unused
 
     def recall(self, fingerprint: str) -> str | None:
         """Return the digest of the model that a remote place still holds, when it is known and cached."""

@@ -59,6 +59,14 @@ class Home:
         deployed = set(self.names())
         return {name: self.api(name).port() for name in named if name in deployed or self.busy(name)}
 
+    def models_in_use(self) -> set[str]:
+        """Return the digests of the models of all revisions on disk, also of those that are only being deployed.
+
+        OSError or ValueError when one of them cannot be read.
+        """
+        specs = [_read(path) for path in self.root.glob("apis/*/revisions/[!.]*/resolved.json")]
+        return {Path(model.path).name for spec in specs for model in spec.predictor.models}
+
     def find(self, name: str) -> "APIDirectory":
         """Return the directory of one deployed API; UserError when there is none."""
         if name not in self.names():
@@ -191,10 +199,6 @@ class APIDirectory:
     def resolved(self, revision: str) -> APISpec:
         """Read the spec of a revision with its models where the cache has them."""
         return _read(self.revision(revision) / "resolved.json")
-
-    def all_resolved(self) -> list[APISpec]:
-        """Read the resolved specs of every revision that is still on disk."""
-        return [_read(path) for path in self.path.glob("revisions/[!.]*/resolved.json")]
 
     def status(self) -> Status | None:
         """Return what the supervisor last said, corrected when it is no longer there to say it; None before it did."""

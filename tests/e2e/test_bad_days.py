@@ -53,6 +53,19 @@ subprocess.run([sys.argv[1], "delete", "slow"], check=True, timeout=60)
 """
 
 
+WITH_A_MODEL = """
+class PythonPredictor:
+    def __init__(self, config, python_client):
+        self.client = python_client
+
+    def load_model(self, model_path):
+        return model_path
+
+    def predict(self):
+        return "loaded" if self.client.get_model("m") else "not loaded"
+"""
+
+
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
     """The yaml of an API ``slow`` that answers when a file is there, or never, if it is asked to."""
@@ -135,6 +148,27 @@ def test_a_first_deployment_that_was_killed_keeps_no_port(cortex: Cortex, slow: 
     cortex("delete", "other")
     cortex("deploy", slow)
     cortex("delete", "slow")
+
+
+def test_a_deletion_keeps_the_model_of_a_first_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """What is prepared is in use, although nothing runs yet that says so."""
+    project = slow.with_name("another")
+    (project / "m/1").mkdir(parents=True)
+    (project / "m/1/weights").write_text("1")
+    (project / "predictor.py").write_text(WITH_A_MODEL)
+    predictor = "{type: python, path: predictor.py, models: {paths: [{name: m, model_path: m}]}}"
+    (project / "cortex.yaml").write_text(f"- name: another\n  predictor: {predictor}\n")
+    api = cortex.home / "apis/another"
+    deployment = cortex.start("deploy", project / "cortex.yaml")
+    until((api / "port").exists, seconds=30)
+    deployment.send_signal(signal.SIGSTOP)
+    assert not (api / "status.json").exists(), "it runs already, so that this shows nothing"
+    cortex("delete", "slow")
+    deployment.send_signal(signal.SIGCONT)
+    said, _ = deployment.communicate(timeout=60)
+    assert deployment.returncode == 0, said
+    assert requests.post(cortex.get("another")["endpoint"], timeout=10).text == "loaded"
+    cortex("delete", "another")
 
 
 def test_nobody_listens(cortex: Cortex, deployed: str, slow: Path) -> None:

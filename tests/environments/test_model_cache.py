@@ -60,20 +60,32 @@ def test_pruning_removes_what_is_not_in_use_and_nothing_else(cache: ModelCache, 
     used, _ = _keep(cache, _tree(tmp_path / "used", b"used"))
     unused, _ = _keep(cache, _tree(tmp_path / "unused", b"unused"))
     (cache.root / "notes.txt").write_text("the user's")
-    assert cache.prune({used}) == (unused,)
+    assert cache.prune(lambda: {used}) == (unused,)
     assert sorted(path.name for path in cache.root.iterdir()) == sorted([".lock", "notes.txt", used])
 
 
 def test_pruning_a_cache_that_is_not_there_makes_none(cache: ModelCache) -> None:
-    assert cache.prune(set()) == ()
+    assert cache.prune(set) == ()
     assert not cache.root.exists()
 
 
 def test_nothing_is_removed_while_another_command_adds(cache: ModelCache, tmp_path: Path) -> None:
     digest, _ = _keep(cache, _tree(tmp_path / "model"))
     with cache.hold(), cache.hold():
-        assert ModelCache(cache.root).prune(set()) == ()
-    assert cache.prune(set()) == (digest,)
+        assert ModelCache(cache.root).prune(set) == ()
+    assert cache.prune(set) == (digest,)
+
+
+def test_what_is_in_use_is_asked_once_nobody_can_add(cache: ModelCache, tmp_path: Path) -> None:
+    """A model that another command has just added, and recorded, is known then."""
+    digest, _ = _keep(cache, _tree(tmp_path / "model"))
+
+    def in_use() -> set[str]:
+        assert ModelCache(cache.root).prune(set) == (), "the cache is not held"
+        return {digest}
+
+    assert cache.prune(in_use) == ()
+    assert cache.entry(digest).is_dir()
 
 
 def test_a_remote_place_is_remembered_until_its_model_is_removed(cache: ModelCache, tmp_path: Path) -> None:
@@ -81,7 +93,7 @@ def test_a_remote_place_is_remembered_until_its_model_is_removed(cache: ModelCac
     cache.remember("s3://bucket/model etag", digest)
     assert cache.recall("s3://bucket/model etag") == digest
     assert cache.recall("s3://bucket/model other") is None
-    cache.prune(set())
+    cache.prune(set)
     assert cache.recall("s3://bucket/model etag") is None
     assert list((cache.root / ".remote").iterdir()) == []
 

@@ -215,5 +215,5 @@ def test_a_part_is_kept_for_a_week(tmp_path: Path) -> None:
             (directory / "m.zip.part").write_bytes(b"half")
     weeks = time.time() - 8 * 24 * 3600
     os.utime(directory, (weeks, weeks))
-    cache.prune(())
+    cache.prune(set)
     assert len(list((tmp_path / "cache/.partial").glob("*/m.zip.part"))) == 1

@@ -225,8 +225,7 @@ class DockerEnvironment:
     def _prune(self) -> None:
         """Remove models from the cache that no API uses any more; none while that is not known."""
         with contextlib.suppress(OSError, ValueError):
-            specs = [spec for name in self._compose_file.deployments() for spec in self._home.api(name).all_resolved()]
-            self._cache.prune({Path(model.path).name for spec in specs for model in spec.predictor.models})
+            self._cache.prune(self._home.models_in_use)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
