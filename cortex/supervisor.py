@@ -45,6 +45,7 @@ class Supervisor:
         self._directory = directory
         self._run_dir = run_dir
         self._listener: socket.socket | None = None
+        self._address = ("", 0)
         self._live: Revision | None = None
         self._next: Revision | None = None
         self._live_since = 0.0
@@ -144,6 +145,7 @@ class Supervisor:
         if self._listener is not None and self._listener is not listener:
             self._listener.close()
         self._live, self._listener = revision, listener
+        self._address = (revision.plan.host, revision.plan.port)
         self._live_since, self._failure = time.time(), ""
         self._changed()
         _LOG.info("revision %s is live on port %d", revision.plan.revision, revision.plan.port)
@@ -204,7 +206,7 @@ class Supervisor:
     def _listen(self, plan: Plan) -> socket.socket:
         """Return the listening socket of the plan's address: the one that is open, or a new one."""
         address = (plan.host, plan.port)
-        if self._listener is not None and self._listener.getsockname()[:2] == address:
+        if self._listener is not None and self._address == address:  # as it was asked for: a host has several names
             return self._listener
         listener = socket.socket(socket.AF_INET6 if ":" in plan.host else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

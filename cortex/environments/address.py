@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from cortex.errors import UserError
 
 _REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-_HERE = {*_REACHED, *_REACHED.values()}
 _REFUSALS = (
     ("permission denied", "only root may listen below port 1024: choose another port"),
     ("address already in use", "something else listens there: choose another port, or stop it"),
@@ -38,8 +37,8 @@ class Address:
 
     @property
     def shown(self) -> "Address":
-        """The address by which a person at this machine does."""
-        return Address("localhost", self.port) if self.host in _HERE else self
+        """The address by which a person at this machine does; localhost may be none of IPv6."""
+        return Address("localhost", self.port) if self.reached.host == "127.0.0.1" else self.reached
 
     @property
     def resolved(self) -> "Address":

@@ -1,7 +1,9 @@
 """Updates at awkward moments, with a python predictor that is quick to start."""
 
+import contextlib
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -137,6 +139,29 @@ def test_another_address_is_refused_while_it_runs(cortex: Cortex, project: Path)
     printed = cortex.shell(f"! CORTEX_HOST=127.0.0.2 {CORTEX} deploy cortex.yaml", cwd=project)
     assert "slow listens on 127.0.0.1, and cannot move to CORTEX_HOST=127.0.0.2" in printed
     cortex("delete", "slow")
+
+
+@pytest.mark.parametrize(("host", "reached"), [("localhost", "localhost"), ("::1", "[::1]"), ("::", "[::1]")])
+def test_every_way_to_write_an_address_can_be_updated(cortex: Cortex, project: Path, host: str, reached: str) -> None:
+    """The socket is kept although it calls its address something else, and what is shown leads to it."""
+    if ":" in host and not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    deploy = f"CORTEX_HOST={host} {CORTEX} deploy cortex.yaml"
+    cortex.shell(deploy, cwd=project)
+    endpoint = cortex.get("slow")["endpoint"]
+    assert endpoint == f"http://{reached}:{cortex.status('slow')['port']}"
+    change(project, "word: one", "word: two")
+    assert "updating slow" in cortex.shell(deploy, cwd=project)
+    assert cortex.get("slow")["endpoint"] == endpoint
+    assert requests.post(endpoint, data=b"", timeout=60).text == "two file"
+    cortex("delete", "slow")
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
 
 
 def test_a_dead_supervisors_worker_does_not_survive_a_delete(cortex: Cortex, project: Path) -> None:

@@ -1,10 +1,13 @@
 """Which port an API has. Commands agree on it through the ``port`` files under CORTEX_HOME."""
 
+import errno
 import socket
 from collections.abc import Collection
 
+from cortex.environments.address import Address
 from cortex.environments.fields import FieldError
 from cortex.environments.state import Home
+from cortex.errors import UserError
 
 FIRST = 8888
 LAST = 65535
@@ -14,14 +17,16 @@ _FIELD = "networking.local_port"
 def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -> int:
     """Choose and record a port: the one wanted, else the one the API had, else the first free one from 8888 up.
 
-    ``held`` is the port that the API listens on now, 0 for none. FieldError when the wanted one cannot be had.
+    ``held`` is the port that the API listens on now, 0 for none. FieldError when the wanted one cannot be had,
+    UserError where none of ``host`` can.
     """
     with home.lock(".ports", wait=True):
         others = {port: api for api, port in home.ports().items() if api != name}
         port = wanted or home.api(name).port() or held or FIRST
         if wanted and wanted in others:
             raise FieldError(_FIELD, _assigned(wanted, others[wanted]))
-        while port != held and (port in others or not _is_free(host, port)):
+        number = host if port == held else Address(host, port).resolved.host  # a name is looked up once for all ports
+        while port != held and (port in others or not _is_free(number, port)):
             if wanted or port == LAST:
                 raise FieldError(_FIELD, _foreign(port))
             port += 1
@@ -43,7 +48,9 @@ def _is_free(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise UserError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
             return False
     return True
 

@@ -9,6 +9,7 @@ import pytest
 from cortex.environments.fields import FieldError
 from cortex.environments.local import ports
 from cortex.environments.state import Home
+from cortex.errors import UserError
 from cortex.status import Status
 from tests.ports import free_port
 
@@ -29,10 +30,10 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def assigned(home: Home, name: str, wanted: int | None = None, held: int = 0) -> int:
+def assigned(home: Home, name: str, wanted: int | None = None, held: int = 0, host: str = HOST) -> int:
     """Return the port that a deployment is given, which then has run."""
-    port = ports.assign(home, name, wanted, host=HOST, held=held)
-    Status("live", "r1", HOST, port).save(home.api(name).path / "status.json")
+    port = ports.assign(home, name, wanted, host=host, held=held)
+    Status("live", "r1", host, port).save(home.api(name).path / "status.json")
     return port
 
 
@@ -61,3 +62,30 @@ def test_a_wanted_port_that_cannot_be_had(home: Home, taken: int) -> None:
     with pytest.raises(FieldError, match=f"port {taken} is being used by a non-cortex process"):
         assigned(home, "a", taken)
     assert home.ports() == {"a": ports.FIRST}
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "nope.invalid"])
+def test_an_address_that_this_machine_does_not_have(home: Home, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused as that, at the first port: nobody else is blamed, and none of the others is tried."""
+    monkeypatch.setattr(ports, "LAST", ports.FIRST)
+    for wanted in (None, ports.FIRST):
+        with pytest.raises(UserError, match=f"^cannot listen on {host} port {ports.FIRST}: ") as error:
+            assigned(home, "a", wanted, host=host)
+        assert "non-cortex" not in str(error.value)
+    assert home.ports() == {}
+
+
+def test_a_name_is_looked_up_once(home: Home, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ports are taken: a server of names may take seconds."""
+    looked_up = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: int) -> object:
+        looked_up.append(host)
+        return real(HOST, *rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(ports, "FIRST", taken)
+    monkeypatch.setattr(ports, "LAST", taken + 50)
+    assert assigned(home, "a", host="here.invalid") > taken
+    assert looked_up == ["here.invalid"]
