@@ -45,6 +45,15 @@ class PythonPredictor:
         return "done"
 """
 
+DETACHES = """
+import subprocess
+import sys
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(7777.5)"
+subprocess.Popen(["sleep", "7777.5"], start_new_session=True)
+deaf = subprocess.Popen([sys.executable, "-c", DEAF], start_new_session=True, stdout=subprocess.PIPE)
+deaf.stdout.readline()
+"""
 WITHOUT_INIT = """
 import ctypes, subprocess, sys
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
@@ -270,6 +279,18 @@ def test_a_worker_that_outlives_its_supervisor_keeps_no_port(cortex: Cortex, dep
 def test_a_container_without_init(cortex: Cortex, slow: Path) -> None:
     """Its first process adopts what a command leaves running and never asks what came of it; deleting ends anyway."""
     subprocess.run([sys.executable, "-c", WITHOUT_INIT, CORTEX, slow], env=cortex.env, check=True)
+    assert not cortex.family()
+
+
+def test_what_a_predictor_starts_in_a_session_of_its_own(cortex: Cortex, slow: Path) -> None:
+    """It ends with the API, a few seconds after it at most: also what does not hear that it is to end."""
+    slow.with_name("predictor.py").write_text(SLOW + DETACHES)
+    cortex("deploy", slow)
+    detached = {pid for pid in cortex.family() if "7777.5" in " ".join(psutil.Process(pid).cmdline())}
+    assert len(detached) == 2
+    deletion = cortex.start("delete", "slow")
+    said, _ = deletion.communicate(timeout=60)
+    assert deletion.returncode == 0, said
     assert not cortex.family()
 
 

@@ -21,6 +21,8 @@ from cortex.plan import Plan
 START_SECONDS = 20.0
 STOP_SECONDS = 90.0
 """Longer than a drain (`cortex.revision.DRAIN_SECONDS`)."""
+LEFT_SECONDS = 5.0
+"""How long what a supervisor left behind may take to end once it was told to."""
 
 
 def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
@@ -36,19 +38,21 @@ def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
 
 
 def stop(directory: APIDirectory) -> None:
-    """End the supervisor and all that it runs: by its own drain, and by force what is left after that."""
+    """End the supervisor and all that it runs: by its own drain; what that leaves is told to end, and then killed."""
     with contextlib.suppress(Error):
         list(control.command(directory.control, {"command": "stop"}))
-        _await_end(list(_family(directory)), STOP_SECONDS)
-    _kill_family(directory)
+        supervisors = [process for process in psutil.process_iter() if _supervises(process, directory)]
+        _await_end(supervisors, STOP_SECONDS)
+        _end_family(directory, psutil.Process.terminate)
+    _end_family(directory, psutil.Process.kill)
 
 
-def _kill_family(directory: APIDirectory) -> None:
+def _end_family(directory: APIDirectory, end: Callable[[psutil.Process], None]) -> None:
     family = list(_family(directory))
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    _await_end(family, 5)
+            end(process)
+    _await_end(family, LEFT_SECONDS)
 
 
 def _await_end(family: list[psutil.Process], seconds: float) -> None:
@@ -64,14 +68,19 @@ def _family(directory: APIDirectory) -> Iterator[psutil.Process]:
     notified = str(directory.notifications)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            argv = process.cmdline()
-            supervises = "cortex.supervisor" in argv and str(directory.path) in argv
-            if supervises or process.environ().get("NOTIFY_SOCKET") == notified:
+            if _supervises(process, directory) or process.environ().get("NOTIFY_SOCKET") == notified:
                 yield process
 
 
+def _supervises(process: psutil.Process, directory: APIDirectory) -> bool:
+    with contextlib.suppress(psutil.Error):
+        argv = process.cmdline()
+        return "cortex.supervisor" in argv and str(directory.path) in argv
+    return False
+
+
 def _start(directory: APIDirectory) -> None:
-    _kill_family(directory)  # what a supervisor left that was killed
+    _end_family(directory, psutil.Process.kill)  # what a supervisor left that was killed
     shutil.rmtree(directory.run_dir, ignore_errors=True)
     directory.logs.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "cortex.supervisor"]
