@@ -1,8 +1,8 @@
 """One detached process per API: it owns the listening socket and keeps the plan's processes alive.
 
-It takes two commands over `cortex.control`: ``deploy`` (a plan, and the environment of the shell that asks; start it
-beside the live revision, swap when it is ready, drain the old one) and ``stop``. What it knows stands in
-``status.json`` (`cortex.status`).
+It takes three commands over `cortex.control`: ``deploy`` (a plan, and the environment of the shell that asks; start it
+beside the live revision, swap when it is ready, drain the old one), ``cancel`` (that, as long as it is not live) and
+``stop``. What it knows stands in ``status.json`` (`cortex.status`).
 
     python -m cortex.supervisor --directory CORTEX_HOME/apis/NAME --run-dir DIR
 """
@@ -75,6 +75,10 @@ class Supervisor:
         if request.get("command") == "stop":
             yield "stopping"
             await self._stop()
+        elif request.get("command") == "cancel":
+            yield "cancelling"
+            await self._cancel_deploying()
+            return  # to be told what to do instead
         elif self._ended.is_set():
             raise UserError("the API is being stopped; try again when it has ended")
         else:

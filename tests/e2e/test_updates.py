@@ -108,6 +108,30 @@ def test_force_takes_over_a_first_deployment(cortex: Cortex, project: Path) -> N
     cortex("delete", "slow")
 
 
+@pytest.mark.parametrize(
+    ("command", "before"),
+    [("deploy", True), ("deploy", False), ("delete", True), ("delete", False), ("refresh", True)],
+)
+def test_a_command_takes_over_from_one_that_waits(cortex: Cortex, project: Path, command: str, before: bool) -> None:
+    """By force, or to delete: what hangs is given up, and whoever waits for it is told."""
+    if before:
+        cortex("deploy", project / "cortex.yaml")
+    change(project, "sleep: 0", "sleep: 3600")
+    waiting = cortex.start("deploy", project / "cortex.yaml")
+    status = cortex.home / "apis/slow/status.json"
+    until(lambda: status.exists() and cortex.status("slow")["status"] == "updating")
+    change(project, "sleep: 3600", "sleep: 0")
+    assert "another cortex command is changing slow" in cortex("deploy", project / "cortex.yaml", code=1)
+    cortex(command, project / "cortex.yaml" if command == "deploy" else "slow", "--force")
+    said, _ = waiting.communicate(timeout=30)
+    assert waiting.returncode == 1
+    assert "another command took over" in said
+    if command != "delete":
+        assert cortex.get("slow")["status"]["status_code"] == "status_live"
+        cortex("delete", "slow")
+    assert not cortex.family()
+
+
 def test_deployments_at_once_do_not_fight_for_a_port(tmp_path_factory: pytest.TempPathFactory, project: Path) -> None:
     """Of several homes that find the same port free, one gets it, and the others go on to the next."""
     homes = [Cortex(tmp_path_factory.mktemp("home")) for _ in range(3)]

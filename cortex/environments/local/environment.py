@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ from cortex.spec.config import Config
 
 HOST = "0.0.0.0"  # noqa: S104 - as Cortex's own local APIs did; CORTEX_HOST narrows it
 _PORTS_TRIED = 10
+_TAKE_OVER_SECONDS = 10.0
+"""How long a command that is to take over waits for another one that is in the middle of its work."""
 
 
 class LocalEnvironment:
@@ -82,7 +85,7 @@ class LocalEnvironment:
     def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
         """See `Environment.refresh`."""
         directory = self._home.find(name)
-        with self._home.lock(name):
+        with self._alone(name, force=force):
             before = self._describe(directory)
             self._entrance.check(before.spec)
             self._run(recall(name, before.api_id, self._home), force=force, progress=progress)
@@ -91,8 +94,9 @@ class LocalEnvironment:
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """See `Environment.delete`."""
-        directory = self._home.find(name)
-        with self._home.lock(name):
+        self._home.find(name)
+        with self._alone(name, force=True):
+            directory = self._home.find(name)  # whoever held it may have deleted it
             try:
                 self._entrance.follow(leaving=name)
             finally:
@@ -102,6 +106,16 @@ class LocalEnvironment:
             self._prune()
         return f"deleting {name}"
 
+    @contextlib.contextmanager
+    def _alone(self, name: str, *, force: bool) -> Iterator[None]:
+        """Hold an API's lock. By force an update is given up for whose end another command holds it."""
+        deadline = time.monotonic() + _TAKE_OVER_SECONDS
+        while force and self._home.busy(name) and time.monotonic() < deadline:
+            supervision.cancel(self._home.api(name))
+            time.sleep(0.1)
+        with self._home.lock(name):
+            yield
+
     def _find(self, name: str) -> API | None:
         with contextlib.suppress(UserError, OSError, ValueError):
             return self.api(name)
@@ -110,7 +124,7 @@ class LocalEnvironment:
     def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
         directory = self._home.api(spec.name)
         title = f"{spec.name} ({spec.kind})"
-        with plainly("cannot write"), self._home.lock(spec.name), _tidy(directory):
+        with plainly("cannot write"), self._alone(spec.name, force=force), _tidy(directory):
             before = directory.status()
             held = before.port if before and supervisor(before) else 0
             if before and held and before.host != self._host:

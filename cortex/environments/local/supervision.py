@@ -37,6 +37,12 @@ def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
     yield from control.command(directory.control, request)
 
 
+def cancel(directory: APIDirectory) -> None:
+    """Have the supervisor, if there is one, give up an update that is in progress: whoever waits for it is told so."""
+    with contextlib.suppress(Error):
+        list(control.command(directory.control, {"command": "cancel"}))
+
+
 def stop(directory: APIDirectory) -> None:
     """End the supervisor and all that it runs: by its own drain; what that leaves is told to end, and then killed."""
     with contextlib.suppress(Error):
