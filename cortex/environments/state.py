@@ -46,6 +46,10 @@ class Home:
         """Return the names of all deployed APIs, sorted."""
         return sorted(path.parent.name for path in self.root.glob("apis/*/status.json"))
 
+    def unfinished(self) -> list[str]:
+        """Return the names of what is being deployed for the first time, or was when its command was killed."""
+        return sorted({path.parent.name for path in self.root.glob("apis/*/revisions")} - {*self.names()})
+
     def by_age(self) -> list[str]:
         """Return the names of all deployed APIs in the order in which they got their ports."""
         return sorted(self.names(), key=lambda name: (self.api(name).age_mark(), name))

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import requests
 
+from cortex.environments.state import Home
 from tests.e2e.deployment import CORTEX, Cortex, until
 from tests.ports import free_port
 
@@ -144,19 +145,41 @@ def test_a_supervisor_that_ends_takes_no_deployment(
     assert requests.post(deployed, timeout=10).text == "done"
 
 
-def test_a_first_deployment_that_was_killed_keeps_no_port(cortex: Cortex, slow: Path) -> None:
-    """Another API may have its port: nobody could delete what never came to be deployed."""
+@pytest.fixture
+def killed(cortex: Cortex, slow: Path) -> int:
+    """The port of a first deployment of ``slow`` whose command was killed before anything of it ran."""
     port = cortex.home / "apis/slow/port"
-    killed = cortex.start("deploy", slow)
-    until(lambda: port.exists() and port.read_text())
-    killed.kill()
-    killed.communicate(timeout=10)
+    command = cortex.start("deploy", slow)
+    until(lambda: port.exists() and port.read_text(), seconds=30)
+    command.kill()
+    command.communicate(timeout=10)
+    return int(port.read_text())
+
+
+def test_a_first_deployment_that_was_killed_keeps_no_port(cortex: Cortex, slow: Path, killed: int) -> None:
+    """Another API may have its port: nobody could delete what never came to be deployed."""
     other = slow.with_name("other.yaml")
-    other.write_text(YAML.format(name="other", port=int(port.read_text())))
+    other.write_text(YAML.format(name="other", port=killed))
     cortex("deploy", other)
+    assert not left_of(cortex, "slow")
     cortex("delete", "other")
     cortex("deploy", slow)
     cortex("delete", "slow")
+
+
+def test_a_first_deployment_that_was_killed_is_none(cortex: Cortex, killed: int) -> None:
+    """There is nothing to delete but what its command left, and that goes; not before whoever deploys is done."""
+    with Home(cortex.home).lock("slow"):
+        assert "slow is not deployed" in cortex("delete", "slow", code=1)
+        assert left_of(cortex, "slow")
+    assert "slow is not deployed" in cortex("delete", "slow", code=1)
+    assert not left_of(cortex, "slow")
+    assert not cortex.family()
+
+
+def left_of(cortex: Cortex, name: str) -> list[Path]:
+    """Return what there is of an API."""
+    return [path for path in cortex.home.glob(f"*/{name}") if path.parent.name in ("apis", "locks", "run")]
 
 
 def test_a_deletion_keeps_the_model_of_a_first_deployment(cortex: Cortex, deployed: str, slow: Path) -> None:

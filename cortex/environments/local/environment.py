@@ -59,6 +59,7 @@ class LocalEnvironment:
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
         """See `Environment.deploy`. One API that fails does not keep the others from being deployed."""
+        self._sweep()
         yield from deploy_each(config, partial(self._deploy, config, force=force, progress=progress), self._find)
         if not self._home.names():
             self._entrance.follow()  # to nothing: what a failed first deployment would have been behind
@@ -94,6 +95,7 @@ class LocalEnvironment:
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """See `Environment.delete`."""
+        self._sweep()
         self._home.find(name)
         with self._alone(name, force=True):
             directory = self._home.find(name)  # whoever held it may have deleted it
@@ -217,6 +219,12 @@ class LocalEnvironment:
             processes=tuple(ProcessStatus(**row) for row in status.processes),
             stats=network_stats(Path(status.run_dir) / "metrics"),
         )
+
+    def _sweep(self) -> None:
+        """Remove what commands that were killed left of APIs that never ran."""
+        for name in self._home.unfinished():
+            with contextlib.suppress(UserError), self._home.lock(name), _tidy(self._home.api(name)):
+                pass  # some command is at work on it where the lock is taken
 
     def _prune(self) -> None:
         """Remove models from the cache that no revision of any API uses any more; none while that is not known."""
