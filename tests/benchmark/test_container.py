@@ -1,10 +1,17 @@
 """A launch inside an image, with a stand-in for ``docker`` that does here what it is asked to do there."""
 
 import json
+import os
 import subprocess
 import sys
+import venv
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
 
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,3 +50,39 @@ def test_launch_in_an_image(launch: Launch, classifiers: Path, tmp_path: Path) -
     assert log.parent == tmp_path / "out"
     assert log.with_suffix(".json").is_file()
     assert json.loads((tmp_path / "out" / "last.json").read_text())["docker_image"] == "engine:1"
+
+
+def test_what_an_image_lacks_is_in_the_requirements(
+    launch: Launch, classifiers: Path, records: Path, tmp_path: Path
+) -> None:
+    """An interpreter with OpenVINO and what start.sh installs, and nothing else, measures decoded pictures."""
+    flags = ("--framework", "openvino", "--batch-size", "2", "--steps", "3", "--warmup-steps", "0")
+    data = ("--in-graph", classifiers / "saved", "--data-location", records)
+    assert launch(*data, *flags).returncode == 0
+    image = tmp_path / "image"
+    venv.create(image, symlinks=True)
+    site = next(image.glob("lib/python*/site-packages"))
+    for name in {*_needed(), "tensorflow-serving-api"}:
+        found = distribution(name)
+        for top in {file.parts[0] for file in found.files or () if file.parts[0] != ".."}:
+            if not (site / top).exists():
+                (site / top).symlink_to(found.locate_file(top))
+    start = [str(ROOT / "benchmark" / "start.sh")]
+    variables = {"OUTPUT_DIR": str(tmp_path / "out"), "PYTHON": str(image / "bin/python"), "NOINSTALL": "True"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
+    done = subprocess.run(start, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Batch size = 2" in done.stdout
+
+
+def _needed() -> set[str]:
+    """Return what start.sh's first line installs, and OpenVINO, by name, with what those need in turn."""
+    found: set[str] = set()
+    lines = (ROOT / "benchmark/requirements.txt").read_text().splitlines()
+    waiting = ["openvino", *(line for line in lines if not line.startswith("#"))]
+    while waiting:
+        each = Requirement(waiting.pop())
+        if each.name not in found and (each.marker is None or each.marker.evaluate({"extra": ""})):
+            found.add(each.name)
+            waiting += distribution(each.name).requires or ()
+    return found
