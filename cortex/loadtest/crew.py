@@ -85,6 +85,7 @@ class _Crew:
         self._pipes: list[Pipe] = []
         self._notes: dict[Pipe, Note] = {}
         self._cpu: list[float] = []
+        self._unanswered = 0
         self._journal = Journal(0.0)
         self._begin = 0.0
 
@@ -130,7 +131,8 @@ class _Crew:
                 tell(progress(self._work.load, self._journal, self._begin, now, in_flight))
 
     def stop(self) -> None:
-        """Have the processes end now, and add up what they still had."""
+        """Have the processes end now, and add up what they still had. What was measured goes on until now."""
+        self._journal.scheduled = max(time.monotonic() - self._journal.start, 0.0)
         for pipe in self._pipes:
             with suppress(OSError):
                 pipe.send(None)
@@ -153,6 +155,7 @@ class _Crew:
             latency=corrected,
             errors=dict(whole.errors.most_common()),
             interrupted=interrupted,
+            unanswered=self._unanswered if interrupted else 0,
             uncorrected=latency(journal.sent.latencies) if load.open_loop else corrected,
             sent_bytes=journal.effort.sent_bytes,
             received_bytes=journal.effort.received_bytes,
@@ -200,6 +203,7 @@ class _Crew:
         pipe.close()
         if note := self._notes.pop(pipe, None):
             self._cpu.append(note.cpu_seconds)
+            self._unanswered += note.in_flight + note.unsent
 
 
 def _spawn(pipe: Pipe, module: str) -> subprocess.Popen[bytes]:

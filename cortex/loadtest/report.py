@@ -49,6 +49,8 @@ def _figures(result: Result) -> Iterator[_Row]:
     yield "errors", f"{result.failed:,}" + (f" ({units.share(result.error_share)})" if result.failed else "")
     for kind, count in result.errors.items():
         yield f"  {kind}", f"{count:,}"
+    if result.unanswered:
+        yield "unanswered", f"{result.unanswered:,} when it was interrupted, in no other figure"
 
 
 def _latencies(latency: Latency, raw: Latency | None) -> Table:

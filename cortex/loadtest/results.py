@@ -110,7 +110,7 @@ class Result:
 
     seconds: float
     """How long was measured: from the end of the warm-up to the end of the last request, and of the schedule of an open
-    loop.
+    loop or the interruption.
     """
     requests: int
     inferences: int
@@ -120,6 +120,8 @@ class Result:
     """By kind, most frequent first; kinds are phrases such as ``HTTP 503 Service Unavailable``, ``timeout``,
     ``wrong answer``."""
     interrupted: bool = False
+    unanswered: int = 0
+    """Requests that were due before an interruption, and had no answer soon after it. They are in no other figure."""
     uncorrected: Latency | None = None
     """From the time at which each request was *sent*. Equals ``latency`` in a closed loop; hides stalls in an open one.
     """
@@ -174,7 +176,7 @@ class Result:
 
 def read_back(data: Mapping[str, Any]) -> Result:
     """Return the result that ``as_dict`` was called on. Raises KeyError, TypeError or ValueError for anything else."""
-    known = {key: data[key] for key in Result.__dataclass_fields__}
+    known = {key: data[key] for key in Result.__dataclass_fields__ if key in data}  # an older report has fewer
     known["windows"] = tuple(_window(each) for each in known["windows"])
     for key in ("latency", "uncorrected"):
         known[key] = _latency(known[key])

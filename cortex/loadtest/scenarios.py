@@ -132,7 +132,7 @@ class _Issuer(Worker):
         test.start()
         while test.is_alive() and not self._pipe.poll(self._interval()):
             self._pass_on()
-        self._pass_on(ended=True)
+        self._pass_on(ended=True, unsent=self._issued.qsize())
 
     def _test(self, scenario: Scenario) -> None:
         loadgen, count = self._loadgen, len(self._work.payloads)

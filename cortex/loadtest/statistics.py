@@ -99,7 +99,9 @@ class Journal:
     effort: Effort = field(default_factory=Effort)
     last: float = 0.0
     scheduled: float = 0.0
-    """Seconds that were measured in any case: a schedule is not over when its last request is."""
+    """Seconds that were measured in any case: a schedule is not over with its last request, nor is a run with its last
+    answer when it is interrupted.
+    """
 
     def success(self, due: float, sent: float, ended: float, inferences: int) -> None:
         """Count one answered request, by the times at which it was due, sent and answered."""
@@ -160,7 +162,7 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """From the start to the end of the last request, and of the schedule."""
+        """From the start to the end of the last request, and of what was measured in any case."""
         return max(self.last - self.start, self.scheduled)
 
     def series(self) -> tuple[Window, ...]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from multiprocessing.connection import Connection as Pipe
 
 from cortex.loadtest.doors import Connection, Door, Failed
@@ -49,6 +50,8 @@ class Note:
     cpu_seconds: float
     """Processor time since the measurement began."""
     ended: bool = False
+    unsent: int = 0
+    """In the last note of a load that was stopped: requests that were due, and had no connection yet."""
 
 
 def main() -> None:
@@ -87,12 +90,15 @@ class Worker:
         threads = [threading.Thread(target=self._send, args=(each, payloads), daemon=True) for each in clients]
         for thread in threads:
             thread.start()
+        unsent = 0
         while any(thread.is_alive() for thread in threads):
             if self._pipe.poll(self._interval()):
+                now = time.monotonic()
                 self._stop(threads)
+                unsent = self._overdue(clients[0], now)
                 break
             self._pass_on()
-        self._pass_on(ended=True)
+        self._pass_on(ended=True, unsent=unsent)
 
     def _interval(self) -> float:
         """Return how long to wait until the next note: one is due at the very start of the measurement."""
@@ -108,24 +114,29 @@ class Worker:
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0))
 
-    def _pass_on(self, ended: bool = False) -> None:
+    def _overdue(self, arrivals: Iterator[float], now: float) -> int:
+        """Return how many requests are left of an open loop, whose threads share the arrivals, that were due by now."""
+        if not self._work.load.open_loop:
+            return 0
+        return sum(due >= self._start for due in takewhile(lambda due: due < now, arrivals))
+
+    def _pass_on(self, ended: bool = False, unsent: int = 0) -> None:
         with self._lock:
             journal, self._journal = self._journal, self._new_journal()
         cpu = time.process_time()
         if not self._cpu and time.monotonic() >= self._start:
             self._cpu = cpu
-        self._pipe.send(Note(journal.packed(), len(self._in_flight), cpu - self._cpu if self._cpu else 0.0, ended))
+        spent = cpu - self._cpu if self._cpu else 0.0
+        self._pipe.send(Note(journal.packed(), len(self._in_flight), spent, ended, unsent))
 
     def _send(self, arrivals: Iterator[float], payloads: Iterator[Payload]) -> None:
         """Be one client: send whenever the load says so."""
         connection = self._work.door.connect()
         self._stopped.wait(max(self._begin - time.monotonic(), 0))
         idle = True  # until the first request: its connection waits for no answer
-        for due in arrivals:
+        while not self._stopped.is_set() and (due := next(arrivals, None)) is not None:
             wait = due - time.monotonic()
             if wait > 0 and self._stopped.wait(wait):
-                break
-            if self._stopped.is_set():
                 break
             self._one(connection, next(payloads), due, waited=idle or wait > 0)
             idle = False

@@ -23,6 +23,7 @@ class Seen:
 
     requests: list[tuple[str, Message, bytes]] = field(default_factory=list)
     connections: int = 0
+    answered: int = 0
     began: float = field(default_factory=time.monotonic)
     free: list[float] = field(default_factory=lambda: [0.0] * 4)
     freeze: tuple[float, float] = (1.5, 1.9)
@@ -137,6 +138,15 @@ class Server(BaseHTTPRequestHandler):
 
     def do_hang(self) -> None:
         time.sleep(2)
+
+    def do_ten(self) -> None:
+        """Answer ten requests, and nobody after them."""
+        with self.seen.lock:
+            before = self.seen.answered
+            self.seen.answered += 1
+        if before >= 10:
+            time.sleep(60)
+        self.answer(200)
 
     def do_cut_short(self) -> None:
         self.send_response(200)

@@ -68,6 +68,28 @@ def test_interrupt(endpoint: str, path: str) -> None:
     assert time.monotonic() - started < 30  # a bound for a hang, not a measurement
 
 
+@pytest.mark.parametrize("load", [ClosedLoop(threads=2, seconds=60), OpenLoop(constant(100, 60), threads=2)])
+def test_interrupting_a_server_that_hangs(endpoint: str, load: Any) -> None:
+    """The time without answers counts, and the requests that were due in it are told: no server is fast for hanging."""
+    began: list[float] = []
+
+    def interrupt(progress: Progress) -> None:
+        began.append(time.monotonic())
+        if began[-1] - began[0] > 1.5:
+            raise KeyboardInterrupt
+
+    result = run(load, HTTP(endpoint + "/ten"), PAYLOAD, interrupt)
+    assert (result.interrupted, result.requests, result.failed) == (True, 10, 0)
+    assert 1.5 < result.seconds < 30
+    assert sum(window.seconds for window in result.windows) == pytest.approx(result.seconds)
+    if load.open_loop:
+        assert result.unanswered == pytest.approx(100 * result.seconds - 10, abs=50)  # half a second of a busy machine
+    else:
+        assert result.unanswered == 2
+    assert result.client is not None
+    assert result.client.busiest < 0.9
+
+
 def test_a_process_that_dies(endpoint: str) -> None:
     """When a process of the tester is killed, the load ends and says so."""
 

@@ -102,7 +102,8 @@ def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
             f"{result.failed:,} of {result.failed + result.requests:,} requests failed, {count:,} of them: {kind}",
         )
     if result.interrupted:
-        yield "warn", "The run was interrupted: figures are of what was answered until then."
+        left = f" {result.unanswered:,} requests had no answer yet." if result.unanswered else ""
+        yield "warn", f"The run was interrupted: figures are of what was answered until then.{left}"
     if result.steady:
         yield ("good" if result.steady.reached and result.steady.lasted else "warn"), result.steady.words
     if result.client and result.client.warning:

@@ -2,12 +2,13 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from cortex.loadtest import html, units
 from cortex.loadtest import report as reports
-from cortex.loadtest import units
 from cortex.loadtest.findings import Report
 
 
@@ -39,6 +40,14 @@ def _printed(report: Report, width: int = 100, terminal: bool = False) -> str:
 def test_everything_found_is_in_the_table(whole: Report, line: str) -> None:
     """Figures have their names and units, those from sending beside those from the due time."""
     assert line in [" ".join(each.split()) for each in _printed(whole).splitlines()]
+
+
+def test_what_an_interruption_left(whole: Report) -> None:
+    """Requests that had no answer when the run was interrupted are told in the table and on the page."""
+    result = replace(whole.result, interrupted=True, unanswered=1404)
+    report = replace(whole, result=result)
+    assert re.search(r"^unanswered +1,404 when it was interrupted", _printed(report), re.MULTILINE)
+    assert "1,404 requests had no answer yet." in html.page(report)
 
 
 @pytest.mark.parametrize("width", [40, 46, 80, 200])
