@@ -1,5 +1,6 @@
 """The doors of TF Serving, and requests that were recorded for them."""
 
+import base64
 import contextlib
 import json
 import struct
@@ -167,6 +168,52 @@ def test_recorded_requests_over_rest(endpoint: str, seen: Any, tmp_path: Path) -
     assert not payload.expected.accepts(b"[")
     run(ClosedLoop(samples=1), door(options), payload)
     assert seen.requests[0][0] == f"/v1/models/{MODEL}:predict"
+
+
+@pytest.mark.parametrize(
+    ("want", "got", "right"),
+    [
+        (np.float32([[0.9, 1e-4]]), np.float32([[0.901, 9e-4]]), True),  # as bf16 differs from fp32
+        (np.float32([[0.9, 1e-4]]), np.float32([[0.9, 2e-3]]), False),
+        (np.float32([0.9, np.nan]), np.float32([0.9, np.nan]), True),
+        (np.float16([0.5]), np.float16([0.5]), True),
+        (np.float32([1, 2]), np.float32([1]), False),
+        (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), True),
+        (np.int64([1000]), np.int64([1001]), False),
+        (np.int64([1000]), np.int64([1000]), True),
+        (np.array([True]), np.array([True]), True),
+        (np.array([b"tench"], object), np.array([b"tench"], object), True),
+        (np.array([b"tench"], object), np.array([b"eel"], object), False),
+    ],
+)
+@pytest.mark.parametrize("others", [0, 1])
+def test_both_wires_judge_alike(tmp_path: Path, want: Any, got: Any, right: bool, others: int) -> None:
+    """An answer is as right or wrong over REST as it is over gRPC, alone and beside another output."""
+    found = log()
+    found.predict_log.response.Clear()
+    answered = predict_pb2.PredictResponse()
+    for response, value in ((found.predict_log.response, want), (answered, got)):
+        response.outputs["mean"].CopyFrom(to_proto(value))
+        for number in range(others):
+            response.outputs[f"other{number}"].CopyFrom(to_proto(np.float32([1])))
+    path = write(tmp_path / "a.tfrecord", found)
+    plain = {alias: to_array(proto).tolist() for alias, proto in answered.outputs.items()}
+    document = {"outputs": plain if others else plain["mean"]}
+    told = json.dumps(document, default=lambda value: {"b64": base64.b64encode(value).decode()}).encode()
+    for rest, body in ((False, answered.SerializeToString()), (True, told)):
+        [payload] = recorded(path, MODEL, rest=rest, check=True)
+        assert payload.expected
+        assert payload.expected.accepts(body) == right
+
+
+@pytest.mark.parametrize(
+    "body", [b"[", b"[]", b"{}", b'{"outputs": null}', b'{"outputs": [[1], 2]}', b'{"outputs": "a"}']
+)
+def test_no_answer_of_rest(tmp_path: Path, body: bytes) -> None:
+    """What is no JSON, or JSON without the outputs, is wrong."""
+    [payload] = recorded(write(tmp_path / "a.tfrecord", log()), MODEL, rest=True, check=True)
+    assert payload.expected
+    assert not payload.expected.accepts(body)
 
 
 @pytest.mark.parametrize(
