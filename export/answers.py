@@ -42,9 +42,11 @@ class Measured:
 def read(directory: Path) -> Recorded:
     """Return the requests and answers of a version directory: the first image, and all others as one request.
 
-    So both one image and several are asked for. Raises UserError for no requests, or for other signatures'.
+    So both one image and several are asked for. Records of other signatures are left out, as those signatures are.
+    Raises UserError for no requests, or for others than of pictures.
     """
-    logs, path = recorded_requests.read(directory), directory / recorded_requests.FILE
+    path = directory / recorded_requests.FILE
+    logs = [log for log in recorded_requests.read(directory) if recorded_requests.is_ours(log)]
     if not logs:
         missing = f"has no recorded requests ({recorded_requests.FILE}) to check with"
         raise UserError(f"{directory} {missing}: python -m export cpu needs none")

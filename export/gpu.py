@@ -15,7 +15,7 @@ from typing import Any
 
 from cortex.errors import CortexError
 from cortex.model_server.engines.onnxruntime_recipe import CUDA, FILE, INT8, TENSORRT, Profile, Recipe
-from export import answers, calibration, gpu_device, model_card, onnx_graph
+from export import answers, calibration, gpu_device, model_card, onnx_graph, recorded_requests
 from export import source as sources
 from export.answers import Recorded
 from export.calibration import Calibration
@@ -49,6 +49,7 @@ def export(order: Order, step: Step) -> Path:
         shown = _gathered(order, source, step)
         step(f"copying {source.directory}")
         shutil.copytree(source.directory, directory, dirs_exist_ok=True)
+        recorded_requests.copy(source.directory, directory)  # without those that the graph has no signature for
         step("converting it to ONNX")
         onnx_graph.convert(source.directory, directory / GRAPH)
         step("comparing the answers of the graph with the recorded ones")

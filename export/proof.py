@@ -42,7 +42,7 @@ def requests_of(directory: Path) -> list[predict_pb2.PredictRequest]:
 
     Raises UserError when the file cannot be read.
     """
-    return [log.predict_log.request for log in recorded_requests.read(directory) if _is_ours(log)]
+    return [log.predict_log.request for log in recorded_requests.read(directory) if recorded_requests.is_ours(log)]
 
 
 def telling(samples: Iterable[Inputs], answer: Answer) -> list[predict_pb2.PredictRequest]:
@@ -90,16 +90,11 @@ def _answering(engine: OpenVINO) -> Callable[[prediction_log_pb2.PredictionLog],
         return engine.run(asked.signature, asked.inputs, asked.outputs)
 
     def answer(log: prediction_log_pb2.PredictionLog) -> Arrays:
-        if not _is_ours(log):
+        if not recorded_requests.is_ours(log):
             return dict(warmup_records.recorded(log))
         return dict(warmup_records.answer(log, engine.signatures, run))
 
     return answer
-
-
-def _is_ours(log: prediction_log_pb2.PredictionLog) -> bool:
-    is_predict = log.WhichOneof("log_type") == "predict_log"
-    return is_predict and log.predict_log.request.model_spec.signature_name in ("", SIGNATURE)
 
 
 def _log(

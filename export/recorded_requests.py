@@ -66,6 +66,12 @@ def read(directory: Path) -> list[prediction_log_pb2.PredictionLog]:
         raise UserError(f"{path}: cannot be read ({error})") from error
 
 
+def is_ours(log: prediction_log_pb2.PredictionLog) -> bool:
+    """Tell whether a record asks the signature that is exported, ``serving_default``, to predict."""
+    is_predict = log.WhichOneof("log_type") == "predict_log"
+    return is_predict and log.predict_log.request.model_spec.signature_name in ("", SIGNATURE)
+
+
 def write(directory: Path, logs: Iterable[prediction_log_pb2.PredictionLog]) -> None:
     """Write the records into the artifact in ``directory``."""
     path = directory / FILE
@@ -74,10 +80,13 @@ def write(directory: Path, logs: Iterable[prediction_log_pb2.PredictionLog]) -> 
 
 
 def copy(source: Path, target: Path) -> None:
-    """Put the records of the artifact in ``source`` into the one in ``target``, to the byte."""
+    """Put the records of the artifact in ``source`` that `is_ours` keeps into the one in ``target``, to the byte."""
     path = target / FILE
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes((source / FILE).read_bytes())
+    records = read_records(source / FILE)
+    path.write_bytes(
+        b"".join(encode(each) for each in records if is_ours(prediction_log_pb2.PredictionLog.FromString(each)))
+    )
 
 
 def _cat() -> Images:

@@ -20,7 +20,8 @@ from cortex.model_server.engines import onnxruntime_recipe
 from cortex.model_server.servable import LoadOptions
 from cortex.model_server.status import StatusError
 from cortex.protos import saved_model_pb2
-from export import answers, gpu_device, gpu_order
+from cortex.tensors import to_proto
+from export import answers, gpu_device, gpu_order, recorded_requests
 from export.model_card import Tolerance
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -246,6 +247,31 @@ def test_a_source_without_recorded_requests_is_refused(export_run: Run, tiny: Pa
     done = export_run("gpu", tmp_path / "bare")
     assert done.returncode == 1
     assert "has no recorded requests (assets.extra/tf_serving_warmup_requests) to check with" in done.stderr
+
+
+def test_other_signatures_prove_nothing_here(export_run: Run, tiny: Path, tmp_path: Path) -> None:
+    """Requests recorded of a signature that the graph does not have are neither compared nor kept in the artifact."""
+    source = tmp_path / "two" / "3"
+    shutil.copytree(tiny / "3", source)
+    model = source / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(model.read_bytes())
+    signatures = saved.meta_graphs[0].signature_def
+    signatures["logits"].CopyFrom(signatures["serving_default"])
+    model.write_bytes(saved.SerializeToString())
+    records = recorded_requests.read(source)
+    other = type(records[0]).FromString(records[0].SerializeToString())
+    other.predict_log.request.model_spec.signature_name = "logits"
+    other.predict_log.response.outputs["output"].CopyFrom(to_proto(np.full((1, 1000), -7, np.float32)))
+    recorded_requests.write(source, [other, *records])
+    done = export_run("gpu", source.parent, "--provider", "cpu", PATH=_path_without_driver())
+    assert done.returncode == 0, done.stderr
+    artifact = tmp_path / "two_gpu" / "3"
+    assert recorded_requests.read(artifact) == records
+    servable.load("m", 3, artifact, LoadOptions(engine="onnxruntime")).close()
+    (source / recorded_requests.FILE).unlink()
+    recorded_requests.write(source, [other])
+    done = export_run("gpu", source.parent, "--force")
+    assert (done.returncode, "has no recorded requests" in done.stderr) == (1, True)
 
 
 def test_a_source_is_never_its_own_artifact(export_run: Run, tiny: Path) -> None:
