@@ -44,8 +44,12 @@ class Source:
     def beside(self, suffix: str, output: Path | None) -> Path:
         """Return the directory for an artifact: ``output``, or BASE_suffix.
 
-        Raises UserError for the source's own, one in it, and one that would be another version of the source.
+        Raises UserError for the source's own, one in it, and one that would be another version of the source, and where
+        the source is an artifact of a target itself, since its card speaks of that.
         """
+        if (target := self.card.get("target")) in ("gpu", "accelerator"):
+            message = f"is an artifact for the {target}; name the SavedModel that it was made from"
+            raise UserError(f"{self.directory}: {message}")
         chosen = output or self.base.with_name(f"{self.base.name}_{suffix}")
         place, base = chosen.resolve(), self.base.resolve()
         if place in (base, self.directory.resolve()):

@@ -249,6 +249,15 @@ def test_a_source_without_recorded_requests_is_refused(export_run: Run, tiny: Pa
     assert "has no recorded requests (assets.extra/tf_serving_warmup_requests) to check with" in done.stderr
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu", "accelerator"])
+def test_an_artifact_is_no_source(export_run: Run, artifact: Path, target: str) -> None:
+    """Its card, with target, precision and engines, would go on into a card of which nothing of that is true."""
+    done = export_run(target, artifact.parent)
+    assert (done.returncode, done.stdout) == (1, "")
+    message = "is an artifact for the gpu; name the SavedModel that it was made from"
+    assert done.stderr == f"error: {artifact}: {message}\n"
+
+
 def test_other_signatures_prove_nothing_here(export_run: Run, tiny: Path, tmp_path: Path) -> None:
     """Requests recorded of a signature that the graph does not have are neither compared nor kept in the artifact."""
     source = tmp_path / "two" / "3"
