@@ -96,7 +96,11 @@ def _placement(compiled: Compiled) -> str:
 
 
 def _add_proof(source: Source, order: Order, recorded: Recorded, compiled: Compiled, directory: Path) -> None:
-    """Put the recorded requests and the card into the artifact; its answers only the device itself can check."""
+    """Put the recorded requests, the card, and what else the source keeps beside it into the artifact.
+
+    Its answers only the device itself can check.
+    """
+    model_card.copy_extra(source.directory, directory)
     recorded_requests.copy(source.directory, directory)
     model_card.write(directory, _card(source, order, recorded, compiled))
 

@@ -26,7 +26,7 @@ from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.model_file import ModelFile
 from cortex.model_server.status import StatusError
 from cortex.protos import predict_pb2
-from export import calibration, cpu_card, ir, noise, proof, quantization, recorded_requests
+from export import calibration, cpu_card, ir, model_card, noise, proof, quantization, recorded_requests
 from export import source as sources
 from export.agreement import measure
 from export.calibration import Calibration
@@ -139,7 +139,8 @@ def _prove(job: _Job, shown: Calibration | None, artifact: ModelFile) -> None:
         facts = None if shown is None else shown.document()
         digest = sources.digest(job.source.directory)
         content = cpu_card.card(job.source, digest, job.precision, tolerance, agreement, facts)
-        cpu_card.write(artifact.directory, content, job.source.directory)
+        model_card.copy_extra(job.source.directory, artifact.directory)
+        model_card.write(artifact.directory, content)
         _replay(job, artifact, engine)
 
 

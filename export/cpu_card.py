@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from cortex.protos import meta_graph_pb2
 from cortex.tensors import type_name
-from export import model_card, recorded_requests
 from export.model_card import Tolerance
 from export.signature import SIGNATURE
 from export.source import Source
-
-_OWN = frozenset({model_card.FILE, recorded_requests.FILE})
 
 
 def card(
@@ -62,18 +56,3 @@ def signature(declared: meta_graph_pb2.SignatureDef) -> dict[str, Any]:
         }
         for side, infos in sides.items()
     }
-
-
-def write(directory: Path, content: Mapping[str, Any], source: Path) -> None:
-    """Write the card into ``directory``, and beside it everything that the source keeps in its ``assets.extra``."""
-    extra = source / "assets.extra"
-    if extra.is_dir():
-        shutil.copytree(extra, directory / "assets.extra", dirs_exist_ok=True, ignore=_own)
-    path = directory / model_card.FILE
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _own(folder: str, names: list[str]) -> set[str]:
-    """Name what the artifact has of its own."""
-    return {name for name in names if f"{Path(folder).name}/{name}" in _OWN}

@@ -43,6 +43,7 @@ def export(order: Order, step: Step) -> Path:
         _convert(source.directory, directory, order)
         step("comparing the answers with the recorded ones")
         measured = _compared(directory, recorded)
+        model_card.copy_extra(source.directory, directory)
         recorded_requests.copy(source.directory, directory)
         model_card.write(directory, _card(source, recorded, measured))
         step(f"moving it to {output / str(source.version)}")

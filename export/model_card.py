@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from export import recorded_requests
 from export.signature import CLASS_INDEX, CLASSES, IMAGE_SIZE, INPUT, OUTPUT, SHORT_SIDE, SIGNATURE
 from export.weights import Weights
 
@@ -100,11 +102,21 @@ def derived(
 
 
 def write(directory: Path, content: Mapping[str, Any]) -> None:
-    """Write the card, and the labels it names, into the artifact in ``directory``."""
+    """Write the card into the artifact in ``directory``."""
     path = directory / FILE
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    path.with_name(CLASS_INDEX.name).write_bytes(CLASS_INDEX.read_bytes())
+
+
+def copy_extra(source: Path, directory: Path) -> None:
+    """Copy what the source keeps in its ``assets.extra``, as its labels, but for what an artifact has of its own."""
+    extra = source / "assets.extra"
+    if extra.is_dir():
+        shutil.copytree(extra, directory / "assets.extra", dirs_exist_ok=True, ignore=_own)
+
+
+def _own(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if f"{Path(folder).name}/{name}" in (FILE, recorded_requests.FILE)}
 
 
 def _weights(weights: Weights, digest: str) -> dict[str, Any]:

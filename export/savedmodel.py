@@ -18,7 +18,7 @@ from export import weights as weights_of
 from export.model_card import FP32_TOLERANCE, Agreement
 from export.progress import Step
 from export.recorded_requests import Answers
-from export.signature import SIGNATURE, loaded_function, serving_function
+from export.signature import CLASS_INDEX, SIGNATURE, loaded_function, serving_function
 from export.staging import new_version
 from export.weights import Weights
 
@@ -59,7 +59,9 @@ def export(order: Order, step: Step) -> Path:
             )
             agreement = _agreement(logs, expected)
             recorded_requests.write(directory, logs)
-        model_card.write(directory, model_card.card(order.weights, weights_of.digest(network), agreement))
+        card = model_card.card(order.weights, weights_of.digest(network), agreement)
+        model_card.write(directory, card)
+        (directory / card["labels"]).write_bytes(CLASS_INDEX.read_bytes())
         step(f"moving it to {target}")
     return target
 

@@ -32,8 +32,10 @@ def build(directory: Path) -> None:
     tf.saved_model.save(module, str(directory), signatures={"serving_default": serve})
     logs = recorded_requests.record(loaded_function(directory), "tiny", int(directory.name))
     recorded_requests.write(directory, logs)
+    labels = "assets.extra/imagenet_class_index.json"  # of its own: other classes in a file of the same name
     card = {"model": "tiny", "weights": {"kind": "random"}, "precision": "fp32", "tools": {"keras": "none"}}
-    model_card.write(directory, card)
+    model_card.write(directory, card | {"labels": labels})
+    (directory / labels).write_text('{"0": ["mine", "the first of mine"]}')
 
 
 keras_backend.prepare()

@@ -106,9 +106,8 @@ def test_inf1_is_compiled_as_ordered(
     assert given["environment"]["PYTHONPATH"] == str(tmp_path / "site")
 
     made = output / "3"
-    assert (made / "assets.extra/tf_serving_warmup_requests").read_bytes() == (
-        tiny / "3/assets.extra/tf_serving_warmup_requests"
-    ).read_bytes()
+    for name in ("tf_serving_warmup_requests", "imagenet_class_index.json"):
+        assert (made / "assets.extra" / name).read_bytes() == (tiny / "3/assets.extra" / name).read_bytes()
     card = json.loads((made / "assets.extra/model_card.json").read_text())
     assert (card["target"], card["precision"]) == ("accelerator", "bf16")
     assert card["placement"] == {"chip": "inf1", "share_on_device": 0.99}

@@ -94,7 +94,8 @@ def test_engines_are_built_for_the_batches(
     card = json.loads((output / "3/assets.extra/model_card.json").read_text())
     assert (card["precision"], card["engines"]["by"]) == ("fp16", "TF-TRT")
     assert card["tools"]["tensorflow"] == "2.17.1"
-    assert (output / "3/assets.extra/tf_serving_warmup_requests").is_file()
+    for name in ("tf_serving_warmup_requests", "imagenet_class_index.json"):
+        assert (output / "3/assets.extra" / name).read_bytes() == (tiny / "3/assets.extra" / name).read_bytes()
     assert (output / "3/saved_model.pb").is_file()
 
 
