@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortex.errors import UserError
-from export.pictures import SUFFIXES
+from export.pictures import SUFFIXES, files_below
 from export.signature import CLASS_INDEX
 
 
@@ -30,7 +30,7 @@ def find(folder: Path, labels: Path | None) -> list[LabelledPicture]:
 
     Raises UserError where there are none, and for a picture or a line of the label file that has no counterpart.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in files_below(folder) if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(f"{folder}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
     classes = _by_folder(folder, paths) if labels is None else _by_file(folder, paths, labels)

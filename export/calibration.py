@@ -119,7 +119,7 @@ def _found(text: str, signature: meta_graph_pb2.SignatureDef, skipped: _Skipped)
             return "records", _records([path], signature, skipped)
         if not path.is_dir():
             raise UserError(f"--calibration {text}: there is no such file or directory")
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(pictures.files_below(path))
     except OSError as error:
         raise UserError(f"--calibration {text}: cannot be read ({error.strerror or error})") from error
     if images := [file for file in files if file.suffix.lower() in pictures.SUFFIXES]:

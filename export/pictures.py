@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,18 @@ def reader(signature: meta_graph_pb2.SignatureDef) -> Callable[[str, bytes], dic
             raise BrokenPicture(error.detail) from error
 
     return read
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and the folders in it, also where these are links, as they are in subsets of a set.
+
+    A link that leads back to a folder on the way to it is not followed.
+    """
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        way = {each.resolve() for each in (here, *here.parents)}
+        folders[:] = [each for each in folders if (here / each).resolve() not in way]
+        yield from (path for path in (here / name for name in names) if path.is_file())
 
 
 def _input(signature: meta_graph_pb2.SignatureDef) -> str:

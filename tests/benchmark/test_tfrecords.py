@@ -101,6 +101,20 @@ def test_labels(tmp_path: Path, names: list[str], labels: str | None, expected: 
     assert {each["image/filename"][0].decode(): each["image/class/label"][0] for each in examples} == expected
 
 
+def test_folders_that_are_links(convert: Convert, tmp_path: Path) -> None:
+    """A class whose folder is a link is a class like any other; a link to a folder on the way to it adds nothing."""
+    elsewhere = _pictures(tmp_path / "elsewhere", "cat/a.jpg", "dog/b.jpg")
+    chosen = _pictures(tmp_path / "chosen", "eel/c.jpg")
+    for name in ("cat", "dog"):
+        (chosen / name).symlink_to(elsewhere / name)
+    (elsewhere / "dog" / "again").symlink_to(chosen)
+    done = convert(chosen, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "3 pictures written" in done.stdout
+    labels = (tmp_path / "out" / "validation-labels.txt").read_text()
+    assert labels == "1\tcat\tcat\n2\tdog\tdog\n3\teel\teel\n"
+
+
 @pytest.mark.parametrize(
     ("names", "labels", "message"),
     [

@@ -47,6 +47,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_folders_that_are_links(pictures: Path, tmp_path: Path) -> None:
+    """Pictures in a folder that is a link are seen like others, once where a link leads back."""
+    (tmp_path / "n01").symlink_to(pictures / "n01")
+    (tmp_path / "again").symlink_to(tmp_path)
+    found, _ = _gather(tmp_path)
+    assert sorted(_colors(found)) == [10 * number for number in range(10)]
+
+
 def _example(data: bytes) -> bytes:
     example = example_pb2.Example()
     example.features.feature["image/encoded"].bytes_list.value.append(data)
