@@ -7,6 +7,7 @@ from cortex.loadtest.results import Client
 from cortex.loadtest.statistics import Journal, Tally
 
 _BUSY = 0.9  # of a core, from which on a process is not to be trusted with more
+_SHORT = 0.5  # seconds, in which a process that starts its threads and ends is busy with that
 _OFTEN = 0.05  # of the requests, from which on lateness is worth a word
 
 
@@ -14,6 +15,7 @@ def client(load: Load, journal: Journal, whole: Tally, cpu: Sequence[float]) -> 
     """Sum up, from the processor seconds of each process."""
     busiest = max(cpu, default=0.0) / journal.seconds if journal.seconds else 0.0
     sent, effort = whole.requests + whole.failed, journal.effort
+    judged = busiest if journal.seconds >= _SHORT else 0.0
     return Client(
         processes=load.workers,
         threads=load.threads,
@@ -23,7 +25,7 @@ def client(load: Load, journal: Journal, whole: Tally, cpu: Sequence[float]) -> 
         late=effort.late,
         late_share=effort.late / sent if sent else 0.0,
         worst_lateness=effort.worst_lateness,
-        warning=_warning(load, busiest, effort.late - effort.overslept, effort.overslept, sent),
+        warning=_warning(load, judged, effort.late - effort.overslept, effort.overslept, sent),
     )
 
 

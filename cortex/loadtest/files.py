@@ -41,7 +41,7 @@ def check(path: Path) -> None:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from error
     if not existed:
-        path.unlink()
+        path.resolve().unlink()  # a link to where no file is yet stays
 
 
 def write_json(report: Report, path: Path) -> None:

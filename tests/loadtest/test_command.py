@@ -114,6 +114,17 @@ def test_a_tester_that_is_ended(endpoint: str, seen: Any, picture_file: Path) ->
     assert (process.returncode, said) == (-signal.SIGTERM, "")
 
 
+def test_a_report_through_a_link(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
+    """A report goes where a link leads, also when no file is there yet; one that comes to nothing leaves none."""
+    link, place = tmp_path / "latest.json", tmp_path / "run.json"
+    link.symlink_to(place)
+    assert asked("-q", "-s", 1, "--json", link, "none.jpg", endpoint).exit_code == 1
+    assert (link.is_symlink(), place.exists()) == (True, False)
+    assert asked("-q", "-s", 1, "--json", link, picture_file, endpoint).exit_code == 0
+    assert json.loads(place.read_text())["schema"] == "cortex.loadtest/1"
+    assert link.is_symlink()
+
+
 @pytest.mark.parametrize("form", ["multipart", "raw"])
 def test_forms_of_a_picture(endpoint: str, seen: Any, picture_file: Path, form: str) -> None:
     """A form holds the picture as a file; a raw body is the picture."""

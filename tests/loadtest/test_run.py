@@ -54,6 +54,14 @@ def test_nobody_listens(closed_endpoint: str) -> None:
     assert 1 <= summary.errors["connection refused"] <= 11
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_moment(endpoint: str, closed_endpoint: str, closed: bool) -> None:
+    """In a run of a few milliseconds a process is always busy, which is no bottleneck."""
+    client = run(ClosedLoop(samples=1), HTTP(closed_endpoint if closed else endpoint), PAYLOAD).client
+    assert client is not None
+    assert client.warning is None
+
+
 @pytest.mark.parametrize("path", ["/slow", "/hang"])
 def test_interrupt(endpoint: str, path: str) -> None:
     """KeyboardInterrupt ends a load early, even one that hangs, and the summary tells what was answered until then."""
