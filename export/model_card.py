@@ -42,8 +42,8 @@ class Agreement:
 
     @property
     def top1(self) -> float | None:
-        """The share of the samples for which the first class is the same."""
-        return None if self.same_first_class is None else self.same_first_class / self.images
+        """The share of the samples for which the first class is the same; None where there are none to share."""
+        return None if self.same_first_class is None or not self.images else self.same_first_class / self.images
 
     def __str__(self) -> str:
         apart = f"no value differs by more than {self.max_difference:.2g}"

@@ -44,7 +44,7 @@ def export(order: Order, step: Step) -> Path:
     artifact does not answer as Keras does.
     """
     target = order.output / str(order.version)
-    with new_version(order.output, order.version, force=order.force) as directory:
+    with new_version(order.output, order.version, force=order.force, instead="--version") as directory:
         step("starting TensorFlow")
         keras_backend.prepare()
         step(_getting(order.weights))

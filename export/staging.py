@@ -21,17 +21,18 @@ _RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 @contextmanager
-def new_version(output: Path, version: int, *, force: bool) -> Iterator[Path]:
+def new_version(output: Path, version: int, *, force: bool, instead: str = "--output") -> Iterator[Path]:
     """Yield an empty directory that becomes ``output/version`` when the block ends without an error.
 
     One export at a time may write into ``output``. Raises UserError when another one does, when the version exists and
     ``force`` is not set, and when ``output`` cannot be written. A replaced version stays until the new one is whole.
+    ``instead`` is the option that names another place: most exporters give a version the number of its source.
     """
     target = output / str(version)
     with _errors_told(output), locked(output, "export"):
         _clean(output)
         if os.path.lexists(target) and not force:
-            raise UserError(f"{target} exists already: pass --force to replace it, or another --version")
+            raise UserError(f"{target} exists already: pass --force to replace it, or another {instead}")
         staging = output / f"{_NEW}{version}"
         try:
             staging.mkdir()

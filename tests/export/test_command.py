@@ -47,7 +47,7 @@ def test_weights_are_stored_once(artifact: Path) -> None:
         (["--weights", "gone.h5"], r"--weights gone.h5: there is no such file"),
         (
             ["--weights", "random", "--output", "{models}"],
-            r"\S+/1 exists already: pass --force to replace it, or another",
+            r"\S+/1 exists already: pass --force to replace it, or another --version$",
         ),
         (["--weights", "random", "--output", "{file}"], r"cannot write into \S+: File exists"),
     ],

@@ -115,7 +115,7 @@ def test_one_export_at_a_time(output: Path, half_written: "subprocess.Popen[byte
 def test_existing_version_needs_force(output: Path) -> None:
     """Without force an existing version is refused before anything is written, and stays as it was."""
     _write(output, 1, "old")
-    with pytest.raises(UserError, match=r"1 exists already: pass --force to replace it, or another --version$"):
+    with pytest.raises(UserError, match=r"1 exists already: pass --force to replace it, or another --output$"):
         _write(output, 1, "new")
     assert (output / "1" / "model").read_text() == "old"
     assert _names(output) == ["1"]

@@ -174,7 +174,7 @@ def test_broken_card_is_refused(trained: Path, tmp_path: Path) -> None:
 def test_existing_version_needs_force(artifacts: dict[str, Path], trained: Path) -> None:
     """Without --force an artifact that is there stays; the refusal comes before any work."""
     order = _order(trained / "classifier", output=artifacts["bf16"], calibration="gone")
-    assert _refusal(order) == f"{artifacts['bf16']}/1 exists already: pass --force to replace it, or another --version"
+    assert _refusal(order) == f"{artifacts['bf16']}/1 exists already: pass --force to replace it, or another --output"
 
 
 def test_force_replaces(trained: Path, tmp_path: Path) -> None:
