@@ -6,6 +6,7 @@ are numbered in the order of their names.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from cortex.errors import UserError
 from export.pictures import SUFFIXES, files_below
 from export.signature import CLASS_INDEX
+
+_LAST = re.compile(r"[\s,]+(?=[^\s,]+$)")  # what parts the last word from all before it
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,16 @@ def _by_file(folder: Path, paths: Sequence[Path], labels: Path) -> Mapping[Path,
 
 
 def _lines(labels: Path) -> list[tuple[int, list[str]]]:
-    """Return number and words of every line that has any: the last word is the class, a comma may part them."""
+    """Return number and words of every line that has any: the last word is the class, spaces or commas part them.
+
+    Before that, they belong to the name of the picture.
+    """
     try:
         text = labels.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--labels {labels}: cannot be read ({error})") from error
-    parted = ((number, line.replace(",", " ").rsplit(maxsplit=1)) for number, line in enumerate(text.splitlines(), 1))
-    return [(number, words) for number, words in parted if words]
+    parted = ((number, re.split(_LAST, line.strip(" \t,"))) for number, line in enumerate(text.splitlines(), 1))
+    return [(number, words) for number, words in parted if words != [""]]
 
 
 def _numbers(names: Iterable[str], source: Path) -> Mapping[str, tuple[int, str, str]]:

@@ -21,7 +21,7 @@ from benchmark import labelled_pictures
 from benchmark.imagenet_records import Entry, encoded
 from benchmark.labelled_pictures import LabelledPicture
 from cortex.errors import Error, UserError
-from cortex.tfrecord import encode
+from cortex.tfrecord import CorruptedRecord, encode, read_records
 from export.progress import Step
 from export.staging import locked
 
@@ -44,7 +44,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Converted:
-    """How many pictures this conversion wrote, found there already, and left out."""
+    """How many pictures this conversion wrote, found there already, and left out, now or before."""
 
     written: int
     present: int
@@ -88,23 +88,33 @@ def _claim(order: Order, pictures: Sequence[LabelledPicture], count: int) -> Non
 
 
 def _write(order: Order, pictures: Sequence[LabelledPicture], count: int, step: Step) -> Converted:
-    written = present = skipped = 0
+    written = present = skipped = before = 0
     begin = time.monotonic()
     for number in range(count):
         part = pictures[len(pictures) * number // count : len(pictures) * (number + 1) // count]
         path = order.output / f"{order.name}-{number:05}-of-{count:05}"
         if path.exists():
-            present += len(part)
+            there = _count(path)
+            present, skipped, before = present + there, skipped + len(part) - there, before + len(part)
             continue
         left_out: list[str] = []
         _put(path, _records(part, order, left_out))
         for reason in left_out:
             step(f"skipped {reason}")
         written, skipped = written + len(part) - len(left_out), skipped + len(left_out)
-        done, rate = written + present + skipped, (written + skipped) / (time.monotonic() - begin)
+        done = written + present + skipped
+        rate = (done - before) / (time.monotonic() - begin)
         left = (len(pictures) - done) / rate
         step(f"{path.name}: {done} of {len(pictures)} pictures, {rate:.0f} a second, {left:.0f} s left")
     return Converted(written, present, skipped)
+
+
+def _count(path: Path) -> int:
+    """Return how many pictures an earlier conversion wrote into a file: it may have left some out."""
+    try:
+        return sum(1 for _ in read_records(path))
+    except CorruptedRecord as error:
+        raise UserError(f"{error}: damaged; delete it, and it is made again") from error
 
 
 def _put(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:

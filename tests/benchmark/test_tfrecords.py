@@ -88,6 +88,7 @@ def _pictures(folder: Path, *names: str) -> Path:
         (["n02123045/a.jpg"], None, {"a.jpg": 282}),
         (["a.jpg", "b.jpg"], "a.jpg 281\nb.jpg 0\n", {"a.jpg": 282, "b.jpg": 1}),
         (["x/a.jpg", "my b.jpg"], "x/a.jpg,dog\n\nmy b.jpg,cat\n", {"a.jpg": 2, "my b.jpg": 1}),
+        (["a,b.jpg", "my  c.jpg"], "a,b.jpg 3\n my  c.jpg, 4 \n", {"a,b.jpg": 4, "my  c.jpg": 5}),
         (["b.jpg", "a.jpg"], "n01440764\nn02123045\n", {"a.jpg": 1, "b.jpg": 282}),
     ],
 )
@@ -150,6 +151,12 @@ def test_a_broken_picture(convert: Convert, tmp_path: Path) -> None:
     assert "2 pictures written, 0 already there, 1 skipped" in done.stdout
     assert "skipped " in done.stderr
     assert len(_examples(tmp_path / "out")) == 2
+    again = convert(pictures, tmp_path / "out", "--skip-broken")
+    assert "0 pictures written, 2 already there, 1 skipped" in again.stdout
+    file = tmp_path / "out" / "validation-00000-of-00001"
+    file.write_bytes(file.read_bytes()[:-1])
+    damaged = convert(pictures, tmp_path / "out", "--skip-broken")
+    assert (damaged.returncode, "damaged; delete it, and it is made again" in damaged.stderr) == (1, True)
 
 
 def test_names_that_are_no_text(convert: Convert, tmp_path: Path) -> None:
