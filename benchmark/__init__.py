@@ -3,11 +3,13 @@
 python -m benchmark compare    every stack side by side: engine, model server, API, TensorFlow, Flask + Gunicorn + Keras
 python -m benchmark launch     a model alone, at the settings recommended for this machine's processors
 python -m benchmark tfrecords  labelled pictures for it, as TFRecords
+python -m benchmark worth      what each setting recommended by launch is worth
 python -m benchmark startup    how soon a deployment is live, and what it costs in memory
 
 How a comparison goes: compare.py measures the sections of sections.py, which are made of the cells of cells.py, one run
 of each in turn, on the systems that stacks.py has started. record.py keeps the figures; aims.py, tables.py and plot.py
-say what they show, and document.py puts that into docs/performance.md.
+say what they show, and document.py puts that into docs/performance.md, as it does what worth.py finds by launches in
+turns.
 """
 
 from cortex import bare_openvino
