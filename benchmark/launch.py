@@ -109,12 +109,11 @@ def launch(context: click.Context, /, debug: bool, **options: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the measured process is ended then, too
     try:
         asked = _configuration(options)
-        if not context.default_map:  # a repetition leaves it as it was
-            configuration.write(asked)
+        repeated = bool(context.default_map)  # a repetition leaves the last configuration as it was
         sys.exit(
-            _in_container(asked, asked.docker_image, debug)
+            _in_container(asked, asked.docker_image, debug, repeated)
             if asked.docker_image
-            else _here(asked, _origins(context), debug)
+            else _here(asked, _origins(context), debug, repeated)
         )
     except Error as error:
         raise click.ClickException(str(error)) from error
@@ -143,15 +142,21 @@ def _origins(context: click.Context) -> Mapping[str, str]:
     return origins
 
 
-def _in_container(asked: Configuration, image: str, debug: bool) -> int:
+def _in_container(asked: Configuration, image: str, debug: bool, repeated: bool) -> int:
     if shutil.which("docker") is None:
         raise UserError("--docker-image: docker is not on PATH")
+    if not repeated:  # start.sh reads it in there
+        configuration.write(asked)
     asked.output_dir.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(container.command(asked, image, debug)) as child, measurement.ended_with(child):
         return child.wait()
 
 
-def _here(asked: Configuration, origins: Mapping[str, str], debug: bool) -> int:
+def _here(asked: Configuration, origins: Mapping[str, str], debug: bool, repeated: bool) -> int:
+    """Measure, and keep what ran for the next launch: what cannot run takes the place of nothing that could."""
     settings = decide(asked, this_topology(), origins, os.environ, shutil.which("numactl"))
-    run = measurement.shell if debug else measurement.measure
-    return run(asked, settings)
+    if not debug:
+        measurement.measure(asked, settings)
+    if not repeated:
+        configuration.write(asked)
+    return measurement.shell(asked, settings) if debug else 0

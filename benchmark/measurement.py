@@ -25,8 +25,8 @@ _ROOT = Path(__file__).parents[1]
 Echo = Callable[[str], None]
 
 
-def measure(asked: Configuration, settings: Settings) -> int:
-    """Show the settings, measure, and return 0. Raises UserError when it fails; the log stays in any case."""
+def measure(asked: Configuration, settings: Settings) -> None:
+    """Show the settings, and measure. Raises UserError when it fails; the log stays in any case."""
     with _log(asked) as log:
         path = Path(log.name)
 
@@ -41,7 +41,6 @@ def measure(asked: Configuration, settings: Settings) -> int:
         _complete(result, asked, settings)
         echo(f"Ran {asked.mode} with batch size {settings.batch_size}")
         click.echo(f"Log location: {path}")
-    return 0
 
 
 def shell(asked: Configuration, settings: Settings) -> int:

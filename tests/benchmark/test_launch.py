@@ -230,13 +230,15 @@ def test_no_room_for_the_log(classifiers: Path, tmp_path: Path) -> None:
 
 
 def test_start_again(launch: Launch, classifiers: Path, tmp_path: Path) -> None:
-    """start.sh repeats the last configuration with another batch size and other flags, and leaves it as it was.
+    """start.sh repeats the last configuration that ran, with another batch size and other flags, and leaves it so.
 
     Unless NOINSTALL says so, it installs first, with the interpreter that measures.
     """
     arguments = ("--framework", "openvino", "--steps", "10", "--warmup-steps", "0", "--batch-size", "2")
     assert launch("--in-graph", classifiers / "saved", *arguments).returncode == 0
     last = (tmp_path / "out" / "last.json").read_bytes()
+    assert launch("--in-graph", classifiers / "saved", *arguments, "--output-node", "nope").returncode == 1
+    assert launch("--in-graph", classifiers / "saved", *arguments, "--num-cores", "4096").returncode == 1
     calls, python = tmp_path / "calls", tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
     python.chmod(0o755)
