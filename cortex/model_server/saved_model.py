@@ -28,6 +28,10 @@ class SavedModel:
     tags: frozenset[str]
     signatures: Signatures
 
+    def graph(self) -> meta_graph_pb2.MetaGraphDef:
+        """Read the whole graph again, which takes some milliseconds for each megabyte."""
+        return next(each for each in parse(self.directory).meta_graphs if _has(each, self.tags))
+
     @property
     def runnable(self) -> Signatures:
         """The signatures that a request may name."""
@@ -51,7 +55,7 @@ def read(directory: Path, tags: frozenset[str]) -> SavedModel:
     """
     proto = parse(directory)
     for graph in proto.meta_graphs:
-        if frozenset(graph.meta_info_def.tags) == tags:
+        if _has(graph, tags):
             return SavedModel(directory, tags, {name: _plain(value) for name, value in graph.signature_def.items()})
     found = " ".join("{ " + ", ".join(graph.meta_info_def.tags) + " }" for graph in proto.meta_graphs)
     raise StatusError(
@@ -78,6 +82,10 @@ def parse(directory: Path) -> saved_model_pb2.SavedModel:
         f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}. "
         "Check that the directory exists and that you have the right permissions for accessing it.",
     )
+
+
+def _has(graph: meta_graph_pb2.MetaGraphDef, tags: frozenset[str]) -> bool:
+    return frozenset(graph.meta_info_def.tags) == tags
 
 
 def _plain(signature: meta_graph_pb2.SignatureDef) -> meta_graph_pb2.SignatureDef:

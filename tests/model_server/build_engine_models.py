@@ -171,6 +171,75 @@ class Every(tf.Module):
         return {f"r_{kind.name}": tf.identity(each) for kind, each in zip(self.KINDS, tensors, strict=True)}
 
 
+class Hard(tf.Module):
+    """Signatures that OpenVINO answers otherwise than TensorFlow, and some like them that it answers right."""
+
+    ROWS = (tf.TensorSpec([None, 4], tf.float32, name="x"),)
+    WHOLE = (tf.TensorSpec([None, 4], tf.int32, name="x"),)
+    PLACES = (*ROWS, tf.TensorSpec([None, 2], tf.int32, name="at"))
+
+    def __init__(self) -> None:
+        self.count = tf.Variable(0.0)
+
+    def count_up(self, x: Any) -> Any:
+        return x + self.count.assign_add(1.0)
+
+    def count_inside(self, x: Any) -> Any:
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: x + self.count.assign_add(1.0), lambda: x)
+
+    def grow(self, x: Any) -> Any:
+        rows = tf.TensorArray(tf.float32, size=0, dynamic_size=True, element_shape=[4])
+        for row in tf.range(tf.shape(x)[0]):
+            rows = rows.write(row, x[row] * 2.0)
+        return rows.stack()
+
+    def read(self, x: Any) -> Any:
+        return x + self.count
+
+    def half_as_wide(self, x: Any) -> Any:
+        return tf.reshape(x, [tf.shape(x)[0] * 2, tf.shape(x)[1] // 2])
+
+    def scan(self, x: Any) -> Any:
+        return tf.scan(lambda total, row: total + row, x)
+
+    def last(self, x: Any) -> Any:
+        return x[-1] * 2.0
+
+
+HARD: dict[str, tuple[Any, Any]] = {
+    "count_up": (Hard.count_up, Hard.ROWS),
+    "count_inside": (Hard.count_inside, Hard.ROWS),
+    "grow": (Hard.grow, Hard.ROWS),
+    "unique": (lambda _, x: tf.unique(tf.reshape(x, [-1]))[0], Hard.ROWS),
+    "mask": (lambda _, x: tf.boolean_mask(x, x[:, 0] > 0), Hard.ROWS),
+    "gather": (lambda _, x, at: tf.gather_nd(x, at), Hard.PLACES),
+    "scatter": (lambda _, x, at: tf.scatter_nd(at[:, :1], x, [8, 4]), Hard.PLACES),
+    "divide": (lambda _, x: x // 7, Hard.WHOLE),
+    "modulo": (lambda _, x: x % 60, Hard.WHOLE),
+    "read": (Hard.read, Hard.ROWS),
+    "half_as_wide": (Hard.half_as_wide, Hard.ROWS),
+    "scan": (Hard.scan, Hard.ROWS),
+    "last": (Hard.last, Hard.ROWS),
+    "passed_on": (lambda _, x: {"y": tf.identity(x), "z": x * 2.0}, Hard.ROWS),
+}
+
+
+def write_hard(root: Path) -> None:
+    for name, (function, given) in HARD.items():
+        save_hard(root / name / "1", function, given)
+
+
+def save_hard(directory: Path, function: Any, given: Any) -> None:
+    module = Hard()
+
+    @tf.function(input_signature=given)
+    def called(*x: Any) -> dict[str, Any]:
+        answer = function(module, *x)
+        return answer if isinstance(answer, dict) else {"y": answer}
+
+    tf.saved_model.save(module, str(directory), signatures={"serving_default": called})
+
+
 def write_special(root: Path) -> None:
     save_onnx(root / "half_plus_onnx", "model", half_plus_graph(2.0))
     save_onnx(root / "strings_onnx", "model", strings_graph())
@@ -183,6 +252,7 @@ def write_special(root: Path) -> None:
     every = Every()
     tf.saved_model.save(every, str(root / "every" / "1"), signatures={"serving_default": every.main})
     write_table(root / "table" / "1", root / "words.txt")
+    write_hard(root / "hard")
 
 
 def write_table(directory: Path, words: Path) -> None:

@@ -18,9 +18,11 @@ from cortex.model_server.engines.coalescing import Coalescing
 from cortex.model_server.engines.openvino_form import Form
 from cortex.model_server.engines.openvino_graph import Graph, one_line
 from cortex.model_server.engines.openvino_shapes import Shapes
-from cortex.model_server.status import invalid
+from cortex.model_server.status import Code, StatusError, invalid
 
 _log = logging.getLogger(__name__)
+
+_NOTHING = "OpenVINO makes up what a model gives for an input that is empty; --engine=tensorflow runs it"
 
 
 class Forms:
@@ -51,6 +53,8 @@ class Forms:
         except (RuntimeError, TypeError) as error:
             self._shapes = self._shapes or Shapes(self._graph.model)
             raise invalid(one_line(error)) from error
+        if any(array.size for array in answer) and not all(array.size for array in inputs.values()):
+            raise StatusError(Code.FAILED_PRECONDITION, _NOTHING)
         return dict(zip(outputs, answer, strict=True))
 
     def close(self) -> None:

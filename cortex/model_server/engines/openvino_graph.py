@@ -13,6 +13,7 @@ from openvino._offline_transformations import apply_moc_transformations
 from cortex.model_server import saved_model
 from cortex.model_server.engines import ports, tflite_file
 from cortex.model_server.engines.base import Unsupported
+from cortex.model_server.engines.openvino_refusals import check_nodes, check_operations
 from cortex.model_server.engines.openvino_reversal import reverse_by_gathers
 from cortex.model_server.engines.ports import Port
 from cortex.model_server.model_file import IR, TFLITE, Model, ModelFile
@@ -23,10 +24,12 @@ from cortex.tensors import type_name
 _TYPES = frozenset(
     getattr(types_pb2, f"DT_{name}") for name in ("FLOAT", "HALF", "UINT8", "INT8", "UINT16", "INT16", "INT32", "BOOL")
 )
-"""The types of which OpenVINO's CPU plugin keeps every value: it computes integers in 32 bits and decimals in single
-precision or less, and has next to no operations on strings."""
+"""The types of which OpenVINO's CPU plugin keeps every value: its integers have 32 bits, its decimals are of single
+precision or less, and it has next to no operations on strings."""
 
 _ONE = ov.Dimension(1)
+_LOOPS = ("If", "Loop", "TensorIterator")
+"""What loses its rows when a graph is reshaped to one."""
 _NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Summary:", "To facilitate", "Caught exception")
 
 
@@ -53,6 +56,8 @@ class Graph:
             return None
         rows = {index: shape for index, shape in enumerate(shapes) if shape.is_dynamic}
         if not rows or not all(shape[0].compatible(_ONE) for shape in rows.values()):
+            return None
+        if any(node.get_type_name() in _LOOPS for node in self.model.get_ops()):
             return None
         model = self.model.clone()
         try:
@@ -98,10 +103,12 @@ def _fused(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
     """
     _check_types(name, signatures[name])
     if isinstance(model, SavedModel):
+        check_nodes(model.graph(), name)
         graph = _convert(core, model, name)
     else:
         graph = _read_signature(core, model, signatures, name)
     apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
+    check_operations(graph.model, name)
     return graph
 
 

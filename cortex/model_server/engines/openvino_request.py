@@ -27,8 +27,9 @@ class InferRequest:
     def __init__(self, model: Any, *, may_cancel: bool) -> None:
         self._may_cancel = may_cancel
         self._native = native = model.create_infer_request()
-        self._inputs = [_own(port, partial(native.set_input_tensor, at)) for at, port in enumerate(model.inputs)]
         self._outputs = [_own(port, partial(native.set_output_tensor, at)) for at, port in enumerate(model.outputs)]
+        # after the outputs: one that is an input and no more would take the input's memory away
+        self._inputs = [_own(port, partial(native.set_input_tensor, at)) for at, port in enumerate(model.inputs)]
 
     def run(self, inputs: Mapping[int, Array], outputs: Sequence[int], deadline: float | None) -> list[Array]:
         """Return the outputs with these indices, for the inputs by theirs.

@@ -1,0 +1,75 @@
+"""What OpenVINO computes otherwise than TensorFlow without a word, found in a graph before it answers anybody.
+
+Such a signature is refused, so that an engine takes it that answers it right. Where shapes are computed, none of this
+counts: their values are small. The list was made by asking both engines the same (OpenVINO 2026.4).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from cortex.model_server.engines.base import Unsupported
+from cortex.protos import meta_graph_pb2
+
+_WRITES = re.compile(r"Assign(Add|Sub)?(VariableOp)?|(Resource)?Scatter(?!Nd$|NdNonAliasing)\w*")
+_GROWS = "resize_if_index_out_of_bounds"
+_DIVISIONS = ("Divide", "Mod", "FloorMod")
+_WRONG = {
+    "NonZero": "answers with numbers of the request before where a choice by values leaves nothing",
+    "Unique": "gives other values than tf.unique",
+}
+
+
+def check_operations(model: Any, signature: str) -> None:
+    """Raise Unsupported for an `openvino.Model` with an operation that is wrong for some values of its inputs."""
+    varying: set[str] = set()
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        given = [each.get_source_output().get_node().get_name() in varying for each in node.inputs()]
+        if kind == "Parameter" or (any(given) and kind != "ShapeOf"):
+            varying.add(node.get_name())
+            if reason := _reason(kind, node, given):
+                raise Unsupported(f"OpenVINO {reason}, and signature {signature!r} does that ({kind})")
+
+
+def check_nodes(graph: meta_graph_pb2.MetaGraphDef, signature: str) -> None:
+    """Raise Unsupported for a signature of TensorFlow's that changes a variable, or lets an array grow."""
+    for node in _reached(graph, signature):
+        if _WRITES.fullmatch(node.op):
+            raise Unsupported(f"OpenVINO never changes a variable, and signature {signature!r} does ({node.op})")
+        if _GROWS in node.attr and node.attr[_GROWS].b:
+            raise Unsupported(f"OpenVINO loses what is written to an array that grows, as in signature {signature!r}")
+
+
+def _reason(kind: str, node: Any, given: list[bool]) -> str:
+    """Return what is wrong with an operation, of which ``given`` says what inputs depend on a request; empty if not."""
+    dtype = node.get_output_element_type(0).get_type_name() if node.get_output_size() else ""
+    if kind in _DIVISIONS and dtype[0] in "iu":
+        return "divides integers in floating point"
+    if kind == "GatherND" and given[1]:
+        return "reads whatever lies beyond a tensor, at an index that is too large"
+    if kind == "ScatterNDUpdate" and given[1] and not given[0]:
+        return "keeps one of the values that tf.scatter_nd adds up"
+    return _WRONG.get(kind, "")
+
+
+def _reached(graph: meta_graph_pb2.MetaGraphDef, signature: str) -> Iterator[Any]:
+    """Yield the nodes that a signature runs: those its outputs need, and all of the functions that these call."""
+    nodes = {node.name: node for node in graph.graph_def.node}
+    functions = {each.signature.name: each for each in graph.graph_def.library.function}
+    waiting = [info.name for info in graph.signature_def[signature].outputs.values()]
+    while waiting:
+        node = nodes.pop(waiting.pop().removeprefix("^").partition(":")[0], None)
+        if node is not None:
+            waiting += node.input
+            yield node
+            yield from _called(node, functions)
+
+
+def _called(node: Any, functions: dict[str, Any]) -> Iterator[Any]:
+    for value in node.attr.values():
+        for name in (value.func.name, *(each.name for each in value.list.func)):
+            if function := functions.pop(name, None):
+                for inner in function.node_def:
+                    yield inner
+                    yield from _called(inner, functions)

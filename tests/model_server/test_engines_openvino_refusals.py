@@ -1,0 +1,75 @@
+"""OpenVINO answers as TensorFlow does, or refuses the model: nothing is answered wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cortex.model_server import model_file
+from cortex.model_server.engines.base import Engine, EngineOptions, Unsupported
+from cortex.model_server.engines.openvino import OpenVINO
+from cortex.model_server.engines.selection import AUTO, attempts, formats
+from cortex.model_server.status import Code, StatusError
+
+SERVE = frozenset({"serve"})
+
+
+def opened(engine_models: Path, name: str, engine: str) -> Engine:
+    found = model_file.find(engine_models / "hard" / name / "1", SERVE, formats(engine))
+    return attempts(engine, "fp32", EngineOptions(threads=2), found)[0].open()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("count_up", "never changes a variable"),
+        ("count_inside", "never changes a variable"),
+        ("grow", "an array that grows"),
+        ("unique", "other values than tf.unique"),
+        ("mask", "leaves nothing"),
+        ("gather", "whatever lies beyond a tensor"),
+        ("scatter", "tf.scatter_nd adds up"),
+        ("divide", "divides integers in floating point"),
+        ("modulo", "divides integers in floating point"),
+    ],
+)
+def test_what_would_be_answered_wrong_is_refused(engine_models: Path, name: str, reason: str) -> None:
+    """The reason names what OpenVINO does with it; TensorFlow runs it."""
+    with pytest.raises(Unsupported, match=reason):
+        opened(engine_models, name, "openvino")
+    opened(engine_models, name, "tensorflow").close()
+
+
+@pytest.mark.parametrize("name", ["read", "half_as_wide", "scan", "last", "passed_on"])
+def test_what_looks_like_it_is_answered_as_by_tensorflow(engine_models: Path, name: str) -> None:
+    """A variable that is only read, shapes that are divided, a loop over one row, an output that is an input."""
+    asked, reference = opened(engine_models, name, "openvino"), opened(engine_models, name, "tensorflow")
+    assert isinstance(asked, OpenVINO)
+    outputs = sorted(reference.signatures["serving_default"].outputs)
+    for rows in (1, 1, 3, 2, 1):
+        given = {"x": np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)}
+        got, want = (each.run("serving_default", given, outputs) for each in (asked, reference))
+        for output in outputs:
+            np.testing.assert_allclose(got[output], want[output], atol=1e-5)
+    asked.close()
+    reference.close()
+
+
+def test_an_empty_input_gets_no_answer_of_another(engine_models: Path) -> None:
+    """The last of no rows is nothing; OpenVINO would give what the request before had."""
+    engine = opened(engine_models, "last", "openvino")
+    given: Any = np.full((2, 4), 42, np.float32)
+    engine.run("serving_default", {"x": given}, ["y"])
+    with pytest.raises(StatusError) as refused:
+        engine.run("serving_default", {"x": given[:0]}, ["y"])
+    assert refused.value.code is Code.FAILED_PRECONDITION
+    engine.close()
+
+
+def test_auto_goes_on_to_tensorflow(engine_models: Path) -> None:
+    """Whoever does not name an engine gets the right answers without knowing of any of this."""
+    found = model_file.find(engine_models / "hard" / "count_up" / "1", SERVE, formats(AUTO))
+    kinds = [attempt.engine for attempt in attempts(AUTO, "fp32", EngineOptions(), found)]
+    assert kinds[0] == "openvino"
+    assert "tensorflow" in kinds
