@@ -45,23 +45,17 @@ class Configuration:
         if not re.fullmatch(r"[\w.-]+", self.model_name):
             raise UserError(f"--model-name {self.model_name}: expected letters, digits, dots and dashes")
         for name in ("in_graph", "data_location", "output_dir"):
-            if not _is_text(str(getattr(self, name))):
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: the path has to be UTF-8")
+            try:
+                str(getattr(self, name)).encode()
+            except UnicodeEncodeError:
+                message = f"--{name.replace('_', '-')} {getattr(self, name)}: the path has to be UTF-8"
+                raise UserError(message) from None
         if not self.in_graph.exists():
             raise UserError(f"--in-graph {self.in_graph}: there is no such file or directory")
         if self.data_location and not self.data_location.exists():
             raise UserError(f"--data-location {self.data_location}: there is no such file or directory")
         if self.measure == ACCURACY and not self.data_location:
             raise UserError("--accuracy-only needs labelled pictures: --data-location with TFRecords")
-
-
-def _is_text(path: str) -> bool:
-    """Tell whether a path was UTF-8. The load tester can tell, too, but an image has not what that one imports."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def write(configuration: Configuration) -> Path:

@@ -11,11 +11,13 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cortex.errors import AddressTaken, CortexError, UserError
+from cortex.plan import Plan
 
 MAX_LINE = 2**24
 BEAT = 5.0
@@ -24,6 +26,28 @@ SILENCE = 30.0
 """Seconds without any after which a supervisor is taken for hung."""
 Handler = Callable[[dict[str, Any]], AsyncIterator[str]]
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What ``deploy`` brings live: a plan, in the environment of who asks; by ``force`` in place of another."""
+
+    plan: Plan
+    environment: Mapping[str, str]
+    force: bool
+
+    @classmethod
+    def of(cls, request: Mapping[str, Any]) -> "Deployment":
+        """Read the command that `request` made. UserError for another one."""
+        try:
+            return cls(Plan.from_json(request["plan"]), dict(request["environment"]), bool(request["force"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"the supervisor did not understand the command: {error!r}") from error
+
+    def request(self) -> dict[str, Any]:
+        """Return the command."""
+        sent = {"plan": self.plan.to_json(), "environment": dict(self.environment), "force": self.force}
+        return {"command": "deploy", **sent}
 
 
 async def serve(path: Path, handler: Handler, beat: float = BEAT) -> asyncio.Server:

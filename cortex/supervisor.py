@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from cortex import control, notify
+from cortex.control import Deployment
 from cortex.errors import AddressTaken, NotStarted, UserError
 from cortex.pid import since_boot
 from cortex.plan import Plan
@@ -82,21 +83,20 @@ class Supervisor:
         elif self._ended.is_set():
             raise UserError("the API is being stopped; try again when it has ended")
         else:
-            plan, environment, force = _understood(request)
-            async for line in self._deploy(plan, environment, force=force):
+            async for line in self._deploy(Deployment.of(request)):
                 yield line
         if self._live is None and self._deploying is None:
             self.end()
 
     # -- from one revision to the next
 
-    async def _deploy(self, plan: Plan, environment: Mapping[str, str], *, force: bool) -> AsyncIterator[str]:
+    async def _deploy(self, wanted: Deployment) -> AsyncIterator[str]:
         """Swap in a task of its own, so that a CLI that goes away stops nothing; tell what is awaited."""
         if self._deploying is not None:
-            if not force:
+            if not wanted.force:
                 raise UserError("an update is under way (override with --force)")
             await self._cancel_deploying()
-        self._deploying = task = asyncio.create_task(self._swap(plan, environment))
+        self._deploying = task = asyncio.create_task(self._swap(wanted.plan, wanted.environment))
         task.add_done_callback(self._deployed)
         said = ""
         while not task.done():
@@ -275,14 +275,6 @@ class Supervisor:
                 self.end()  # whoever started this process went away before he said what for
             self._changed()
             await asyncio.to_thread(rotate, self._directory / "logs")
-
-
-def _understood(request: Mapping[str, Any]) -> tuple[Plan, Mapping[str, str], bool]:
-    """Return the plan, the environment and the force of a command to deploy."""
-    try:
-        return Plan.from_json(request["plan"]), dict(request["environment"]), bool(request["force"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the supervisor did not understand the command: {error!r}") from error
 
 
 async def _run(supervisor: Supervisor) -> None:

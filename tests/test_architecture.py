@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "plan": set(),
     "rotation": set(),
     "status": set(),
-    "control": {"errors"},
+    "control": {"errors", "plan"},
     "process": {"errors", "plan"},
     "revision": {"errors", "plan", "process"},
     "supervisor": {"control", "errors", "notify", "pid", "plan", "process", "revision", "rotation", "status"},

@@ -17,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cortex.api import environment, log
+from cortex.api import dotenv, log
 from cortex.api.end import end_in_time, giving_up
 
 if __name__ == "__main__":
     log.configure()
     with giving_up():
-        environment.source()  # before the imports that take long, because it starts all over
+        dotenv.source()  # before the imports that take long, because it starts all over
 
 from uvicorn import Config
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from cortex import control
+from cortex.control import Deployment
 from cortex.environments.state import APIDirectory, supervisor
 from cortex.errors import CortexError, Error
 from cortex.pid import lives
@@ -33,8 +34,7 @@ def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
     status = directory.status()
     if status is None or supervisor(status) is None or not _answers(directory.control):
         _start(directory)
-    request = {"command": "deploy", "plan": plan.to_json(), "force": force, "environment": dict(os.environ)}
-    yield from control.command(directory.control, request)
+    yield from control.command(directory.control, Deployment(plan, os.environ, force).request())
 
 
 def cancel(directory: APIDirectory) -> None:
