@@ -4,8 +4,8 @@ gRPC and REST both end here, with TF Serving's messages and a deadline on `time.
 StatusError. `Handlers.run` is the one place where a model runs for a client.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from cortex.model_server import call as calls
@@ -197,11 +197,15 @@ class Handlers:
         """Say whether every configured model serves."""
         return self._repository.is_ready()
 
-    def _lease(self, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
+    @contextmanager
+    def _lease(self, spec: model_pb2.ModelSpec) -> Iterator[Servable]:
+        """Hold the version that is meant; whatever the request comes to, it is counted as that model's from here on."""
         choice = spec.WhichOneof("version_choice")
         version = spec.version.value if choice == "version" else None
         label = spec.version_label if choice == "version_label" else None
-        return self._repository.lease(_name(spec), version, label)
+        with self._repository.lease(_name(spec), version, label) as servable:
+            current().answered_by(servable.name, servable.version)
+            yield servable
 
 
 def _runner(servable: Servable, deadline: float | None) -> inference.Run:

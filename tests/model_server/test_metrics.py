@@ -36,7 +36,7 @@ def _values(page: str) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def watched(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with batching and TF Serving's page that has answered: 2 good, 1 bad over gRPC; 1 over REST."""
+    """A server with batching and TF Serving's page that has answered: 2 good, 2 bad over gRPC; 1 of each over REST."""
     directory, started = tmp_path_factory.mktemp("metrics"), []  # type: tuple[Path, list[Server]]
     monitoring = directory / "monitoring.config"
     monitoring.write_text('prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }')
@@ -57,7 +57,10 @@ def watched(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             server.prediction.Predict(predict_request("half_plus", X))
         with pytest.raises(grpc.RpcError):
             server.prediction.Predict(predict_request("made_up", X))
+        with pytest.raises(grpc.RpcError):
+            server.prediction.Predict(predict_request("half_plus", X, signature_name="made_up"))
         server.json("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')
+        assert server.http("POST", "/v1/models/half_plus:predict", '{"instances": ["one"]}')[0] == 400
         poll(lambda: 'door="REST"} 0' in server.http("GET", "/metrics")[1])
         yield server
     finally:
@@ -79,7 +82,10 @@ def test_our_page(watched: Server) -> None:
     assert values["cortex_model_requests_total", *sorted((*who, "Predict", "GRPC", "OK"))] == 2
     assert values["cortex_model_requests_total", *sorted((*who, "predict", "REST", "OK"))] == 1
     assert values["cortex_model_requests_total", *sorted(("", "", "", "Predict", "GRPC", "NOT_FOUND"))] == 1
-    for stage in ("decode", "queue", "execute", "encode"):
+    bad = ("half_plus", "2", "")
+    assert values["cortex_model_requests_total", *sorted((*bad, "Predict", "GRPC", "FAILED_PRECONDITION"))] == 1
+    assert values["cortex_model_requests_total", *sorted((*bad, "predict", "REST", "INVALID_ARGUMENT"))] == 1
+    for stage in ("queue", "execute", "encode"):
         assert values["cortex_model_stage_seconds_count", *sorted(("half_plus", "2", stage))] == 3
     assert values["cortex_batch_rows_sum", "half_plus"] == 12
     assert values["cortex_batch_padding_rows_total", "half_plus"] == 5
@@ -98,6 +104,8 @@ def test_tf_servings_page(watched: Server) -> None:
     serving = ":tensorflow:serving:"
     assert values[f'{serving}request_count{{model_name="half_plus",status="OK"}}'] == 3
     assert values[f'{serving}request_count{{model_name="",status="NOT_FOUND"}}'] == 1
+    assert values[f'{serving}request_count{{model_name="half_plus",status="FAILED_PRECONDITION"}}'] == 1
+    assert values[f'{serving}request_count{{model_name="half_plus",status="INVALID_ARGUMENT"}}'] == 1
     latency = f'{serving}request_latency_count{{model_name="half_plus",API='
     assert values[f'{latency}"Predict",entrypoint="GRPC"}}'] == 2
     assert values[f'{latency}"predict",entrypoint="REST"}}'] == 1
