@@ -6,7 +6,6 @@ the graph in a form that every TensorFlow since 1.15 reads: frozen, without func
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -82,8 +81,6 @@ def export(order: Order, step: Step) -> tuple[Path, Compiled]:
 
 
 def _check(order: Order) -> None:
-    if shutil.which(order.python) is None and not os.access(order.python, os.X_OK):
-        raise UserError(f"--python {order.python}: there is no such program")
     if order.chip == "inf2" and order.cores != 1:
         raise UserError("--num-neuroncores is for inf1: on inf2 a graph runs on one NeuronCore")
     if order.cores not in (1, 2, CORES):

@@ -55,8 +55,11 @@ class Compiled:
 
 
 def check(chip: str, python: str) -> None:
-    """Raise UserError, with the line that installs it, when ``python`` does not have the chip's tool chain."""
-    done = _run(python, chip, "--check")
+    """Raise UserError when ``python`` is no program, or does not have the chip's tool chain: with how to install it."""
+    try:
+        done = _run(python, chip, "--check")
+    except OSError as error:
+        raise UserError(f"--python {python}: is no program that can be run ({error.strerror})") from error
     if done.returncode == _MISSING:
         missing = done.stderr.strip().splitlines()[-1]
         raise UserError(

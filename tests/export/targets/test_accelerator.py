@@ -227,7 +227,8 @@ def test_a_missing_compiler_is_one_sentence(export_run: Run, tiny: Path, inf1_py
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--python", "/no/such/python"], "--python /no/such/python: there is no such program"),
+        (["--python", "/no/such/python"], "--python /no/such/python: is no program that can be run (No such file or"),
+        (["--python", "/tmp"], "--python /tmp: is no program that can be run (Permission denied)"),
         (["--num-neuroncores", "3"], "--num-neuroncores must be 1, 2 or 4"),
         (["--num-neuroncores", "0"], "--num-neuroncores must be 1, 2 or 4"),
         (["--chip", "inf2", "--num-neuroncores", "2"], "--num-neuroncores is for inf1"),
