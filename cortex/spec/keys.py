@@ -12,12 +12,18 @@ from cortex.spec.wording import choice, quote
 from cortex.spec.written import WrittenAPI
 
 _RENAMED: dict[Steps, str] = {
-    ("endpoint",): "networking.endpoint",
-    ("predictor", "model"): "model_path",
-    ("autoscaling", "workers_per_replica"): "predictor.processes_per_replica",
-    ("autoscaling", "threads_per_worker"): "predictor.threads_per_process",
+    ("endpoint",): 'since Cortex 0.18 it is "networking.endpoint"',
+    ("predictor", "model"): 'since Cortex 0.18 it is "model_path"',
+    ("predictor", "models", "model"): 'since Cortex 0.18 it is "model_path"',
+    ("autoscaling", "workers_per_replica"): 'since Cortex 0.18 it is "predictor.processes_per_replica"',
+    ("autoscaling", "threads_per_worker"): 'since Cortex 0.18 it is "predictor.threads_per_process"',
+    ("predictor", "models", "path"): 'of Cortex 0.25 and later; here it is "predictor.model_path"',
+    ("predictor", "models", "paths", "path"): 'of Cortex 0.25 and later; here it is "model_path"',
+    ("predictor", "multi_model_reloading"): 'of Cortex 0.25 and later; here it is "models"',
+    ("handler",): 'of Cortex 0.34 and later; here it is "predictor", with the class of its type',
+    ("pod",): 'of Cortex 0.36 and later, whose APIs are containers; here one is a "predictor"',
 }
-"""Keys of Cortex before 0.18, and what they are called since."""
+"""Keys of Cortex before 0.18 and after 0.23, and what they are here. The way has no positions in lists."""
 
 
 def below(steps: Steps) -> Mapping[str, FieldInfo]:
@@ -41,9 +47,9 @@ def hint(steps: Steps, key: str) -> str:
     if key in supported:
         others = [name for name, info in supported.items() if info is supported[key] and name != key]
         return f" together with {choice(others)}, which is the same key"
-    renamed = _RENAMED.get((*steps, key))
+    renamed = _RENAMED.get((*(step for step in steps if isinstance(step, str)), key))
     if renamed:
-        return f" (since Cortex 0.18 it is {quote(renamed)})"
+        return f" ({renamed})"
     close = difflib.get_close_matches(key, supported, n=1, cutoff=0.75)
     return f" (did you mean {quote(close[0])}?)" if close else ""
 

@@ -26,6 +26,14 @@ IN_PREDICTOR = [
     ("foo: 1", 'predictor: key "foo" is not supported'),
     ("model: x", 'predictor: key "model" is not supported (since Cortex 0.18 it is "model_path")'),
     (
+        "models: {path: x}",
+        'predictor.models: key "path" is not supported (of Cortex 0.25 and later; here it is "predictor.model_path")',
+    ),
+    (
+        "multi_model_reloading: {path: x}",
+        'predictor: key "multi_model_reloading" is not supported (of Cortex 0.25 and later; here it is "models")',
+    ),
+    (
         "thread_per_process: 1",
         'predictor: key "thread_per_process" is not supported (did you mean "threads_per_process"?)',
     ),
@@ -110,6 +118,14 @@ IN_PREDICTOR = [
 IN_API = [
     ("foo: 1", 'key "foo" is not supported'),
     ("endpoint: /a", 'key "endpoint" is not supported (since Cortex 0.18 it is "networking.endpoint")'),
+    (
+        "handler: {type: python}",
+        'key "handler" is not supported (of Cortex 0.34 and later; here it is "predictor", with the class of its type)',
+    ),
+    (
+        "pod: {port: 9000}",
+        'key "pod" is not supported (of Cortex 0.36 and later, whose APIs are containers; here one is a "predictor")',
+    ),
     ("monitoring: {}", 'monitoring.model_type: must be defined, and set to "classification" or "regression"'),
     (
         "monitoring: {model_type: a}",
