@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from benchmark import labelled_pictures
 from benchmark.imagenet_records import Entry, encoded
@@ -133,7 +133,7 @@ def _records(pictures: Sequence[LabelledPicture], order: Order, left_out: list[s
             yield encode(_entry(picture).serialized())
         except UserError as error:
             if not order.skip_broken:
-                raise
+                raise UserError(f"{error}; --skip-broken leaves it out") from error
             left_out.append(str(error))
 
 
@@ -147,9 +147,8 @@ def _entry(picture: LabelledPicture) -> Entry:
             if image.format != "JPEG" or image.mode != "RGB":
                 data, size = _jpeg(image)
     except Exception as error:  # a decoder meets a stranger's bytes here, and fails in its own many ways
-        raise UserError(
-            f"{picture.path}: not a picture that can be read ({error}); --skip-broken leaves it out"
-        ) from error
+        why = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{picture.path}: not a picture that can be read ({why})") from error
     return Entry(data, size[1], size[0], picture.label, picture.synset, picture.text, picture.path.name)
 
 
