@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cortex.errors import UserError
 from cortex.loadtest.findings import Change, Comparison
 from cortex.loadtest.results import Result, Window
+from cortex.loadtest.units import share
 
 _DRAWS = 2000
 _FEWEST = 3  # windows, below which resampling says nothing
@@ -73,7 +74,7 @@ def compare(source: Path, before: Result, after: Result) -> Comparison:
     changes = tuple(
         _change(name, float(plain[0][name][0]), float(plain[1][name][0]), each) for name, each in ratios.items()
     )
-    return Comparison(str(source), before, changes, _words(changes))
+    return Comparison(str(source), before, changes, _words(changes) + _errors(before, after))
 
 
 def _sample(name: str, result: Result) -> _Sample:
@@ -115,3 +116,10 @@ def _words(changes: Sequence[Change]) -> str:
         if names:
             parts.append(f"{verdict.capitalize()} with 95 % confidence: {', '.join(names)}.")
     return " ".join(parts) or "No change that these runs could tell from chance."
+
+
+def _errors(before: Result, after: Result) -> str:
+    """Say how many requests failed in either run, since no figure has them; nothing where none did."""
+    if not (before.failed or after.failed):
+        return ""
+    return f" Errors are in none of these figures: {share(before.error_share)} before, {share(after.error_share)} now."

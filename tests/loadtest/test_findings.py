@@ -225,6 +225,16 @@ def test_comparison_of_chance() -> None:
     assert found.words == "No change that these runs could tell from chance."
 
 
+def test_comparison_of_a_run_that_fails() -> None:
+    """A server that answers errors is quick: how many there are is told beside the figures, which have none of them."""
+    sound = noisy(100, 0.05, 1)
+    failing = replace(noisy(200, 0.01, 2), errors={"timeout": 1000})
+    words = compare(Path("a.json"), sound, failing).words
+    assert words.startswith("Better with 95 % confidence")
+    share = 100 * 1000 / (failing.requests + 1000)
+    assert words.endswith(f" Errors are in none of these figures: 0 % before, {share:.1f} % now.")
+
+
 def test_comparison_of_a_run_that_was_answered_for_a_part_of_the_time() -> None:
     """What is drawn from seconds without an answer alone has no latency, and bounds nothing."""
     whole = noisy(100, 0.05, 1)
