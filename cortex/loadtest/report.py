@@ -10,7 +10,7 @@ from rich.text import Text
 from cortex.loadtest import units
 from cortex.loadtest.findings import Change, Comparison, Report, Search, Sweep
 from cortex.loadtest.latency import Latency
-from cortex.loadtest.results import Result
+from cortex.loadtest.results import Result, Stage
 
 _Row = tuple[str, str]
 _PERCENTILES = {
@@ -61,13 +61,17 @@ def _latencies(latency: Latency, raw: Latency | None) -> Table:
     return _columns(names, rows)
 
 
+def _told_by(stage: Stage) -> str:
+    page = urlsplit(stage.source)
+    return f" of {page.fragment.removesuffix('_stage_seconds')}" if page.fragment else f" at {page.netloc}"
+
+
 def _sides(result: Result) -> Iterator[_Row]:
     """Yield what the server and the tester spent."""
     if server := result.server:
         several = len({stage.source for stage in server.stages}) > 1
         for stage in server.stages:
-            where = f" at {urlsplit(stage.source).netloc}" if several else ""
-            yield f"server {stage.name}{where}", units.duration(stage.mean)
+            yield f"server {stage.name}{_told_by(stage) if several else ''}", units.duration(stage.mean)
         if server.cpu_cores is not None:
             yield "server processor", f"{units.number(round(server.cpu_cores, 2))} cores"
         if server.memory is not None:

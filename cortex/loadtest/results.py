@@ -75,7 +75,7 @@ class Stage:
     """Seconds for each time that the stage was passed."""
     count: int
     source: str = ""
-    """Which of the server's processes told it: its metrics URL."""
+    """Which of the server's processes told it: its metrics URL, with the metric behind # where there are several."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Where a server's time goes, by its own account: what its Prometheus metrics counted while it was measured.
 
 Every histogram or summary with a label ``stage`` is read, of any server, in the unit that its name ends with. Of
-TensorFlow Serving's own metrics, two stages are known by their names.
+TensorFlow Serving's own metrics, two stages are known by their names. A page may hold several such metrics, as that of
+an API on this machine does: its own stages, and those of the model server, which are inside one of them.
 """
 
 import math
@@ -30,8 +31,8 @@ class _Total:
     count: float = 0.0
 
 
-Reading = Mapping[str, _Total]
-"""What each stage came to so far."""
+Reading = Mapping[tuple[str, str], _Total]
+"""What each stage came to so far, by its metric and its name; TensorFlow Serving's are of one metric without a name."""
 
 
 def read(url: str, door: HTTP | None = None) -> Reading:
@@ -45,27 +46,37 @@ def read(url: str, door: HTTP | None = None) -> Reading:
 def stages(before: Reading, after: Reading, url: str) -> list[Stage]:
     """Return what happened between two readings, in the order in which a request passes the stages."""
     found = []
-    for name in sorted(after, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
-        old, new = before.get(name, _Total()), after[name]
+    several = len({metric for metric, _ in after}) > 1
+    for metric, name in sorted(after, key=_place):
+        old, new = before.get((metric, name), _Total()), after[metric, name]
         count, seconds = new.count - old.count, new.seconds - old.seconds
         if count > 0 and math.isfinite(count) and math.isfinite(seconds):
-            found.append(Stage(name, max(seconds, 0.0) / count, round(count), redacted(url)))
+            source = f"{redacted(url)}#{metric}" if several else redacted(url)
+            found.append(Stage(name, max(seconds, 0.0) / count, round(count), source))
     return found
 
 
+def _place(stage: tuple[str, str]) -> tuple[str, int, str]:
+    metric, name = stage
+    return metric, _ORDER.index(name) if name in _ORDER else len(_ORDER), name
+
+
 def _totals(text: str) -> Reading:
-    found: dict[str, _Total] = {}
+    found: dict[tuple[str, str], _Total] = {}
     for family in text_string_to_metric_families(text):
+        own = _TF_SERVING.get(family.name)
         for sample in family.samples:
-            stage = sample.labels.get("stage") or _TF_SERVING.get(family.name)
+            stage = sample.labels.get("stage") or own
             if not stage or not sample.name.endswith(("_sum", "_count")):
                 continue
-            total = found.get(stage, _Total())
+            metric = sample.name.rpartition("_")[0]
+            key = ("" if own else metric, stage)
+            total = found.get(key, _Total())
             if sample.name.endswith("_sum"):
-                total = _Total(total.seconds + sample.value * _unit(family.name), total.count)
+                total = _Total(total.seconds + sample.value * _unit(metric), total.count)
             else:
                 total = _Total(total.seconds, total.count + sample.value)
-            found[stage] = total
+            found[key] = total
     return found
 
 

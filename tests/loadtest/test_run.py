@@ -1,5 +1,7 @@
 """Whole loads, with real processes against a real server."""
 
+import io
+import re
 import subprocess
 import sys
 import time
@@ -8,9 +10,12 @@ from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
-from cortex.loadtest import HTTP, ClosedLoop, OpenLoop, Payload, Progress, pages, run
+from cortex.loadtest import HTTP, ClosedLoop, OpenLoop, Payload, Progress, pages, report, run, server_metrics
 from cortex.loadtest.expect import Expected
+from cortex.loadtest.findings import Report
+from cortex.loadtest.results import Result, Server, Stage
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.server import ServerWatch
 
@@ -212,6 +217,35 @@ def test_server_side(endpoint: str) -> None:
         ("execute", 5, 0.01),
     ]
     assert result.server.processes is None
+
+
+def test_a_page_of_two_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API's page has the stages of its model server, too: equal names are not added up, and each says of which."""
+    counts = iter((1, 3))
+
+    def page(*_: object) -> bytes:
+        count = next(counts)
+        lines = [
+            f'{metric}_stage_seconds_{kind}{{stage="decode"}} {value * count}'
+            for metric, seconds in (("api", 0.5), ("model", 0.25))
+            for kind, value in (("count", 1), ("sum", seconds))
+        ]
+        types = "# TYPE api_stage_seconds histogram\n# TYPE model_stage_seconds histogram\n"
+        return (types + "\n".join(lines) + "\n").encode()
+
+    monkeypatch.setattr(pages, "read", page)
+    url = "http://localhost:1/metrics"
+    found = server_metrics.stages(server_metrics.read(url), server_metrics.read(url), url)
+    assert found == [
+        Stage("decode", 0.5, 2, f"{url}#api_stage_seconds"),
+        Stage("decode", 0.25, 2, f"{url}#model_stage_seconds"),
+    ]
+    table = io.StringIO()
+    Console(file=table, width=80).print(report.table(Report(Result(1.0, 2, 2, None, server=Server(tuple(found))))))
+    assert re.findall(r"server decode (.*?)\s\s+(\S+ \S+)", table.getvalue()) == [
+        ("of api", "500 ms"),
+        ("of model", "250 ms"),
+    ]
 
 
 def test_a_page_that_does_not_end(endpoint: str) -> None:
