@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex.errors import UserError
-from cortex.loadtest import machine, scenarios, schedules
+from cortex.loadtest import machine, pages, scenarios, schedules
 from cortex.loadtest.assertion import Condition, conditions
 from cortex.loadtest.comparison import compare
 from cortex.loadtest.cost import cost
@@ -30,6 +30,7 @@ _OPEN_SECONDS, _SWEEP_SECONDS, _TRIAL_SECONDS = 10.0, 5.0, 5.0
 _FINDING_WARMUP = 1.0  # seconds before each run of a sweep or a search
 _LONGER = 3  # times a trial: the run that confirms a rate
 _TRIAL_PATIENCE = 1.0
+_PAGE_SECONDS = 5.0  # for a page of metrics to come
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,27 @@ class Job:
 def job(options: Options, command: str = "") -> Job:
     """Read options, files and pictures. Raises UserError. ``command`` is kept in the report, to repeat it."""
     to = door(options)
+    _check_metrics(options, to)
     return Job(
         options,
         to,
         payloads(options, to),
-        objective(options.slo) if options.slo else None,
+        None if options.slo is None else objective(options.slo),
         _sizes(options),
-        schedules.schedule(options.schedule, options.arrivals) if options.schedule else None,
+        None if options.schedule is None else schedules.schedule(options.schedule, options.arrivals),
         _earlier(options.compare) if options.compare else None,
-        conditions(options.conditions) if options.conditions else (),
+        () if options.conditions is None else conditions(options.conditions),
         command,
     )
+
+
+def _check_metrics(options: Options, to: Door) -> None:
+    """Raise UserError for a page of metrics that was named and cannot be read; the usual one may be missing."""
+    for url in options.metrics:
+        try:
+            pages.read(url, to if isinstance(to, HTTP) else None, _PAGE_SECONDS)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--metrics-url {url}: no metrics can be read there ({error})") from error
 
 
 def carry_out(job: Job, tell: Tell = lambda _: None) -> Report:
@@ -214,7 +225,7 @@ def _finding_warmup(options: Options) -> float:
 
 
 def _sizes(options: Options) -> Sequence[float]:
-    if not options.sweep:
+    if options.sweep is None:
         return ()
     sizes = values(options.sweep)
     if options.over == CONNECTIONS and any(size != int(size) for size in sizes):

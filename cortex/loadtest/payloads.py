@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import requests
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cortex.errors import UserError
 
@@ -138,6 +138,8 @@ def picture(source: str) -> bytes:
             file = io.BytesIO()
             image.convert("RGB").save(file, "JPEG", quality=95)
             return file.getvalue()
+    except UnidentifiedImageError:
+        raise UserError(f"{source}: not a picture of a format that is known") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{source}: not a picture ({error})") from error
 

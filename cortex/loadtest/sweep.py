@@ -30,7 +30,11 @@ def values(text: str) -> list[float]:
 def _values(text: str) -> list[float]:
     head, dots, end = text.partition("..")
     begun = [_size(each) for each in head.split(",")]
-    return [*begun, *_rest(begun, _size(end))] if dots else begun
+    if not dots:
+        return begun
+    if _size(end) < begun[-1]:
+        raise ValueError(text)
+    return [*begun, *_rest(begun, _size(end))]
 
 
 def _size(text: str) -> float:

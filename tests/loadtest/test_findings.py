@@ -94,7 +94,7 @@ def test_sizes(text: str, expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "4,2", "1,1", "a", "1,2..b", "-1", "1..", "..4", "1,0..9", "nan", "1,inf", "1..inf"]
+    "text", ["", "0", "4,2", "1,1", "a", "1,2..b", "-1", "1..", "..4", "1,0..9", "nan", "1,inf", "1..inf", "8..1"]
 )
 def test_bad_sizes(text: str) -> None:
     """What does not ascend from above nothing is no sweep."""

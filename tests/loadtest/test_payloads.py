@@ -60,7 +60,7 @@ def test_bad_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed_en
     for source, why in [
         (str(tmp_path / "none.jpg"), "No such file or directory"),
         (str(tmp_path), "Is a directory"),
-        (str(tmp_path / "text.jpg"), "not a picture"),
+        (str(tmp_path / "text.jpg"), "not a picture of a format that is known"),
         (str(tmp_path / "text.ppm"), "not a picture"),
         (str(tmp_path / "huge.png"), "not a picture .Image size .* exceeds limit"),
         (closed_endpoint, "could not be fetched"),
