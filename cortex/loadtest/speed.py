@@ -13,11 +13,14 @@ import sys
 from contextlib import suppress
 from typing import cast
 
-from cortex.errors import CortexError
+import click
+
+from cortex.errors import Error
 from cortex.loadtest.crew import run
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.loads import ClosedLoop
-from cortex.loadtest.payloads import images_json, picture
+from cortex.loadtest.payloads import Payload, images_json, picture
+from cortex.loadtest.results import Result
 from cortex.loadtest.units import duration
 
 _BODY = b'["tench", "goldfish", "great_white_shark", "tiger_shark", "hammerhead"]'
@@ -54,19 +57,30 @@ def _server() -> None:
     asyncio.run(_serve())
 
 
-def main(image: str = "export/cat.jpg", connections: str = "2") -> None:
-    payload = images_json(picture(image))
+def _measured(payload: Payload, connections: int) -> Result:
     command = [sys.executable, "-c", "from cortex.loadtest.speed import _server; _server()"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
             door = HTTP(f"http://127.0.0.1:{int(server.stdout.readline())}/")
-            result = run(ClosedLoop(1, int(connections), seconds=_SECONDS), door, payload, warmup=_WARMUP)
+            return run(ClosedLoop(1, connections, seconds=_SECONDS), door, payload, warmup=_WARMUP)
         finally:
             server.terminate()
+
+
+@click.command()
+@click.argument("image", default="export/cat.jpg", metavar="[PICTURE]")
+@click.argument("connections", type=click.IntRange(1), default=2)
+def main(image: str, connections: int) -> None:
+    """Print what one process of the tester can do, sending PICTURE to a server that does nothing."""
+    try:
+        payload = images_json(picture(image))
+        result = _measured(payload, connections)
+    except Error as error:
+        raise click.ClickException(str(error)) from error
     if not (result.client and result.latency):
-        raise CortexError(f"nothing was answered: {dict(result.errors)}")
-    print(
+        raise click.ClickException(f"nothing was answered: {dict(result.errors)}")
+    click.echo(
         f"{result.requests_per_second:,.0f} requests/s of {len(payload.body):,} bytes from one process over "
         f"{connections} connections ({os.cpu_count()} cores, the server on one of them); {result.failed} errors\n"
         f"the tester's own cost: {result.client.cpu_per_request * 1e6:.0f} µs of processor time per request, "
@@ -75,4 +89,4 @@ def main(image: str = "export/cat.jpg", connections: str = "2") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,11 +1,12 @@
-"""The tester beside wrk."""
+"""The tester beside wrk, and beside a server that does nothing."""
 
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
 from cortex.errors import CortexError
-from cortex.loadtest import Payload
+from cortex.loadtest import Payload, speed
 from cortex.loadtest.wrk import Figures, by_tester, by_wrk, ratios
 
 PAYLOAD = Payload(b'{"imgs": []}', "application/json")
@@ -27,3 +28,13 @@ def test_ratios() -> None:
     wrk = Figures(100, 0.01, 0.02, 0)
     pairs = [(Figures(rate, 0.01, 0.03, 0), wrk) for rate in (90, 99, 104)]
     assert ratios(pairs) == {"rate": 0.99, "p50": 1, "p99": pytest.approx(1.5)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["none.jpg"], "none.jpg: No such file"), (["a", "0"], "0 is not in")]
+)
+def test_speed_of_what_cannot_be_sent(arguments: list[str], message: str) -> None:
+    """What is wrong with an argument is one line."""
+    done = CliRunner().invoke(speed.main, arguments)
+    assert message in done.stderr
+    assert isinstance(done.exception, SystemExit)
