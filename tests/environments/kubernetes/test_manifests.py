@@ -429,12 +429,13 @@ def test_every_change_of_content_is_another_revision(render: Render, tmp_path: P
     ("settings", "said"),
     [
         ({"colour": "red"}, "has no setting 'colour' (there is: context, namespace, registry,"),
-        ({"namespace": "Not One"}, "setting namespace: 'Not One'"),
-        ({"local_models": "yes"}, "setting local_models: 'yes'"),
-        ({"prometheus": "prom:9090"}, "setting prometheus: 'prom:9090'"),
+        ({"namespace": "Not One"}, "namespace: 'Not One' must be a name of lower case letters, digits and dashes"),
+        ({"local_models": "yes"}, "local_models: 'yes' must be node, or left out"),
+        ({"prometheus": "prom:9090"}, "prometheus: 'prom:9090' must be a URL like http://"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(settings: Mapping[str, str], said: str) -> None:
+    """It says what may stand there."""
     with pytest.raises(UserError, match=re.escape(said)):
         Settings.of(settings)
 
