@@ -168,6 +168,14 @@ def test_a_target(project: Path, name: str) -> None:
     assert [model.signature_key for model in api.predictor.models] == ["serving_default"]
 
 
+def test_the_error_of_the_readme(project: Path) -> None:
+    """What the README shows of an error is what the yaml of the repository gives, with its line."""
+    text = (ROOT / "cortex_cpu.yaml").read_text()
+    (project / "cortex_cpu.yaml").write_text(text.replace("processes_per_replica: 1", "processes_per_replica: 200"))
+    [error] = _complaints(Path("cortex_cpu.yaml"))
+    assert f"    error: {error}\n" in (ROOT / "README.md").read_text()
+
+
 def test_the_targets_differ_in_what_differs(project: Path) -> None:
     """From target to target only the model, the device, and how many requests it is given change."""
     cpu, gpu, accelerator = (_target(project, name) for name in TARGETS)
