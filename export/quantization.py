@@ -27,7 +27,7 @@ def quantize(model: Any, samples: Sequence[Sample], step: Step) -> Any:
     """Return the ``openvino.Model`` with its convolutions and matrix products in int8.
 
     NNCF runs the model on the samples and takes the scale of every activation from what it sees; biases are corrected
-    by the mean error. Raises UserError when NNCF or OpenVINO fails.
+    by the mean error. Raises UserError when NNCF or OpenVINO fails, or finds nothing to quantize.
     """
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
     import nncf
@@ -44,6 +44,9 @@ def quantize(model: Any, samples: Sequence[Sample], step: Step) -> Any:
 
     try:
         with redirect_stdout(io.StringIO()):  # its progress bars; results alone go to the standard output
-            return nncf.quantize(model, nncf.Dataset(samples, show), subset_size=len(samples))
+            made = nncf.quantize(model, nncf.Dataset(samples, show), subset_size=len(samples))
     except Exception as error:  # NNCF and OpenVINO each raise their own
         raise UserError(f"NNCF cannot quantize this model ({reason(error)}): --precision bf16 may do") from error
+    if not any(operation.get_type_name() == "FakeQuantize" for operation in made.get_ops()):
+        raise UserError("nothing in this model can be computed in int8: pass --precision fp32 or bf16")
+    return made

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cortex.errors import UserError
@@ -191,6 +192,18 @@ def test_missing_nncf_is_one_line(trained: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(quantization, "find_spec", lambda name: None)
     order = _order(trained / "classifier", precision="int8", calibration="random")
     assert _refusal(order) == "--precision int8 needs NNCF: pip install nncf"
+
+
+def test_a_model_with_nothing_to_quantize_is_refused() -> None:
+    """What would be as it was is not called int8."""
+    import openvino
+    from openvino import opset8
+
+    given = opset8.parameter([1, 2], np.float32)
+    model = openvino.Model([opset8.add(given, opset8.constant([[1.0, 2.0]], np.float32))], [given])
+    samples = [{given.get_friendly_name(): np.zeros((1, 2), np.float32)}] * 8
+    with pytest.raises(UserError, match="nothing in this model can be computed in int8: pass --precision fp32 or"):
+        quantization.quantize(model, samples, lambda step: None)
 
 
 def test_source_that_answers_otherwise_is_refused(artifact: Path, tmp_path: Path) -> None:
