@@ -78,7 +78,12 @@ def changes(cores: int) -> tuple[Change, ...]:
 @click.option(
     "--in-graph", default="models/resnet50", show_default=True, metavar="PATH", help="A SavedModel directory."
 )
-@click.option("--framework", multiple=True, help="Only this engine; may be repeated.  [default: all that are known]")
+@click.option(
+    "--framework",
+    type=click.Choice(["tensorflow", "openvino"]),
+    multiple=True,
+    help="Only this engine; may be repeated.  [default: both]",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--images", type=click.IntRange(1), default=96, show_default=True, help="Images of a run, at least.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Pairs for each setting.")

@@ -44,6 +44,13 @@ def test_what_the_launcher_refuses_is_told(tmp_path: Path) -> None:
     assert "there is no such file or directory" in done.output
 
 
+def test_an_engine_without_settings_is_refused() -> None:
+    """There would be nothing to measure, and the table would be empty."""
+    done = CliRunner().invoke(worth.worth, ["--framework", "onnxruntime"])
+    assert done.exit_code == 2
+    assert "'onnxruntime' is not one of 'tensorflow', 'openvino'" in done.output
+
+
 @pytest.mark.parametrize("text", ["", "no place here"])
 def test_a_document_without_a_place(tmp_path: Path, text: str) -> None:
     """A document without the two comments is refused, and stays as it is."""
