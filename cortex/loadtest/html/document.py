@@ -60,7 +60,7 @@ def _header(report: Report, endpoint: str) -> Markup:
 
 def _when(result: Result) -> str:
     started = units.text(result.started).replace("T", " ")
-    return f"{units.number(round(result.seconds, 1))} s measured" + (f", from {started}" if started else "")
+    return f"{result.seconds:,.1f} s measured" + (f", from {started}" if started else "")
 
 
 def _tile(name: str, value: str, unit: str, kind: str = "", aside: str = "") -> Markup:

@@ -218,7 +218,7 @@ def _traffic(result: Result) -> dict[str, str]:
     return {
         "answered": f"{result.requests:,} requests",
         "inferences": f"{result.inferences:,}",
-        "measured": f"{units.number(round(result.seconds, 1))} s",
+        "measured": f"{result.seconds:,.1f} s",
         "sent": units.size(result.sent_bytes),
         "received": units.size(result.received_bytes),
     }
@@ -231,7 +231,7 @@ def _client(client: Client | None) -> dict[str, str]:
             "latest by": units.duration(client.worst_lateness)} if client.late else {}  # fmt: skip
     return {
         "connections": f"{client.processes} x {client.threads}",
-        "processor time": f"{units.number(round(client.cpu_seconds, 1))} s",
+        "processor time": f"{client.cpu_seconds:,.1f} s",
         "busiest process": f"{units.share(client.busiest)} of a core",
         "cost of a request": units.duration(client.cpu_per_request),
     } | late

@@ -50,6 +50,13 @@ def test_the_page_is_whole_and_alone(report: str, request: pytest.FixtureRequest
     assert next(iter(parsed.every("content")), "").startswith("default-src 'none'")
 
 
+def test_how_long_was_measured(plain: Report) -> None:
+    """A time has no digit that was rounded away."""
+    text = page(replace(plain, result=replace(plain.result, seconds=5.276)))
+    assert "5.3 s measured" in text
+    assert "5.30 s" not in text
+
+
 def test_what_a_server_says_is_only_text(hostile: Report) -> None:
     """Markup in addresses, errors, settings and words shows as it was written; what moves a cursor does not show."""
     text = page(hostile)
