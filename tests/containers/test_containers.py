@@ -83,7 +83,7 @@ def test_the_endpoint_and_what_is_told_of_it(place: Place) -> None:
     assert "POST" in place.cortex("logs", NAME, "--env", "docker", "--no-follow")
 
 
-@pytest.mark.parametrize("killed", ["-api-0", "-model-server-0"])
+@pytest.mark.parametrize("killed", ["-api-0", "-model-server-0", "front"])
 def test_a_container_that_is_killed_comes_back(killed: str, place: Place) -> None:
     """Docker starts it again, and the API answers as before."""
     ((_, row),) = place.containers(killed).items()

@@ -111,8 +111,10 @@ class DockerFront:
         """
         front = self.settings.nginx()
         self._write(nginx.configuration(routes, front))
+        before = [row.id for row in self._engine.containers() if row.service == compose.FRONT and row.running]
         self._engine.compose("up", "--detach", "--no-deps", compose.FRONT)
-        self._engine("kill", "--signal", "HUP", self._container().id)
+        if (now := self._container().id) in before:  # `docker kill` counts as a stop by hand: no restart from then on
+            self._engine.ask(now, "sh", "-c", "kill -HUP 1")
         self._await(nginx.digest(routes, front), worker)
 
     def matches(self, routes: Sequence[nginx.Route]) -> bool:
