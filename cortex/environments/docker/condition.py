@@ -1,7 +1,7 @@
 """How an API's containers are, in the words of `cortex get`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cortex.environments.docker.engine import Container, Engine
 
@@ -24,11 +24,11 @@ def state(container: Container) -> str:
     return "starting" if starting else "ready"
 
 
-def judge(containers: Sequence[Container], front: Sequence[Container], engine: Engine) -> tuple[str, str]:
-    """Return status and reason of an API with these containers, behind this front."""
-    if not containers or not front:
+def judge(containers: Sequence[Container], services: Collection[str], engine: Engine) -> tuple[str, str]:
+    """Return status and reason of an API; ``services`` are those that it has containers of, the front among them."""
+    if {row.service for row in containers} != {*services}:
         return "error", "containers of it are gone; run `cortex deploy` again"
-    for row in (*containers, *front):
+    for row in containers:
         if not row.running:
             status = "error (out of memory)" if row.out_of_memory else "error"
             return status, f"{process(row)}: {end(row, engine)}"

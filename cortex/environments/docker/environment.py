@@ -249,10 +249,11 @@ class DockerEnvironment:
         return None
 
     def _describe(self, row: Deployment, containers: Sequence[Container]) -> API:
-        ours = [each for each in containers if each.labels.get("cortex.run") == row.run]
+        services = self._compose_file.services(row.run)
+        ours = [each for each in containers if each.service in services]
         front = [each for each in containers if each.service == compose.FRONT]
         spec = self._spec(row)
-        status, reason = judge(ours, front, self._engine)
+        status, reason = judge([*ours, *front], [*services, compose.FRONT], self._engine)
         return API(
             spec=spec,
             api_id=row.revision,

@@ -293,13 +293,16 @@ def test_deleting_one_of_two_stops_it_although_the_front_is_lost(docker: Docker)
     assert docker.services == ["front"]
 
 
-def test_a_container_that_is_gone_is_told(docker: Docker) -> None:
-    """What was removed behind our back is an error with what to do, and the next deployment mends it."""
-    docker.deploy(docker.write())
-    (docker.here / "containers.json").write_text("{}")
+@pytest.mark.parametrize("gone", ["", "-0-api-0", "-1-api-0", "front"])
+def test_a_container_that_is_gone_is_told(gone: str, docker: Docker) -> None:
+    """What was removed behind our back, all or one, is an error with what to do; the next deployment mends it."""
+    docker.deploy(docker.write(min_replicas=2))
+    state = docker.here / "containers.json"
+    rows = json.loads(state.read_text())
+    state.write_text(json.dumps({name: row for name, row in rows.items() if not name.endswith(gone)}))
     (api,) = docker.environment.apis()
     assert (api.status, api.reason) == ("error", "containers of it are gone; run `cortex deploy` again")
-    assert docker.deploy(docker.write()).message == "updating iris (RealtimeAPI)"
+    assert docker.deploy(docker.write(min_replicas=2)).message == "updating iris (RealtimeAPI)"
     assert docker.environment.api("iris").status == "live"
 
 
