@@ -106,8 +106,13 @@ class Changeover:
         if not done:
             raise NotStarted(f"the front's sockets cannot be set up: {said}")
 
+    def check_front(self) -> None:
+        """See `DockerFront.check`: what the front cannot have is told while it still has what it had."""
+        self._front.check(self._compose_file.front_ports())
+
     def lead(self) -> None:
         """Have the front lead to what is live."""
+        self.check_front()
         deployments = self._compose_file.deployments()
         specs = [self._home.api(row.name).spec(row.revision) for row in deployments.values()]
         routes = [Route.of(spec, compose.upstreams(spec)) for spec in specs]

@@ -79,6 +79,11 @@ class ComposeFile:
             self._write(document)
         return bool(before != now)
 
+    def front_ports(self) -> set[int]:
+        """Return the ports of this machine that the front has when it runs."""
+        front = self.read()["services"].get(compose.FRONT, {})
+        return {int(port.split(":")[-2]) for port in front.get("ports", ())}
+
     def remove(self, run: str) -> None:
         """Remove the services and volumes of a run."""
         document = self.read()

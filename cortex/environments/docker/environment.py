@@ -96,6 +96,7 @@ class DockerEnvironment:
         with self._alone():
             before = self._deployment(name)
             self._engine.check()
+            self._changeover.check_front()
             prepared = recall(name, before.revision, self._home)
             self._changeover.swap(self._run(prepared), before, progress)
         api = self.api(name)
@@ -154,7 +155,7 @@ class DockerEnvironment:
         title = f"{spec.name} ({spec.kind})"
         with self._alone():
             self._engine.check()
-            self._front.check()
+            self._changeover.check_front()
             nginx.check(
                 spec, (self._spec(row) for row in self._compose_file.deployments().values() if row.name != spec.name)
             )

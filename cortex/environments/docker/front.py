@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,17 +84,16 @@ class DockerFront:
         self._engine = engine
         self._directory = directory
 
-    def check(self) -> None:
+    def check(self, held: Collection[int]) -> None:
         """Raise UserError for a certificate that cannot be, and when something else listens where the front is to.
 
-        Whoever may not try a port does not.
+        ``held`` are the ports that the front has when it runs. Whoever may not try a port does not.
         """
         self._certificate()
-        if any(row.service == compose.FRONT and row.running for row in self._engine.containers()):
-            return
+        running = any(row.service == compose.FRONT and row.running for row in self._engine.containers())
         asked = self.settings.protection
-        ports = [self.settings.port, *([asked.tls_port] if asked.certificate else [])]
-        for port in ports:
+        ports = {self.settings.port, *([asked.tls_port] if asked.certificate else [])}
+        for port in sorted(ports - {*(held if running else ())}):
             host = self.settings.host.strip("[]")
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,13 +117,14 @@ class DockerFront:
         self._await(nginx.digest(routes, front), worker)
 
     def matches(self, routes: Sequence[nginx.Route]) -> bool:
-        """Tell whether the front runs with the configuration that leads to these routes."""
+        """Tell whether the front runs with the configuration that leads to these routes, and its certificate."""
+        files = self._files(nginx.configuration(routes, self.settings.nginx()))
         try:
-            written = (self._directory / "nginx.conf").read_text()
+            written = {name: (self._directory / name).read_bytes() for name in files}
         except OSError:
             return False
         running = any(row.running for row in self._engine.containers() if row.service == compose.FRONT)
-        return running and written == nginx.configuration(routes, self.settings.nginx())
+        return running and written == files
 
     def sweep(self, *patterns: str) -> None:
         """Remove sockets that nobody listens on any more, and links that lead nowhere."""
@@ -135,14 +135,17 @@ class DockerFront:
     def _write(self, text: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o755)  # read by the container's user; the directory above is closed to others
-        if certificate := self._certificate():
-            for name, content in (("tls.crt", certificate.chain), ("tls.key", certificate.key)):
-                (self._directory / name).write_bytes(content)
-                (self._directory / name).chmod(0o644)
-        unfinished = self._directory / ".nginx.conf"
-        unfinished.write_text(text)
-        unfinished.chmod(0o644)
-        unfinished.replace(self._directory / "nginx.conf")
+        for name, content in self._files(text).items():
+            unfinished = self._directory / f".{name}"
+            unfinished.write_bytes(content)
+            unfinished.chmod(0o644)
+            unfinished.replace(self._directory / name)
+
+    def _files(self, text: str) -> dict[str, bytes]:
+        """Return what the front reads, by name; ``text`` is its configuration."""
+        certificate = self._certificate()
+        tls = {"tls.crt": certificate.chain, "tls.key": certificate.key} if certificate else {}
+        return {**tls, "nginx.conf": text.encode()}
 
     def _certificate(self) -> Certificate | None:
         asked = self.settings.protection

@@ -166,6 +166,37 @@ def test_a_port_that_is_taken_is_told_before_anything_is_built(docker: Docker) -
     assert not docker.did("build", " up ")
 
 
+def test_a_port_that_is_taken_is_told_before_the_front_leaves_its_own(docker: Docker) -> None:
+    """The front that runs keeps its port, whichever command is to move it; to a port that is free it moves."""
+    docker.deploy(docker.write())
+    docker.did()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": port})
+        (found,) = environment.deploy(docker.write(), force=False, progress=lambda line: None)
+        assert found.error.startswith(f"port {port} is taken: ")
+        with pytest.raises(UserError, match=f"port {port} is taken: "):
+            environment.refresh("iris", force=False, progress=lambda line: None)
+    assert not docker.did(" up ", "stop")
+    (found,) = environment.deploy(docker.write(), force=False, progress=lambda line: None)
+    assert found.message == "iris (RealtimeAPI) is up to date"
+    assert docker.did(" up ")
+
+
+def test_a_certificate_that_was_renewed_is_taken(docker: Docker, tmp_path: Path) -> None:
+    """The next deployment copies it and has nginx reload, though the API is up to date."""
+    files = issue(tmp_path)
+    settings = {"certificate": str(files.certificate), "certificate_key": str(files.key)}
+    environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": "8080", "tls_port": "8443", **settings})
+    assert [row.error for row in environment.deploy(docker.write(), force=False, progress=str)] == [""]
+    issue(tmp_path)
+    docker.did()
+    assert [row.error for row in environment.deploy(docker.write(), force=False, progress=str)] == [""]
+    assert docker.did("HUP")
+    copy = docker.home / "environments/docker/front/tls.crt"
+    assert copy.read_bytes() == files.certificate.read_bytes()
+
+
 def test_a_wrong_key_is_told_before_anything_is_built(docker: Docker, tmp_path: Path) -> None:
     """Also where a front runs already, which goes on with what it has."""
     certificate, key = issue(tmp_path).certificate, issue(tmp_path, "other").key
