@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cortex.environments.docker import compose, images
+from cortex.environments.docker import compose
 from cortex.environments.dump import Dumper
 from cortex.errors import UserError
 
@@ -119,10 +119,9 @@ class ComposeFile:
         rows: Mapping[str, Any] = self.read()["services"]
         return {row["labels"]["cortex.run"] for name, row in rows.items() if name != compose.FRONT}
 
-    def own_images(self) -> set[str]:
-        """Return the images that were built for one API alone (`images.Shelf.images`)."""
-        named = {str(row.get("image", "")) for row in self.read()["services"].values()}
-        return {image for image in named if image.startswith(images.OF_AN_API)}
+    def images(self) -> set[str]:
+        """Return the images of all services."""
+        return {str(row.get("image", "")) for row in self.read()["services"].values()}
 
     def neuron_devices(self, but: str) -> set[int]:
         """Return the numbers of the Inferentia devices that other APIs than ``but`` have."""

@@ -104,7 +104,7 @@ class DockerEnvironment:
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """See `Environment.delete`. With the last API goes the front; the images that APIs share stay."""
-        with self._alone(), contextlib.nullcontext() if keep_cache else self._discarding_images():
+        with self._alone():
             deployment = self._deployment(name)
             self._engine.check()
             if self._compose_file.deployments().keys() == {name}:
@@ -113,6 +113,7 @@ class DockerEnvironment:
                 self._delete_beside_others(deployment)
             self._home.api(name).remove()
             if not keep_cache:
+                self._discard_images(name)
                 self._prune()
         return f"deleting {name}"
 
@@ -167,12 +168,12 @@ class DockerEnvironment:
                 self._changeover.lead()
                 return Deployed(spec.name, f"{title} is up to date", api=found)
             try:
-                with self._discarding_images():
-                    self._changeover.swap(self._run(prepared), before, progress)
+                self._changeover.swap(self._run(prepared), before, progress)
             finally:
                 if not self._compose_file.deployments() and self._engine.file.exists():
                     self._remove_all()  # of a first deployment that failed
                 self._forget_revisions()
+            self._discard_images(spec.name)
             self._prune()
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
 
@@ -215,13 +216,15 @@ class DockerEnvironment:
             if (path.parents[1].name, path.name) not in live:
                 shutil.rmtree(path, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _discarding_images(self) -> Iterator[None]:
-        """Remove, afterwards, the images of single APIs that no API uses any more; never one that a container has."""
-        before = self._compose_file.own_images()
-        yield
-        for image in sorted(before - self._compose_file.own_images()):
-            self._engine.good("image", "rm", image)
+    def _discard_images(self, name: str) -> None:
+        """Remove the images that were built for an API and that it does not use; never one that a container has.
+
+        That is also what failed updates left: while they fail, their packages need not be installed again.
+        """
+        used = self._compose_file.images()
+        for image in self._shelf.built(name, self._engine):
+            if image not in used:
+                self._engine.good("image", "rm", image)
 
     def _prune(self) -> None:
         """Remove models from the cache that no API uses any more; none while that is not known."""

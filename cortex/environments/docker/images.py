@@ -1,6 +1,6 @@
 """Which images an API's containers are made from, and how they come to this machine."""
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from cortex.environments.tree import Tree
 from cortex.errors import UserError
 from cortex.spec import APISpec
 
-OF_AN_API = "cortex-api-"
+_OF_AN_API = "cortex-api-"
 """Begins the names of images with packages of an API's own."""
+_DIGEST = re.compile("[0-9a-f]{12}")
 _TARGETS = ("api", "model-server")
 _PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 
@@ -31,9 +32,14 @@ class Shelf:
         """Return the images of an API; ``packages`` are what its project wants installed."""
         api = self.api(spec)
         if packages:
-            api = f"{OF_AN_API}{spec.name}:{packages.digest(api)}"
+            api = f"{_OF_AN_API}{spec.name}:{packages.digest(api)}"
         server = model_server.image(spec, self._own, on_gpu=bool(spec.compute.gpu and gpus))
         return Images(api, server, self.front)
+
+    def built(self, name: str, engine: Engine) -> list[str]:
+        """Return the images of this machine that have the packages of an API of that name."""
+        tags = engine("image", "ls", "--format", "{{.Tag}}", f"{_OF_AN_API}{name}").split()
+        return [f"{_OF_AN_API}{name}:{tag}" for tag in tags if _DIGEST.fullmatch(tag)]  # others are their owner's
 
     def api(self, spec: APISpec) -> str:
         """Return the image that an API's workers are made from, before its project's packages are installed."""
@@ -79,7 +85,7 @@ def provide(spec: APISpec, project: Path, shelf: Shelf, engine: Engine, images: 
         for name, data in context(spec, packages, shelf).items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_bytes(data)
-        engine("build", "--quiet", *_build_arguments(), "--tag", images.api, str(directory))
+        _build(engine, "--tag", images.api, str(directory))
 
 
 def _provide(image: str, shelf: Shelf, engine: Engine, progress: Progress) -> None:
@@ -88,7 +94,7 @@ def _provide(image: str, shelf: Shelf, engine: Engine, progress: Progress) -> No
         progress(f"building image {image} ...")  # what is unchanged is not built again
         dockerfile = str(source / "deploy/Dockerfile")
         named = ["--file", dockerfile, "--target", target, "--tag", image]
-        engine("build", "--quiet", *named, *_build_arguments(), str(source))
+        _build(engine, *named, str(source))
     elif not _is_here(image, engine):
         if image.startswith("cortex-"):
             raise UserError(_cannot_be_had(image))
@@ -99,9 +105,9 @@ def _provide(image: str, shelf: Shelf, engine: Engine, progress: Progress) -> No
             raise UserError(f"image {image} cannot be pulled: {error}") from error
 
 
-def _build_arguments() -> Iterator[str]:
-    for name in _PIP:
-        yield from ("--build-arg", name)  # with the value that it has for this command, if any
+def _build(engine: Engine, *arguments: str) -> None:
+    """Build an image; a build that fails leaves no container. pip's variables are those of this command, if any."""
+    engine("build", "--quiet", "--force-rm", *(f"--build-arg={name}" for name in _PIP), *arguments)
 
 
 def _is_here(image: str, engine: Engine) -> bool:

@@ -1,7 +1,8 @@
 """A docker, and a docker-compose, for tests: it keeps containers in a file, and notes every command that it was given.
 
-Its directory (``DOCKER_STAND_IN``) has ``commands``, ``containers.json``, and what a test puts there: ``refuse`` (what
-docker says instead of doing anything) and ``crash`` (a part of the names of services that end as soon as they start).
+Its directory (``DOCKER_STAND_IN``) has ``commands``, ``containers.json``, ``images`` (one in a line), and what a test
+puts there: ``refuse`` (what docker says instead of doing anything) and ``crash`` (a part of the names of services that
+end as soon as they start).
 """
 
 import json
@@ -18,6 +19,13 @@ STATE = HERE / "containers.json"
 
 def containers() -> dict[str, dict]:
     return json.loads(STATE.read_text()) if STATE.exists() else {}
+
+
+def images(add: str = "", remove: str = "") -> list[str]:
+    names = [*(HERE / "images").read_text().split(), add]
+    found = sorted({name for name in names if name and name != remove})
+    (HERE / "images").write_text("\n".join(found))
+    return found
 
 
 def compose(arguments: list[str]) -> None:
@@ -63,8 +71,14 @@ def docker(arguments: list[str]) -> int:
             print(re.search(r"return 200 '(\w+)'", text)[1])
         case ["logs", *_]:
             print("2026-01-01 00:00:00,000:cortex:pid-1:ERROR:failed to start api\nValueError: no such label")
+        case ["build", *_, "--tag", name, _]:
+            images(add=name)
         case ["image", "inspect", name]:
-            return 0 if (HERE / "images").read_text().count(name) else 1
+            return 0 if name in images() else 1
+        case ["image", "ls", _, _, repository]:
+            print("\n".join(name.partition(":")[2] for name in images() if name.startswith(f"{repository}:")))
+        case ["image", "rm", name]:
+            images(remove=name)
     return 0
 
 

@@ -81,6 +81,7 @@ def test_the_first_deployment(docker: Docker) -> None:
     assert deployed.api is not None
     assert (deployed.api.status, deployed.api.endpoint) == ("live", "http://localhost:8080/iris")
     done = docker.did("build", " up ", "/readyz", "ln -sfn", "HUP", "/-/configuration")
+    assert "--force-rm" in done[0], "a build that fails leaves no container"
     words = ("build", "/readyz", "ln -sfn", "HUP", "/-/configuration", " up ")
     order = [next(word for word in words if word in line) for line in done]
     assert order == ["build", " up ", "/readyz", "ln -sfn", " up ", "/-/configuration", "/-/configuration"]
@@ -297,6 +298,32 @@ def test_an_image_of_one_api_goes_with_it(docker: Docker) -> None:
     updated("a==2")
     docker.environment.delete("iris", keep_cache=False)
     assert docker.did("image rm") == [f"docker image rm {second}"]
+
+
+def test_an_image_that_a_failed_update_left_goes_with_the_next_that_does_not(docker: Docker) -> None:
+    """Until then it is kept, since to install its packages takes time."""
+    docker.deploy(docker.write())
+    (docker.project / "requirements.txt").write_text("a==1")
+    (docker.here / "crash").write_text("iris")
+    assert docker.deploy(docker.write()).error
+    (built,) = (line for line in (docker.here / "images").read_text().split() if line.startswith("cortex-api-"))
+    (docker.here / "crash").unlink()
+    (docker.project / "requirements.txt").unlink()
+    assert not docker.did("image rm")
+    assert not docker.deploy(docker.write(2)).error
+    assert docker.did("image rm") == [f"docker image rm {built}"]
+
+
+def test_an_image_of_its_owner_stays(docker: Docker) -> None:
+    """Whatever it is called: only what was built here is removed."""
+    (docker.here / "images").write_text("nginx:stable\ncortex-api-mine:1\ncortex-api-iris:latest")
+    for name in ("cortex-api-mine:1", "cortex-api-iris:latest"):
+        config = docker.write()
+        predictor = {"type": "python", "path": "predictor.py", "image": name}
+        config.path.write_text(json.dumps([{"name": "iris", "predictor": predictor}]))
+        assert not docker.deploy(read(config.path)).error
+    docker.environment.delete("iris", keep_cache=False)
+    assert not docker.did("image rm")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "x-cortex: {iris: {}}", "x-cortex: [iris]", "{", "\x00"])
