@@ -37,8 +37,6 @@ class Changeover:
 
     def swap(self, run: compose.Run, before: Deployment | None, progress: Progress) -> None:
         """Bring a run live in place of the one before, or raise what kept it from it, with that one as it was."""
-        for leftover in self._compose_file.runs() - {row.run for row in self._compose_file.deployments().values()}:
-            self.take_down(leftover)  # of a command that was killed
         project = self._home.api(run.spec.name).revision(run.revision) / "project"
         images.provide(run.spec, project, self._shelf, self._engine, run.images, progress)
         self._lay_out(run)
@@ -126,6 +124,11 @@ class Changeover:
             if row.running and is_worker(row) and row.labels.get("cortex.run") in runs:
                 return row.id
         raise NotStarted("no worker is running")
+
+    def sweep(self) -> None:
+        """Take down the runs of commands that were killed."""
+        for run in self._compose_file.runs() - {row.run for row in self._compose_file.deployments().values()}:
+            self.take_down(run)
 
     def take_down(self, run: str, name: str = "") -> None:
         """Stop the containers of a run by their own drain, and remove what it left; also ``name``'s links."""

@@ -120,6 +120,7 @@ class DockerEnvironment:
     def _remove_all(self) -> None:
         """Stop whatever is there, and remove it with its network, its volumes and the compose file."""
         self._engine.compose("down", "--volumes", "--remove-orphans")
+        self._engine.good("network", "rm", f"{self._engine.project}_default")  # which compose leaves without services
         self._engine.file.unlink()
         shutil.rmtree(self._home.root / "front", ignore_errors=True)
 
@@ -170,9 +171,7 @@ class DockerEnvironment:
             try:
                 self._changeover.swap(self._run(prepared), before, progress)
             finally:
-                if not self._compose_file.deployments() and self._engine.file.exists():
-                    self._remove_all()  # of a first deployment that failed
-                self._forget_revisions()
+                self._tidy()
             self._discard_images(spec.name)
             self._prune()
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
@@ -210,10 +209,21 @@ class DockerEnvironment:
 
     # -- what is on disk
 
-    def _forget_revisions(self) -> None:
-        live = {(row.name, row.revision) for row in self._compose_file.deployments().values()}
+    def _tidy(self) -> None:
+        """Leave nothing of commands that failed or were killed: neither runs and revisions that are not live, nor a
+        front without an API.
+        """
+        if self._engine.file.exists():
+            self._engine.check()
+            self._changeover.sweep()
+            if not self._compose_file.deployments():
+                self._remove_all()
+        deployments = self._compose_file.deployments()
+        for path in self._home.root.glob("apis/*"):
+            if path.name not in deployments:
+                self._home.api(path.name).remove()
         for path in self._home.root.glob("apis/*/revisions/*"):
-            if (path.parents[1].name, path.name) not in live:
+            if path.name != deployments[path.parents[1].name].revision:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _discard_images(self, name: str) -> None:
@@ -234,6 +244,7 @@ class DockerEnvironment:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         with self._home.lock(self.name):
+            self._tidy()
             yield
 
     # -- what is known

@@ -140,13 +140,26 @@ def test_an_update_that_fails_leaves_the_old_run(docker: Docker) -> None:
 
 
 def test_a_first_deployment_that_fails_leaves_nothing(docker: Docker) -> None:
-    """No container, network or volume, and no compose file that would say there was one."""
+    """No container, network or volume, and no compose file or directory that would say there was one."""
     (docker.here / "crash").write_text("iris")
     assert docker.deploy(docker.write()).error == "api-0: exited with 3: ValueError: no such label"
-    assert docker.did("down --volumes")
+    assert docker.did("down --volumes", "network rm")[1].endswith("_default")
     assert docker.services == []
     assert not (docker.home / "environments/docker/compose.yaml").exists()
+    assert not (docker.home / "environments/docker/apis").exists()
     assert docker.environment.apis() == ()
+
+
+def test_what_a_killed_first_deployment_left_goes_with_the_next_command(docker: Docker) -> None:
+    """Also with one that finds nothing to do: no command shows these containers, which Docker starts again for ever."""
+    docker.deploy(docker.write())
+    file = docker.home / "environments/docker/compose.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "x-cortex": {}}))
+    with pytest.raises(UserError, match="iris is not deployed"):
+        docker.environment.delete("iris", keep_cache=False)
+    assert docker.services == []
+    assert not file.exists()
+    assert not (docker.home / "environments/docker/apis").exists()
 
 
 def test_a_front_that_does_not_come_up_leaves_no_api(docker: Docker) -> None:
