@@ -90,10 +90,13 @@ class Engine:
         rows = json.loads(self("inspect", *ids)) if ids else []
         return tuple(sorted((_container(row) for row in rows), key=lambda row: row.service))
 
-    def logs(self, ids: Sequence[str], *, follow: bool) -> Iterator[str]:
-        """Yield the lines of some containers as they come; with ``follow`` until all of them have ended."""
+    def logs(self, ids: Sequence[str], *, follow: bool, past: bool) -> Iterator[str]:
+        """Yield the lines of some containers as they come; with ``follow`` until all of them have ended.
+
+        ``past``: also those that they have written already.
+        """
         argv = [*self._compose, "--project-name", self.project, "--file", str(self.file), "logs", "--no-color"]
-        argv += ["--follow"] if follow else []
+        argv += [*(["--follow"] if follow else []), *([] if past else ["--tail=0"])]
         with subprocess.Popen(
             [*argv, *ids], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True
         ) as process:

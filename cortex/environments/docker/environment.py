@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from cortex.spec import APISpec
 from cortex.spec.config import Config
 
 SETTINGS = ("registry", *docker_front.SETTINGS)
+_POLL_SECONDS = 0.5
 
 
 class DockerEnvironment:
@@ -86,10 +88,26 @@ class DockerEnvironment:
         return self._describe(deployment, self._engine.containers())
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:
-        """See `Environment.logs`. Every line begins with the name of its container."""
-        services = self._compose_file.services(self._deployment(name).run)
+        """See `Environment.logs`. Every line begins with the name of its container; an update is followed, too."""
+        run = self._deployment(name).run
         self._engine.check()
-        return (line for line in self._engine.logs(services, follow=follow) if "|" in line)
+        return self._lines(name, run, follow=follow)
+
+    def _lines(self, name: str, run: str, *, follow: bool) -> Iterator[str]:
+        last = ""
+        while run:
+            services = self._compose_file.services(run)
+            lines = self._engine.logs(services, follow=follow, past=run != last)
+            yield from (line for line in lines if "|" in line)
+            last, run = run, self._next_run(name) if follow else ""
+
+    def _next_run(self, name: str) -> str:
+        """Wait until containers of an API run, and return their run; nothing once it is deleted."""
+        while row := self._compose_file.deployments().get(name):
+            time.sleep(_POLL_SECONDS)
+            if row.run in {each.labels.get("cortex.run") for each in self._engine.containers() if each.running}:
+                return row.run
+        return ""
 
     def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
         """See `Environment.refresh`."""

@@ -35,6 +35,8 @@ def compose(arguments: list[str]) -> None:
     document = yaml.safe_load(file.read_text())
     if command == "down":
         rows = {}
+    if command == "logs" and "--tail=0" not in arguments:
+        print("\n".join(f"{service}_1  | it runs" for service in services))
     for service in services:
         if command == "up" and service not in rows:
             labels = {**document["services"][service].get("labels", {}), "com.docker.compose.project": project}

@@ -284,6 +284,19 @@ def test_the_front_is_no_choice(choice: str, docker: Docker) -> None:
         docker.environment.choose_front(choice)
 
 
+def test_logs_are_followed_over_updates(docker: Docker) -> None:
+    """From run to run, each line once, until the API is deleted."""
+    docker.deploy(docker.write(1))
+    lines = docker.environment.logs("iris", follow=True)
+    first = next(lines)
+    docker.deploy(docker.write(2))
+    second = next(lines)
+    assert first.endswith("| it runs")
+    assert first != second
+    docker.environment.delete("iris", keep_cache=False)
+    assert not list(lines)
+
+
 def test_delete_leaves_nothing(docker: Docker) -> None:
     """With the last API go the front, the volumes and the compose file."""
     docker.deploy(docker.write())
