@@ -23,6 +23,8 @@ from cortex.errors import NotStarted
 
 _POLL_SECONDS = 0.3
 _READY = ("python", "/opt/cortex/probe.py", "/readyz")
+_TAKE_OVER_SECONDS = 30.0
+"""How long a command that is to take over waits for another one that is in the middle of its work."""
 
 
 class Changeover:
@@ -34,6 +36,18 @@ class Changeover:
         self._engine = engine
         self._shelf = shelf
         self._front = front
+
+    def take_over(self, name: str, holder: str) -> None:
+        """Have the command that holds the lock ``holder`` give up an update of an API whose end it waits for."""
+        sign, deadline = self._sign(name), time.monotonic() + _TAKE_OVER_SECONDS
+        while self._home.busy(holder) and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # it is not at work on this API, or is done with it
+                sign.touch()
+            time.sleep(0.1)
+        sign.unlink(missing_ok=True)
+
+    def _sign(self, name: str) -> Path:
+        return self._home.api(name).path / "taken-over"
 
     def swap(self, run: compose.Run, before: Deployment | None, progress: Progress) -> None:
         """Bring a run live in place of the one before, or raise what kept it from it, with that one as it was."""
@@ -59,8 +73,11 @@ class Changeover:
 
     def _start(self, run: compose.Run, progress: Progress) -> None:
         self._engine.compose("up", "--detach", "--no-deps", *reversed(self._compose_file.services(run.name)))
-        said = ""
+        said, sign = "", self._sign(run.spec.name)
+        sign.unlink(missing_ok=True)  # of a command that was killed
         while waiting := self._waiting_for(run):
+            if sign.exists():
+                raise NotStarted("another command took over")
             if waiting != said:
                 progress(waiting)
                 said = waiting

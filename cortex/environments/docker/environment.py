@@ -111,7 +111,7 @@ class DockerEnvironment:
 
     def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
         """See `Environment.refresh`."""
-        with self._alone():
+        with self._alone(name, force=force):
             before = self._deployment(name)
             self._engine.check()
             self._changeover.check_front()
@@ -122,7 +122,7 @@ class DockerEnvironment:
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """See `Environment.delete`. With the last API goes the front; the images that APIs share stay."""
-        with self._alone():
+        with self._alone(name, force=True):
             deployment = self._deployment(name)
             self._engine.check()
             if self._compose_file.deployments().keys() == {name}:
@@ -173,7 +173,7 @@ class DockerEnvironment:
 
     def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
         title = f"{spec.name} ({spec.kind})"
-        with self._alone():
+        with self._alone(spec.name, force=force):
             self._engine.check()
             self._changeover.check_front()
             nginx.check(
@@ -260,7 +260,10 @@ class DockerEnvironment:
             self._cache.prune(self._home.models_in_use)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, name: str, *, force: bool) -> Iterator[None]:
+        """Hold the environment. By force an update of an API is given up for whose end another command holds it."""
+        if force:
+            self._changeover.take_over(name, self.name)
         with self._home.lock(self.name):
             self._tidy()
             yield

@@ -1,8 +1,8 @@
 """A docker, and a docker-compose, for tests: it keeps containers in a file, and notes every command that it was given.
 
 Its directory (``DOCKER_STAND_IN``) has ``commands``, ``containers.json``, ``images`` (one in a line), and what a test
-puts there: ``refuse`` (what docker says instead of doing anything) and ``crash`` (a part of the names of services that
-end as soon as they start).
+puts there: ``refuse`` (what docker says instead of doing anything), ``crash`` (a part of the names of services that end
+as soon as they start) and ``unready`` (workers are not ready).
 """
 
 import json
@@ -66,6 +66,8 @@ def docker(arguments: list[str]) -> int:
             print("\n".join(row["Id"] for row in rows.values()))
         case ["inspect", *ids]:
             print(json.dumps([row for row in rows.values() if row["Id"] in ids]))
+        case ["exec", _, "python", _, "/readyz"]:
+            return 1 if (HERE / "unready").exists() else 0
         case ["exec", _, "python", _, "/-/configuration", _] if not rows["front"]["State"]["Running"]:
             return 1
         case ["exec", _, "python", _, "/-/configuration", _]:

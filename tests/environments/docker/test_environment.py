@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cortex.environments.docker.environment import DockerEnvironment
 from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
 from tests.certificates import issue
+from tests.e2e.deployment import until
 
 STAND_IN = Path(__file__).with_name("docker_stand_in.py")
 
@@ -282,6 +284,27 @@ def test_the_front_is_no_choice(choice: str, docker: Docker) -> None:
     docker.environment.choose_front("nginx")
     with pytest.raises(UserError, match="`cortex env configure docker --provider docker --set port=PORT`"):
         docker.environment.choose_front(choice)
+
+
+@pytest.mark.parametrize("command", ["deploy", "refresh", "delete"])
+def test_by_force_a_command_takes_over_from_one_that_waits(command: str, docker: Docker) -> None:
+    """That one gives its update up and says why; without force the other one is refused."""
+    docker.deploy(docker.write(1))
+    (docker.here / "unready").touch()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(docker.deploy, docker.write(2))
+        until(lambda: len(docker.services) == 3)
+        with pytest.raises(UserError, match="another cortex command is changing docker"):
+            docker.environment.refresh("iris", force=False, progress=str)
+        pool.submit(until, waiting.done).add_done_callback(lambda _: (docker.here / "unready").unlink())
+        if command == "deploy":
+            (deployed,) = docker.environment.deploy(docker.write(3), force=True, progress=str)
+            assert not deployed.error
+        elif command == "refresh":
+            docker.environment.refresh("iris", force=True, progress=str)
+        else:
+            docker.environment.delete("iris", keep_cache=False)
+        assert waiting.result().error == "another command took over"
 
 
 def test_logs_are_followed_over_updates(docker: Docker) -> None:
