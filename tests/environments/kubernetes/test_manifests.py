@@ -222,6 +222,15 @@ def _api(*sections: str, predictor: str = "") -> str:
     return "\n".join([f"- name: api\n  predictor: {model}", *(f"  {section}" for section in sections)])
 
 
+@pytest.mark.parametrize("value", ["$", "$$", "a$b", "$1$$hash", "$(HOME)", "$$(HOME)", "$$$(HOME) $(", "${HOME}"])
+def test_a_variable_has_the_value_of_the_yaml(value: str, render: Render) -> None:
+    """Kubernetes puts one $ for two, and a variable for $(NAME)."""
+    row = {"name": "a", "predictor": {"type": "python", "path": "predictor.py", "env": {"A": value}}}
+    (written,) = [row["value"] for row in _container(render(json.dumps([row])), "api")["env"] if row["name"] == "A"]
+    read_by_kubernetes = re.sub(r"\$(\$|\([^)]*\))", lambda match: "$" if match[1] == "$" else "a variable", written)
+    assert read_by_kubernetes == value
+
+
 @pytest.mark.parametrize(
     ("section", "strategy"),
     [

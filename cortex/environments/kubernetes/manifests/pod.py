@@ -230,8 +230,8 @@ def _any_worker(argv: tuple[str, ...], servers: int) -> list[str]:
 
 
 def _env(env: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return environment variables; ``$`` is doubled, because Kubernetes would read ``$(NAME)``."""
-    return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in env.items()]
+    """Return environment variables; ``$`` is doubled, because Kubernetes reads ``$(NAME)``, and ``$$`` as one."""
+    return [{"name": name, "value": value.replace("$", "$$")} for name, value in env.items()]
 
 
 def _exec(*command: str) -> dict[str, Any]:
