@@ -380,6 +380,7 @@ def test_the_project_lies_in_the_pod_under_its_own_names(render: Render, tmp_pat
     (project / "src/deep").mkdir(parents=True)
     (project / "src/deep/a b.py").write_text("x = 1\n")
     (project / "labels.bin").write_bytes(b"\xff\x00")
+    (project / "\udcff.txt").write_text("a name in another encoding\n")
     documents = render(_api())
     (holder,) = [row for row in documents if "-project-" in row["metadata"]["name"]]
     (volume,) = [row["configMap"] for row in _pod(documents)["volumes"] if row["name"] == "files"]
@@ -398,7 +399,7 @@ def test_the_project_lies_in_the_pod_under_its_own_names(render: Render, tmp_pat
     assert [row["type"] for row in render(_api()) if row["kind"] == "Secret"] == ["Opaque"]
 
 
-@pytest.mark.parametrize("name", ["predictor.py", "src/a_b/c d.py", "..x", ".env", "\u00e4/_2f", "a-b.C"])
+@pytest.mark.parametrize("name", ["predictor.py", "src/a_b/c d.py", "..x", ".env", "\u00e4/_2f", "a-b.C", "\udcff.txt"])
 def test_a_key_is_one_that_kubernetes_takes_and_leads_back_to_the_name(name: str) -> None:
     assert re.fullmatch(r"(?!\.\.)[-._a-zA-Z0-9]+", key_of(name))
     assert name_of(key_of(name)) == name

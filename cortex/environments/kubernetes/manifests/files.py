@@ -6,6 +6,7 @@ Each is named by its content and never changed, so that pods of two revisions ea
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _parts(row: tuple[str, bytes]) -> tuple[bytes, bytes]:
-    return row[0].encode(), row[1]
+    return os.fsencode(row[0]), row[1]
 
 
 def _base64(data: bytes) -> str:

@@ -4,6 +4,7 @@ Letters, digits, dots and dashes stay; of everything else each byte becomes ``_`
 lie in the pod as their keys are; the replica gives them their names again.
 """
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ _ESCAPED = re.compile(rb"_([0-9a-f]{2})")
 
 def key_of(name: str) -> str:
     """Return the key for a file's name. UserError for one that is too long."""
-    key = _OTHERS.sub(lambda match: f"_{match[0][0]:02x}".encode(), name.encode()).decode()
+    key = _OTHERS.sub(lambda match: f"_{match[0][0]:02x}".encode(), os.fsencode(name)).decode()
     if len(key) > _LONGEST:
         raise UserError(
             f"{name}: the path is too long for Kubernetes, which takes keys of {_LONGEST} bytes, and each / or other "
@@ -28,7 +29,7 @@ def key_of(name: str) -> str:
 
 def name_of(key: str) -> str:
     """Return the name that `key_of` made a key of."""
-    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), key.encode()).decode()
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), key.encode()))
 
 
 def lay_out(files: Path, directory: Path) -> None:
