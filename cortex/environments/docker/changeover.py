@@ -20,6 +20,7 @@ from cortex.environments.docker.images import Shelf
 from cortex.environments.nginx import Route
 from cortex.environments.state import Home
 from cortex.errors import NotStarted
+from cortex.spec import APISpec
 
 _POLL_SECONDS = 0.3
 _READY = ("python", "/opt/cortex/probe.py", "/readyz")
@@ -99,7 +100,7 @@ class Changeover:
     def _go_live(self, run: compose.Run, before: Deployment | None) -> None:
         now = time.time()
         created = before.created if before else now
-        self._turn(run)
+        self._turn(run.spec, run.name)
         self._compose_file.remember(Deployment(run.spec.name, run.revision, run.name, created, now, run.notices))
         try:
             self.lead()
@@ -111,13 +112,12 @@ class Changeover:
         if before:
             self.take_down(before.run)
 
-    def _turn(self, run: compose.Run) -> None:
-        """Turn the links of the front to a run, each in one step."""
-        steps = [f"mkdir -p {compose.FRONT_SOCKETS}/{run.spec.name}", f"cd {compose.FRONT_SOCKETS}"]
-        for link, target in compose.links(run).items():
+    def _turn(self, spec: APISpec, run: str) -> None:
+        """Turn the links of the front to a run of an API, each in one step."""
+        steps = [f"mkdir -p {compose.FRONT_SOCKETS}/{spec.name}", f"cd {compose.FRONT_SOCKETS}"]
+        for link, target in compose.links(spec, run).items():
             steps.append(f"ln -sfn {target} {link}.new && mv -fT {link}.new {link}")
-        worker = self._worker(run.name)
-        done, said = self._engine.ask(worker, "sh", "-ec", "\n".join(steps))
+        done, said = self._engine.ask(self._worker(run), "sh", "-ec", "\n".join(steps))
         if not done:
             raise NotStarted(f"the front's sockets cannot be set up: {said}")
 
@@ -129,11 +129,14 @@ class Changeover:
         """Have the front lead to what is live."""
         self.check_front()
         deployments = self._compose_file.deployments()
-        specs = [self._home.api(row.name).spec(row.revision) for row in deployments.values()]
+        specs = [self._spec(row) for row in deployments.values()]
         routes = [Route.of(spec, compose.upstreams(spec)) for spec in specs]
         changed = self._compose_file.add_front(self._front.settings.service(self._home.root / "front"))
         if changed or not self._front.matches(routes):
             self._front.follow(routes, self._worker(*(row.run for row in deployments.values())))
+
+    def _spec(self, row: Deployment) -> APISpec:
+        return self._home.api(row.name).spec(row.revision)
 
     def _worker(self, *runs: str) -> str:
         """Return a container of some worker that runs."""
@@ -143,8 +146,12 @@ class Changeover:
         raise NotStarted("no worker is running")
 
     def sweep(self) -> None:
-        """Take down the runs of commands that were killed."""
-        for run in self._compose_file.runs() - {row.run for row in self._compose_file.deployments().values()}:
+        """Take down the runs of commands that failed or were killed; the links may lead to one of them already."""
+        live = self._compose_file.deployments().values()
+        for run in self._compose_file.runs() - {row.run for row in live}:
+            for row in live:
+                with contextlib.suppress(NotStarted):  # it is stopped
+                    self._turn(self._spec(row), row.run)
             self.take_down(run)
 
     def take_down(self, run: str, name: str = "") -> None:

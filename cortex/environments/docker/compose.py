@@ -130,16 +130,18 @@ def volumes(run: Run) -> dict[str, Any]:
     return {f"{run.name}-{replica}": {} for replica in range(run.spec.replicas)}
 
 
-def links(run: Run) -> dict[str, str]:
-    """Return the links in `FRONT_SOCKETS` that lead to a run, each with where it leads."""
-    workers = [(replica, index) for replica in range(run.spec.replicas) for index in range(len(run.plan.front))]
-    return {f"{run.spec.name}/{r}-{i}.sock": f"../{run.name}-{r}-{i}.sock" for r, i in workers}
+def links(spec: APISpec, run: str) -> dict[str, str]:
+    """Return the links in `FRONT_SOCKETS` that lead to a run of an API, each with where it leads."""
+    return {f"{spec.name}/{worker}.sock": f"../{run}-{worker}.sock" for worker in _workers(spec)}
 
 
 def upstreams(spec: APISpec) -> tuple[str, ...]:
     """Return where nginx finds the workers of an API, of whichever run."""
-    workers = [(r, i) for r in range(spec.replicas) for i in range(spec.predictor.processes_per_replica)]
-    return tuple(f"unix:{FRONT_SOCKETS}/{spec.name}/{r}-{i}.sock" for r, i in workers)
+    return tuple(f"unix:{FRONT_SOCKETS}/{spec.name}/{worker}.sock" for worker in _workers(spec))
+
+
+def _workers(spec: APISpec) -> list[str]:
+    return [f"{r}-{i}" for r in range(spec.replicas) for i in range(spec.predictor.processes_per_replica)]
 
 
 def front(image: str, directory: str, ports: list[str]) -> Service:

@@ -1,6 +1,7 @@
 """The nginx container in front of all APIs of a docker environment: its settings, its service, its configuration."""
 
 import errno
+import hashlib
 import os
 import re
 import socket
@@ -109,22 +110,23 @@ class DockerFront:
         ``worker`` is a container that can ask it. NotStarted when nginx does not take the configuration.
         """
         front = self.settings.nginx()
-        self._write(nginx.configuration(routes, front))
+        files = self._files(routes)
+        self._write(files)
         before = [row.id for row in self._engine.containers() if row.service == compose.FRONT and row.running]
         self._engine.compose("up", "--detach", "--no-deps", compose.FRONT)
         if (now := self._container().id) in before:  # `docker kill` counts as a stop by hand: no restart from then on
             self._engine.ask(now, "sh", "-c", "kill -HUP 1")
         self._await(nginx.digest(routes, front), worker)
+        self._told.write_text(_digest(files))
 
     def matches(self, routes: Sequence[nginx.Route]) -> bool:
-        """Tell whether the front runs with the configuration that leads to these routes, and its certificate."""
-        files = self._files(nginx.configuration(routes, self.settings.nginx()))
+        """Tell whether the front runs, and was last told to lead to these routes, with the certificate as it is now."""
         try:
-            written = {name: (self._directory / name).read_bytes() for name in files}
+            told = self._told.read_text()
         except OSError:
             return False
         running = any(row.running for row in self._engine.containers() if row.service == compose.FRONT)
-        return running and written == files
+        return running and told == _digest(self._files(routes))
 
     def sweep(self, *patterns: str) -> None:
         """Remove sockets that nobody listens on any more, and links that lead nowhere."""
@@ -132,20 +134,25 @@ class DockerFront:
         script = f'rm -rf {files}; for each in {compose.FRONT_SOCKETS}/*/*; do [ -e "$each" ] || rm -f "$each"; done'
         self._engine.ask(self._container().id, "sh", "-c", script)
 
-    def _write(self, text: str) -> None:
+    @property
+    def _told(self) -> Path:
+        """The digest of what nginx took last; files that a command wrote, and then was interrupted, it may not have."""
+        return self._directory / "told"
+
+    def _write(self, files: Mapping[str, bytes]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o755)  # read by the container's user; the directory above is closed to others
-        for name, content in self._files(text).items():
+        for name, content in files.items():
             unfinished = self._directory / f".{name}"
             unfinished.write_bytes(content)
             unfinished.chmod(0o644)
             unfinished.replace(self._directory / name)
 
-    def _files(self, text: str) -> dict[str, bytes]:
-        """Return what the front reads, by name; ``text`` is its configuration."""
+    def _files(self, routes: Sequence[nginx.Route]) -> dict[str, bytes]:
+        """Return what the front reads, by name."""
         certificate = self._certificate()
         tls = {"tls.crt": certificate.chain, "tls.key": certificate.key} if certificate else {}
-        return {**tls, "nginx.conf": text.encode()}
+        return {**tls, "nginx.conf": nginx.configuration(routes, self.settings.nginx()).encode()}
 
     def _certificate(self) -> Certificate | None:
         asked = self.settings.protection
@@ -167,3 +174,7 @@ class DockerFront:
             if not front.running or time.monotonic() > deadline:
                 words = self._engine.last_words(front.id)
                 raise NotStarted(f"nginx did not take its configuration: {words}")
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(b"\0".join(files.values())).hexdigest()

@@ -64,8 +64,9 @@ def test_replicas_have_their_own_model_server_and_volume() -> None:
     assert len({row["volumes"][0]["source"] for row in _servers(run)}) == 3
     sockets = [row["environment"]["CORTEX_LISTEN"] for row in _workers(run)]
     assert len(set(sockets)) == 6
-    assert sorted(f"unix:/run/front/{target[3:]}" for target in compose.links(run).values()) == sorted(sockets)
-    assert sorted(f"unix:/run/front/{link}" for link in compose.links(run)) == sorted(compose.upstreams(run.spec))
+    links = compose.links(run.spec, run.name)
+    assert sorted(f"unix:/run/front/{target[3:]}" for target in links.values()) == sorted(sockets)
+    assert sorted(f"unix:/run/front/{link}" for link in links) == sorted(compose.upstreams(run.spec))
 
 
 def test_a_python_api_has_no_model_server() -> None:

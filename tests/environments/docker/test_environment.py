@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import yaml
 from cortex.environments import devices
 from cortex.environments.base import Deployed
 from cortex.environments.devices import Device, Found
+from cortex.environments.docker.compose_file import ComposeFile
+from cortex.environments.docker.engine import Engine
 from cortex.environments.docker.environment import DockerEnvironment
 from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
@@ -139,6 +142,41 @@ def test_an_update_that_fails_leaves_the_old_run(docker: Docker) -> None:
     assert deployed.api is not None
     assert deployed.api.status == "live"
     assert "goes on: api-0: exited with 3: ValueError: no such label" in deployed.api.notices[-1]
+
+
+def test_the_links_lead_back_from_an_update_that_is_interrupted(
+    docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after they were turned to the new run, which is taken down."""
+    docker.deploy(docker.write(1))
+    (old,) = (name for name in docker.services if name != "front")
+    monkeypatch.setattr(ComposeFile, "remember", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        docker.deploy(docker.write(2))
+    assert docker.services == ["front", old]
+    assert old.removesuffix("-api-0") in docker.did("ln -sfn")[-1]
+
+
+def test_an_nginx_that_was_not_told_is_told_by_the_next_command(
+    docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that is interrupted may have written what nginx is to have, and nothing more."""
+    docker.deploy(docker.write(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "ask", _interrupted_at("kill -HUP 1", Engine.ask))
+        with pytest.raises(KeyboardInterrupt):
+            docker.deploy(docker.write(1, min_replicas=2))
+    docker.did()
+    assert docker.deploy(docker.write(1, min_replicas=2)).message == "iris (RealtimeAPI) is up to date"
+    assert docker.did("kill -HUP 1")
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupted_at(word: str, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: _interrupted() if word in arguments else otherwise(*arguments)
 
 
 def test_a_first_deployment_that_fails_leaves_nothing(docker: Docker) -> None:
