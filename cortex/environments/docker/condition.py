@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 
 from cortex.environments.docker.engine import Container, Engine
 
-_PREFIX = re.compile(r"\S+ \S+:cortex:pid-\d+:[A-Z]+:")
-"""What our own logs begin their lines with."""
+_PREFIX = re.compile(r"^(\S+ \S+:cortex:pid-\d+:[A-Z]+:|cortex\.errors\.\w+: )")
+"""What our own logs begin their lines with, and Python our own errors."""
 
 
 def process(container: Container) -> str:

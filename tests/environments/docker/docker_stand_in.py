@@ -74,7 +74,8 @@ def docker(arguments: list[str]) -> int:
             text = (Path(rows["front"]["File"]).parent / "front/nginx.conf").read_text()
             print(re.search(r"return 200 '(\w+)'", text)[1])
         case ["logs", *_]:
-            print("2026-01-01 00:00:00,000:cortex:pid-1:ERROR:failed to start api\nValueError: no such label")
+            print("2026-01-01 00:00:00,000:cortex:pid-1:ERROR:failed to start api\nValueError: no such label\n")
+            print("cortex.errors.NotStarted: predictor.py: __init__: ValueError: no such label: runtime exception")
         case ["build", *_, "--tag", name, _]:
             images(add=name)
         case ["image", "inspect", name]:
