@@ -42,7 +42,7 @@ class FrontSettings:
         port, asked = setting.port(settings, "port", 80), Protection.of(settings, tls_port=443)
         asked.check(port)
         return cls(
-            host=settings.get("host") or os.environ.get("CORTEX_HOST", HOST),
+            host=(settings.get("host") or os.environ.get("CORTEX_HOST") or HOST).strip("[]"),
             port=port,
             protection=asked,
             retry_posts=setting.matching(settings, "retry_posts", "false", _BOOLEAN, "true or false") == "true",
@@ -54,13 +54,18 @@ class FrontSettings:
         """Where this machine reaches the front, without a slash at the end."""
         secure = self.protection.certificate
         scheme, port, usual = ("https", self.protection.tls_port, 443) if secure else ("http", self.port, 80)
-        return f"{scheme}://{Address(self.host.strip('[]'), port).shown}".removesuffix(f":{usual}")
+        return f"{scheme}://{Address(self.host, port).shown}".removesuffix(f":{usual}")
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where the front listens on this machine, by number: for plain HTTP and, with a certificate, for TLS."""
+        ports = [self.port, *([self.protection.tls_port] if self.protection.certificate else [])]
+        return tuple(Address(self.host, port).resolved for port in ports)
 
     def service(self, directory: Path) -> compose.Service:
         """Return the front's service; ``directory`` has its configuration."""
-        ports = [f"{self.host}:{self.port}:{compose.FRONT_PORT}"]
-        if self.protection.certificate:
-            ports.append(f"{self.host}:{self.protection.tls_port}:{compose.FRONT_TLS_PORT}")
+        inside = (compose.FRONT_PORT, compose.FRONT_TLS_PORT)
+        ports = [f"{address}:{port}" for address, port in zip(self.addresses, inside, strict=False)]
         return compose.front(self.image, str(directory), ports)
 
     def nginx(self) -> nginx.Front:
@@ -86,22 +91,23 @@ class DockerFront:
         self._directory = directory
 
     def check(self, held: Collection[int]) -> None:
-        """Raise UserError for a certificate that cannot be, and when something else listens where the front is to.
+        """Raise UserError for a certificate that cannot be, and for an address where the front could not listen.
 
         ``held`` are the ports that the front has when it runs. Whoever may not try a port does not.
         """
         self._certificate()
         running = any(row.service == compose.FRONT and row.running for row in self._engine.containers())
-        asked = self.settings.protection
-        ports = {self.settings.port, *([asked.tls_port] if asked.certificate else [])}
-        for port in sorted(ports - {*(held if running else ())}):
-            host = self.settings.host.strip("[]")
+        for host, port in ((each.host, each.port) for each in self.settings.addresses):
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((host, port))
+                except PermissionError:
+                    continue
                 except OSError as error:
-                    if error.errno == errno.EADDRINUSE:
+                    if error.errno != errno.EADDRINUSE:
+                        raise UserError(f"host: {host} is no address of this machine ({error.strerror})") from error
+                    if not (running and port in held):
                         raise UserError(TAKEN.format(port=port)) from error
 
     def follow(self, routes: Sequence[nginx.Route], worker: str) -> None:

@@ -239,6 +239,33 @@ def test_a_port_that_is_taken_is_told_before_the_front_leaves_its_own(docker: Do
     assert docker.did(" up ")
 
 
+@pytest.mark.parametrize(
+    ("host", "published"),
+    [
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
+    ],
+)
+def test_a_front_is_published_by_number(host: str, published: str, docker: Docker) -> None:
+    """Compose takes no name; a file that it does not take would keep every later command from its work."""
+    (document,) = DockerEnvironment(docker.home, {"host": host, "port": "8080"}).render(docker.write())
+    assert document["services"]["front"]["ports"] == [f"{published}:8080:8080"]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_told_before_the_front_leaves_its_own(host: str, docker: Docker) -> None:
+    """Also at the port that the front has."""
+    docker.deploy(docker.write())
+    docker.did()
+    environment = DockerEnvironment(docker.home, {"host": host, "port": "8080"})
+    (found,) = environment.deploy(docker.write(), force=False, progress=str)
+    assert found.error.startswith(f"host: {host} is no address of this machine (")
+    assert not docker.did(" up ", "stop")
+
+
 def test_a_certificate_that_was_renewed_is_taken(docker: Docker, tmp_path: Path) -> None:
     """The next deployment copies it and has nginx reload, though the API is up to date."""
     files = issue(tmp_path)
