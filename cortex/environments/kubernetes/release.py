@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def release(
     project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home])
     with plainly("cannot read the file"):
         files = {name: path.read_bytes() for name, path in project.tree.files.items()}
+        executables = {name for name, path in project.tree.files.items() if path.stat().st_mode & stat.S_IXUSR}
     bundled = size(files) > LARGEST
     if bundled and not settings.registry:
         raise _too_large(files, root)
@@ -51,6 +53,7 @@ def release(
         version=version,
         notices=notices,
         bundles_project=bundled,
+        executables=frozenset(executables),
         gpu_engine=model_format.gpu_engine(Path(model.path) for model in models),
     )
 

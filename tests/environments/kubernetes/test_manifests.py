@@ -380,6 +380,8 @@ def test_the_project_lies_in_the_pod_under_its_own_names(render: Render, tmp_pat
     (project / "src/deep").mkdir(parents=True)
     (project / "src/deep/a b.py").write_text("x = 1\n")
     (project / "labels.bin").write_bytes(b"\xff\x00")
+    (project / "tool.sh").write_text("#!/bin/sh\n")
+    (project / "tool.sh").chmod(0o755)
     (project / "\udcff.txt").write_text("a name in another encoding\n")
     documents = render(_api())
     (holder,) = [row for row in documents if "-project-" in row["metadata"]["name"]]
@@ -392,7 +394,10 @@ def test_the_project_lies_in_the_pod_under_its_own_names(render: Render, tmp_pat
         (mounted / key).write_text(text)
     for key, text in holder["binaryData"].items():
         (mounted / key).write_bytes(base64.b64decode(text))
+    for item in volume["items"]:
+        (mounted / item["key"]).chmod(item["mode"])
     lay_out(mounted, laid_out)
+    assert [path.name for path in laid_out.rglob("*") if path.is_file() and os.access(path, os.X_OK)] == ["tool.sh"]
     files = {path.relative_to(laid_out).as_posix(): path.read_bytes() for path in laid_out.rglob("*") if path.is_file()}
     assert files == {path.relative_to(project).as_posix(): path.read_bytes() for path in project.rglob("*.[!y]*")}
     (project / ".env").write_text("TOKEN=1\n")

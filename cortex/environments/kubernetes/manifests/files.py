@@ -47,9 +47,15 @@ def project_name(release: Release) -> str:
 
 def project_volume(release: Release) -> dict[str, Any]:
     """Return the volume that has the project's files under their keys (`manifests.keys`)."""
+    items = [_item(name, 0o755 if name in release.executables else 0o644) for name in sorted(release.project)]
+    modes = {"items": items} if release.executables else {}  # by default nothing may be run
     if _kind(release) == "Secret":
-        return {"name": "files", "secret": {"secretName": project_name(release)}}
-    return {"name": "files", "configMap": {"name": project_name(release)}}
+        return {"name": "files", "secret": {"secretName": project_name(release), **modes}}
+    return {"name": "files", "configMap": {"name": project_name(release), **modes}}
+
+
+def _item(name: str, mode: int) -> dict[str, Any]:
+    return {"key": key_of(name), "path": key_of(name), "mode": mode}
 
 
 def _kind(release: Release) -> str:

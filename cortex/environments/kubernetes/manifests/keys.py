@@ -33,9 +33,9 @@ def name_of(key: str) -> str:
 
 
 def lay_out(files: Path, directory: Path) -> None:
-    """Copy what lies in a mounted ConfigMap or Secret into a directory, under its names."""
+    """Copy what lies in a mounted ConfigMap or Secret into a directory, under its names, with its modes."""
     for file in files.iterdir():
         if not file.name.startswith(".."):  # the cluster's own links beside the keys
             target = directory / name_of(file.name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+            shutil.copy(file, target)

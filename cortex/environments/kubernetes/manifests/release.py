@@ -30,6 +30,8 @@ class Release:
     """Of Kubernetes, as far as it decides what may be asked of it."""
     notices: tuple[str, ...] = ()
     bundles_project: bool = False
+    executables: frozenset[str] = frozenset()
+    """The files of the project that may be run."""
     gpu_engine: str = "tensorflow"
     """What runs these models on a GPU when the yaml leaves that open."""
 
