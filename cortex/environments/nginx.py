@@ -96,7 +96,9 @@ def configuration(routes: Sequence[Route], front: Front) -> str:
 
 
 def check(spec: APISpec, others: Iterable[APISpec]) -> None:
-    """Refuse an API whose endpoint is another one's behind the same front. FieldError says whose."""
+    """Refuse an API whose endpoint is another one's behind the same front, or cannot be. FieldError says whose."""
+    if spec.endpoint == CONFIGURATION or {".", ".."} & {*spec.endpoint.split("/")}:
+        raise FieldError("networking.endpoint", f"{spec.endpoint} cannot be reached behind nginx; choose another")
     for other in others:
         if other.endpoint == spec.endpoint:
             told = f"{spec.endpoint} is the endpoint of {other.name}, behind the same front; choose another"

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from cortex.environments.nginx import Front, Route, configuration, digest
+from cortex.environments.fields import FieldError
+from cortex.environments.nginx import Front, Route, check, configuration, digest
+from cortex.spec.config import read
 
 ROOT = Path(__file__).parents[2]
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -43,6 +45,17 @@ def test_nginx_takes_it(routes: tuple[Route, ...], options: dict[str, object], t
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "[warn]" not in done.stderr
+
+
+@pytest.mark.parametrize("endpoint", ["/-/configuration", "/a/../b", "/."])
+def test_an_endpoint_that_no_request_could_reach_is_refused(endpoint: str, tmp_path: Path) -> None:
+    """The front answers at the first one itself, and would not start; clients and nginx resolve the others."""
+    (tmp_path / "p.py").touch()
+    (tmp_path / "cortex.yaml").write_text(
+        f"[{{name: iris, predictor: {{type: python, path: p.py}}, networking: {{endpoint: {endpoint}}}}}]"
+    )
+    with pytest.raises(FieldError, match="cannot be reached behind nginx"):
+        check(read(tmp_path / "cortex.yaml").apis[0], ())
 
 
 def test_a_configuration_tells_its_own_digest() -> None:
