@@ -131,8 +131,8 @@ class Changeover:
         deployments = self._compose_file.deployments()
         specs = [self._spec(row) for row in deployments.values()]
         routes = [Route.of(spec, compose.upstreams(spec)) for spec in specs]
-        changed = self._compose_file.add_front(self._front.settings.service(self._home.root / "front"))
-        if changed or not self._front.matches(routes):
+        if not self._front.matches(routes):
+            self._compose_file.add_front(self._front.settings.service(self._home.root / "front"))
             self._front.follow(routes, self._worker(*(row.run for row in deployments.values())))
 
     def _spec(self, row: Deployment) -> APISpec:

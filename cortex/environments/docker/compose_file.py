@@ -70,14 +70,11 @@ class ComposeFile:
         document["volumes"] |= compose.volumes(run) | {compose.FRONT: {}}
         self._write(document)
 
-    def add_front(self, service: compose.Service) -> bool:
-        """Add the front, or change it; tell whether it was another one before."""
+    def add_front(self, service: compose.Service) -> None:
+        """Add the front, or change it."""
         document = self.read()
-        before, now = document["services"].get(compose.FRONT), compose.literal(service)
-        if before != now:
-            document["services"][compose.FRONT] = now
-            self._write(document)
-        return bool(before != now)
+        document["services"][compose.FRONT] = compose.literal(service)
+        self._write(document)
 
     def front_ports(self) -> set[int]:
         """Return the ports of this machine that the front has when it runs."""

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import socket
@@ -123,16 +124,16 @@ class DockerFront:
         if (now := self._container().id) in before:  # `docker kill` counts as a stop by hand: no restart from then on
             self._engine.ask(now, "sh", "-c", "kill -HUP 1")
         self._await(nginx.digest(routes, front), worker)
-        self._told.write_text(_digest(files))
+        self._told.write_text(self._digest(files))
 
     def matches(self, routes: Sequence[nginx.Route]) -> bool:
-        """Tell whether the front runs, and was last told to lead to these routes, with the certificate as it is now."""
+        """Tell whether the front runs, as its settings have it, and was last told to lead to these routes."""
         try:
             told = self._told.read_text()
         except OSError:
             return False
         running = any(row.running for row in self._engine.containers() if row.service == compose.FRONT)
-        return running and told == _digest(self._files(routes))
+        return running and told == self._digest(self._files(routes))
 
     def sweep(self, *patterns: str) -> None:
         """Remove sockets that nobody listens on any more, and links that lead nowhere."""
@@ -142,8 +143,12 @@ class DockerFront:
 
     @property
     def _told(self) -> Path:
-        """The digest of what nginx took last; files that a command wrote, and then was interrupted, it may not have."""
+        """What `_digest` was when the front last came to follow: a command that failed wrote files, and no more."""
         return self._directory / "told"
+
+    def _digest(self, files: Mapping[str, bytes]) -> str:
+        service = json.dumps(self.settings.service(self._directory))
+        return hashlib.sha256(b"\0".join([service.encode(), *files.values()])).hexdigest()
 
     def _write(self, files: Mapping[str, bytes]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -180,7 +185,3 @@ class DockerFront:
             if not front.running or time.monotonic() > deadline:
                 words = self._engine.last_words(front.id)
                 raise NotStarted(f"nginx did not take its configuration: {words}")
-
-
-def _digest(files: Mapping[str, bytes]) -> str:
-    return hashlib.sha256(b"\0".join(files.values())).hexdigest()

@@ -1,8 +1,8 @@
 """A docker, and a docker-compose, for tests: it keeps containers in a file, and notes every command that it was given.
 
 Its directory (``DOCKER_STAND_IN``) has ``commands``, ``containers.json``, ``images`` (one in a line), and what a test
-puts there: ``refuse`` (what docker says instead of doing anything), ``crash`` (a part of the names of services that end
-as soon as they start) and ``unready`` (workers are not ready).
+puts there: ``refuse`` (what docker says instead of doing anything), ``refuse COMMAND SERVICE`` (the same, of compose),
+``crash`` (a part of the names of services that end as soon as they start) and ``unready`` (workers are not ready).
 """
 
 import json
@@ -38,6 +38,8 @@ def compose(arguments: list[str]) -> None:
     if command == "logs" and "--tail=0" not in arguments:
         print("\n".join(f"{service}_1  | it runs" for service in services))
     for service in services:
+        if (refused := HERE / f"refuse {command} {service}").exists():
+            sys.exit(refused.read_text())
         if command == "up" and service not in rows:
             labels = {**document["services"][service].get("labels", {}), "com.docker.compose.project": project}
             failed = crash is not None and crash in service

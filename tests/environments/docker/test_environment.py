@@ -173,6 +173,20 @@ def test_an_nginx_that_was_not_told_is_told_by_the_next_command(
     assert docker.did("kill -HUP 1")
 
 
+def test_a_front_that_could_not_be_changed_is_not_called_up_to_date(docker: Docker) -> None:
+    """The next command tries again, as long as the setting is there."""
+    docker.deploy(docker.write())
+    environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": "8080", "front_image": "mine:1"})
+    (docker.here / "refuse up front").write_text("mine:1: not found")
+    for _ in range(2):
+        (found,) = environment.deploy(docker.write(), force=False, progress=str)
+        assert "mine:1: not found" in found.error
+    (docker.here / "refuse up front").unlink()
+    (found,) = environment.deploy(docker.write(), force=False, progress=str)
+    assert found.message == "iris (RealtimeAPI) is up to date"
+    assert docker.did(" up ")
+
+
 def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
