@@ -1,6 +1,7 @@
 """A deployed API over HTTP: its predictions and what it says about itself."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,9 +88,12 @@ def _running(models: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _request(method: str, api: "API", timeout: float, **options: Any) -> "requests.Response":
     import requests  # 60 ms that commands without HTTP need not pay
+    from urllib3.exceptions import InsecureRequestWarning
 
-    with requests.Session() as session:
-        session.trust_env = not _is_local(api.endpoint)  # a proxy cannot reach this machine's loopback
+    with requests.Session() as session, warnings.catch_warnings():
+        # a proxy cannot reach this machine's loopback, and a front's certificate is for another name than that
+        session.trust_env = session.verify = not _is_local(api.endpoint)
+        warnings.simplefilter("ignore", InsecureRequestWarning)
         try:
             return session.request(method, api.endpoint, timeout=timeout, allow_redirects=False, **options)
         except requests.Timeout as error:

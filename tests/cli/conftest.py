@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -87,7 +88,9 @@ class _Server:
         self.requests: list[tuple[str, str | None, bytes]] = []
         self._servers: list[ThreadingHTTPServer] = []
 
-    def __call__(self, body: str, *, status: int = 200, content_type: str = "text/plain") -> str:
+    def __call__(
+        self, body: str, *, status: int = 200, content_type: str = "text/plain", tls: ssl.SSLContext | None = None
+    ) -> str:
         """Start answering, and return the URL."""
         requests = self.requests
 
@@ -106,9 +109,10 @@ class _Server:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.socket = tls.wrap_socket(server.socket, server_side=True) if tls else server.socket
         self._servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        return f"http://127.0.0.1:{server.server_port}"
+        return f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
 
     def close(self) -> None:
         for server in self._servers:

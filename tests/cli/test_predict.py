@@ -1,10 +1,13 @@
 """What `cortex predict` posts and prints."""
 
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.certificates import issue
 
 
 @pytest.fixture
@@ -38,6 +41,18 @@ def test_request(cortex: Callable[..., Any], world: Any, fakes: Any, serve: Any,
     world.apis = [fakes.api(endpoint=serve("{}"))]
     cortex("predict", "iris", sample)
     assert serve.requests == [("POST", "application/json", sample.read_bytes())]
+
+
+def test_an_endpoint_of_this_machine_with_tls(
+    cortex: Callable[..., Any], world: Any, fakes: Any, serve: Any, sample: Path, tmp_path: Path
+) -> None:
+    """Its certificate is for the name that others know it by, and need not be one that this machine trusts."""
+    files = issue(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(files.certificate, files.key)
+    world.apis = [fakes.api(endpoint=serve("setosa", tls=tls))]
+    ran = cortex("predict", "iris", sample)
+    assert (ran.code, ran.out, ran.err) == (0, "setosa\n", "")
 
 
 @pytest.mark.parametrize(
