@@ -86,9 +86,19 @@ class Engine:
 
     def containers(self) -> tuple[Container, ...]:
         """Return every container of the project, also those that have ended, sorted by service."""
-        ids = self("ps", "-aq", "--filter", f"label=com.docker.compose.project={self.project}").split()
-        rows = json.loads(self("inspect", *ids)) if ids else []
-        return tuple(sorted((_container(row) for row in rows), key=lambda row: row.service))
+        ids = self._ids()
+        while ids:
+            try:
+                rows = json.loads(self("inspect", *ids))
+                return tuple(sorted((_container(row) for row in rows), key=lambda row: row.service))
+            except UserError:
+                before, ids = ids, self._ids()
+                if ids == before:
+                    raise  # and no other command has removed one since we asked
+        return ()
+
+    def _ids(self) -> list[str]:
+        return self("ps", "-aq", "--filter", f"label=com.docker.compose.project={self.project}").split()
 
     def logs(self, ids: Sequence[str], *, follow: bool, past: bool) -> Iterator[str]:
         """Yield the lines of some containers as they come; with ``follow`` until all of them have ended.

@@ -2,7 +2,8 @@
 
 Its directory (``DOCKER_STAND_IN``) has ``commands``, ``containers.json``, ``images`` (one in a line), and what a test
 puts there: ``refuse`` (what docker says instead of doing anything), ``refuse COMMAND SERVICE`` (the same, of compose),
-``crash`` (a part of the names of services that end as soon as they start) and ``unready`` (workers are not ready).
+``crash`` (a part of the names of services that end as soon as they start), ``unready`` (workers are not ready) and
+``leaving`` (the id of a container that is gone once it was listed).
 """
 
 import json
@@ -66,8 +67,12 @@ def docker(arguments: list[str]) -> int:
             return 1  # the plugin is not installed
         case ["ps", *_]:
             print("\n".join(row["Id"] for row in rows.values()))
+            if (HERE / "leaving").exists():
+                print((HERE / "leaving").read_text())
+                (HERE / "leaving").unlink()
         case ["inspect", *ids]:
             print(json.dumps([row for row in rows.values() if row["Id"] in ids]))
+            return 0 if {*ids} <= {row["Id"] for row in rows.values()} else 1
         case ["exec", _, "python", _, "/readyz"]:
             return 1 if (HERE / "unready").exists() else 0
         case ["exec", _, "python", _, "/-/configuration", _] if not rows["front"]["State"]["Running"]:

@@ -494,6 +494,13 @@ def test_a_container_that_is_gone_is_told(gone: str, docker: Docker) -> None:
     assert docker.environment.api("iris").status == "live"
 
 
+def test_a_container_that_leaves_while_it_is_looked_at_is_not_missed(docker: Docker) -> None:
+    """As those of the old run do while `cortex get` watches an update."""
+    docker.deploy(docker.write())
+    (docker.here / "leaving").write_text("id-old")
+    assert docker.environment.api("iris").status == "live"
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [
