@@ -160,11 +160,7 @@ class DockerEnvironment:
         directory, settings = self._home.root / "front", self._front.settings
         files = {f"{run.directory}/containers/{name}": text for run in runs for name, text in run.files.items()}
         files[f"{directory}/nginx.conf"] = nginx.configuration(routes, settings.nginx())
-        links = {
-            f"{compose.FRONT_SOCKETS}/{link}": to
-            for run in runs
-            for link, to in compose.links(run.spec, run.name).items()
-        }
+        links = {link: to for run in runs for link, to in compose.links(run.spec, run.name).items()}
         document = compose_file.rendered(runs, settings.service(directory), files, self._shelf.builds())
         return ({**document, "x-links": {f"{compose.FRONT_SOCKETS}/{link}": to for link, to in links.items()}},)
 

@@ -16,6 +16,7 @@ import yaml
 from cortex.environments import devices
 from cortex.environments.base import Deployed
 from cortex.environments.devices import Device, Found
+from cortex.environments.docker import compose
 from cortex.environments.docker.compose_file import ComposeFile
 from cortex.environments.docker.engine import Engine
 from cortex.environments.docker.environment import DockerEnvironment
@@ -523,9 +524,11 @@ def test_without_docker(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_render_needs_no_docker(docker: Docker) -> None:
     """The compose file is shown without doing anything, with what it mounts."""
-    (document,) = docker.environment.render(docker.write())
+    config = docker.write()
+    (document,) = docker.environment.render(config)
     assert set(document) == {"services", "volumes", "x-files", "x-links"}
     assert any(name.endswith("nginx.conf") for name in document["x-files"])
+    assert {f"unix:{link}" for link in document["x-links"]} == {*compose.upstreams(config.apis[0])}
     assert not (docker.here / "commands").exists()
     assert not list(docker.home.iterdir())
 
