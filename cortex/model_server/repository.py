@@ -77,14 +77,13 @@ class Repository:
         the server stops.
         """
         with self._turn(is_given_up):
-            self._check_labels(models)
+            self._set_labels(models)  # first: a version must not go while a label that moves still names it
             new = {model.name for model in models} - set(self._models)
             self._set_models(models)
             failed = self._wait_for_replacements(new, lambda: self._stopping.is_set() or is_given_up())
             self._check_awaited(is_given_up)
             if failed:
                 raise StatusError(Code.UNKNOWN, f"{len(failed)} model(s) did not become available: {_listed(failed)}")
-            self._set_labels(models)
 
     def hurry(self) -> None:
         """Look for no more versions, and let no reload wait for any: the process is about to stop."""

@@ -335,6 +335,22 @@ def test_labels(disk: _Disk, make: Make) -> None:
     assert (_version(repository, "m", label="stable"), _version(repository, "m", label="old")) == (2, 1)
 
 
+def test_a_label_moves_before_its_version_goes(disk: _Disk, make: Make) -> None:
+    """One reload may move a label and drop the version it was on: whoever asks by label meanwhile is answered."""
+    disk.add("m", 1, 2)
+    repository = make(disk.config("m", policy=AllVersions(), labels={"stable": 1}))
+    new = [disk.config("m", policy=SpecificVersions(frozenset({2})), labels={"stable": 2}), disk.add("n", 1)]
+    disk.gate.clear()
+    with ThreadPoolExecutor() as pool:
+        reload = pool.submit(repository.reload, new)
+        try:
+            poll(lambda: _states(repository, "m")[1] is State.END)
+            assert _version(repository, "m", label="stable") == 2
+        finally:
+            disk.gate.set()
+        reload.result()
+
+
 def test_an_unused_label_may_run_ahead_when_allowed(disk: _Disk, make: Make) -> None:
     """With the flag, a new label may name a version that is still to come; a label in use may not move there."""
     disk.add("m", 1)
