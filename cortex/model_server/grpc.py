@@ -213,14 +213,22 @@ def _channel_options() -> list[tuple[str, int]]:
 
 
 def _listen(server: Any, address: str, credentials: Any) -> None:
+    if _opens(server, address, credentials):
+        return
+    if credentials is not None and not _opens(server, "127.0.0.1:0", credentials):
+        raise invalid(
+            "Failed to BuildAndStart gRPC server: what --ssl_config_file holds cannot be used: server_key, server_cert "
+            "and custom_ca must be PEM texts, not paths, and server_key the key of server_cert, without a password"
+        )
+    raise invalid(f"Failed to BuildAndStart gRPC server: cannot listen on {address}; is it in use?")
+
+
+def _opens(server: Any, address: str, credentials: Any) -> bool:
     with contextlib.suppress(RuntimeError):
         if credentials is not None:
-            opened = server.add_secure_port(address, credentials)
-        else:
-            opened = server.add_insecure_port(address)
-        if opened:
-            return
-    raise invalid(f"Failed to BuildAndStart gRPC server: cannot listen on {address}; is it in use?")
+            return bool(server.add_secure_port(address, credentials))
+        return bool(server.add_insecure_port(address))
+    return False
 
 
 def parse_arguments(text: str) -> tuple[tuple[str, int | str], ...]:

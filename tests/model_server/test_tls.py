@@ -73,6 +73,26 @@ def test_tls(start: Start, models: Path, tmp_path: Path, authority: trustme.CA, 
             stub.Predict(predict_request("half_plus", X), timeout=20)
 
 
+@pytest.mark.parametrize("wrong", ["a key of another certificate", "paths"])
+def test_credentials_of_no_use_are_no_busy_port(
+    start: Start, models: Path, tmp_path: Path, authority: trustme.CA, wrong: str
+) -> None:
+    """A start that fails on what the file holds says so, and not that the port may be in use."""
+    path = tmp_path / "ssl.config"
+    if wrong == "paths":
+        path.write_text('server_key: "/etc/server.key" server_cert: "/etc/server.crt"')
+    else:
+        key, certificate = (
+            ssl_config(path, authority, client_verify=False).read_text().splitlines()[line] for line in (0, 1)
+        )
+        path.write_text(f"{key}\n{certificate}")
+    flags = f"--port={free_port()}", f"--ssl_config_file={path}", f"--model_base_path={models / 'half_plus'}"
+    server = start(*flags, ready=False)
+    assert server.process.wait(60) == 255
+    assert "what --ssl_config_file holds cannot be used" in server.log
+    assert "is it in use" not in server.log
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
