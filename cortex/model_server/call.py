@@ -1,7 +1,7 @@
 """One Predict call, checked against its signature: what arrives as a message leaves as arrays, or as a status."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cortex import tensors
@@ -13,6 +13,9 @@ from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, tensor_pb2, ty
 _MOST_REPEATED = 2**24
 
 Signatures = Mapping[str, meta_graph_pb2.SignatureDef]
+Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
+InputsOf = Callable[[model_pb2.ModelSpec], Inputs]
+"""Gives the inputs of the signature that is named. Raises StatusError."""
 
 
 @dataclass(frozen=True)

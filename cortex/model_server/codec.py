@@ -6,7 +6,7 @@ TF Serving's words what is wrong with it.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -14,16 +14,15 @@ import numpy as np
 
 from cortex import tensors
 from cortex.model_server import json_document
-from cortex.model_server.call import dtype_string
+from cortex.model_server.call import Inputs, InputsOf, dtype_string
 from cortex.model_server.engines.base import Array
 from cortex.model_server.json_document import Document
 from cortex.model_server.json_error import debug_string, explain
 from cortex.model_server.json_numbers import FLOATS, INTEGERS, is_lossy
 from cortex.model_server.json_object import is_base64, pairs
 from cortex.model_server.status import StatusError, invalid
-from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, types_pb2
+from cortex.protos import model_pb2, predict_pb2, types_pb2
 
-Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
 Shape = tuple[int, tuple[int, ...]]
 """The number of leaves of a JSON value, and its dimensions."""
 Shapes = dict[str, Shape]
@@ -36,9 +35,7 @@ class Format(Enum):
     COLUMNAR = "inputs"
 
 
-def decode(
-    document: Document, spec: model_pb2.ModelSpec, inputs_of: Callable[[model_pb2.ModelSpec], Inputs]
-) -> tuple[predict_pb2.PredictRequest, Format]:
+def decode(document: Document, spec: model_pb2.ModelSpec, inputs_of: InputsOf) -> predict_pb2.PredictRequest:
     """Return the request that a JSON object asks for. ``inputs_of`` gives the inputs of the signature named in it.
 
     Raises StatusError for everything that TF Serving refuses.
@@ -47,17 +44,18 @@ def decode(
     request.model_spec.CopyFrom(spec)
     request.model_spec.signature_name = json_document.signature_name(document)
     inputs = inputs_of(request.model_spec)
-    form = _format(document)
+    form = format_of(document)
     try:
         arrays = (_rows if form is Format.ROW else _columns)(document[form.value], inputs)
     except RecursionError as error:
         raise invalid("JSON lists are nested too deeply; a tensor has at most 32 dimensions") from error
     for name, array in arrays.items():
         tensors.fill(request.inputs[name], array)
-    return request, form
+    return request
 
 
-def _format(document: Document) -> Format:
+def format_of(document: Document) -> Format:
+    """Return how the tensors stand in a JSON object. Raises StatusError."""
     rows, columns = "instances" in document, "inputs" in document
     if rows and columns:
         raise invalid(

@@ -22,7 +22,6 @@ from cortex.protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
-    meta_graph_pb2,
     model_management_pb2,
     model_pb2,
     predict_pb2,
@@ -67,8 +66,18 @@ class Handlers:
 
     def run(self, request: predict_pb2.PredictRequest, deadline: float | None) -> calls.Answer:
         """Run a signature, and return its outputs as arrays."""
-        with self._lease(_spec(request)) as servable:
+        return self.run_decoded(_spec(request), lambda _: request, deadline)
+
+    def run_decoded(
+        self,
+        spec: model_pb2.ModelSpec,
+        decode: Callable[[calls.InputsOf], predict_pb2.PredictRequest],
+        deadline: float | None,
+    ) -> calls.Answer:
+        """Run a signature on the request that ``decode`` makes for the inputs of the version that answers it."""
+        with self._lease(spec) as servable:
             with current().stage(DECODE):
+                request = decode(servable.inputs)
                 call = servable.parse(request)
             current().answered_by(servable.name, servable.version, call.signature)
             remaining(deadline)
@@ -116,17 +125,6 @@ class Handlers:
                 _echo(task.model_spec, servable, result.model_spec)
         self._log.add(servable.name, request, lambda: response)
         return response
-
-    def inputs(self, spec: model_pb2.ModelSpec) -> dict[str, meta_graph_pb2.TensorInfo]:
-        """Return the inputs of the signature that a JSON request names, in TF Serving's words for REST."""
-        with self._lease(spec) as servable:
-            name = calls.signature_name(spec)
-            if name not in servable.signatures:
-                raise invalid(f'Serving signature name: "{name}" not found in signature def')
-            found = dict(servable.signatures[name].inputs)
-        if not found:
-            raise invalid(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
-        return found
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest

@@ -7,6 +7,7 @@ the messages of the gRPC door instead, which spares a tensor the way through tex
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -94,11 +95,10 @@ def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline:
 
 
 def _predict(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:
-    with current().stage(DECODE):
-        request, form = codec.decode(document, spec, handlers.inputs)
-    answer = handlers.run(request, deadline)
+    answer = handlers.run_decoded(spec, partial(codec.decode, document, spec), deadline)
+    is_row = codec.format_of(document) is codec.Format.ROW
     with current().stage(ENCODE):
-        return (json_writer.predictions if form is codec.Format.ROW else json_writer.outputs)(answer.outputs)
+        return (json_writer.predictions if is_row else json_writer.outputs)(answer.outputs)
 
 
 def _classify(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:

@@ -27,7 +27,7 @@ from cortex.model_server.model_card import ModelCard
 from cortex.model_server.request import EXECUTE, WARM_UP, Recorder, current
 from cortex.model_server.saved_model import runnable
 from cortex.model_server.status import Code, StatusError, invalid
-from cortex.protos import predict_pb2, prediction_log_pb2
+from cortex.protos import model_pb2, predict_pb2, prediction_log_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +65,16 @@ class Servable:
     def description(self) -> Description:
         """What is really running."""
         return self._engine.describe()
+
+    def inputs(self, spec: model_pb2.ModelSpec) -> calls.Inputs:
+        """Return the inputs of the signature that a JSON request names. Raises StatusError in TF Serving's words."""
+        name = calls.signature_name(spec)
+        if name not in self.signatures:
+            raise invalid(f'Serving signature name: "{name}" not found in signature def')
+        found = dict(self.signatures[name].inputs)
+        if not found:
+            raise invalid(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
+        return found
 
     def parse(self, request: predict_pb2.PredictRequest) -> Call:
         """Check a request against this version's signatures. Raises StatusError."""

@@ -6,7 +6,7 @@ import pytest
 
 from cortex import tensors
 from cortex.model_server import json_document, json_examples
-from cortex.model_server.codec import Format, decode
+from cortex.model_server.codec import Format, decode, format_of
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import meta_graph_pb2, model_pb2, types_pb2
 
@@ -17,8 +17,9 @@ TWO = {"ints": "DT_INT32", "words": "DT_STRING"}
 def _decode(body: str | bytes, inputs: dict[str, str]) -> tuple[dict[str, Any], Format]:
     infos = {name: meta_graph_pb2.TensorInfo(dtype=getattr(types_pb2, kind)) for name, kind in inputs.items()}
     raw = body.encode() if isinstance(body, str) else body
-    request, form = decode(json_document.parse(raw), model_pb2.ModelSpec(name="m"), lambda spec: infos)
-    return {name: tensors.to_array(proto) for name, proto in request.inputs.items()}, form
+    document = json_document.parse(raw)
+    request = decode(document, model_pb2.ModelSpec(name="m"), lambda spec: infos)
+    return {name: tensors.to_array(proto) for name, proto in request.inputs.items()}, format_of(document)
 
 
 @pytest.mark.parametrize(
