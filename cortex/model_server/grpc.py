@@ -97,7 +97,7 @@ class GrpcServer:
         if options.health:
             from cortex.model_server.health import Health  # a package of its own: only whoever asks needs it
 
-            health = Health(pool)
+            health = Health()
             health.register(server)
             self._drain = health.drain
         return server

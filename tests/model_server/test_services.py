@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,24 @@ def test_health_without_a_profiler(start: Start, models: Path) -> None:
     code, _ = _failure(list, watching)  # a watcher does not keep the server from ending
     assert code is grpc.StatusCode.CANCELLED
     assert server.process.wait(25) == 0
+
+
+def _watch(target: str, count: int) -> None:
+    """Watch, hear of the status, and go away, again and again."""
+    with grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        for _ in range(count):
+            watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+            assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+            watching.cancel()
+
+
+def test_watchers_that_come_and_go_do_not_stop_the_door(start: Start, models: Path) -> None:
+    """Watches that begin while others end, as those of clients that check health do, are all answered."""
+    flags = "--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", "--enable_grpc_healthcheck_service"
+    server = start(*flags)
+    with ThreadPoolExecutor() as pool:
+        for each in [pool.submit(_watch, f"unix:{server.socket_path}", 300) for _ in range(3)]:
+            each.result()
 
 
 def test_outputs_as_content(start: Start, models: Path) -> None:
