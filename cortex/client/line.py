@@ -53,12 +53,13 @@ class Line:
         for connection in self._connections():
             try:
                 line.send_request(connection, message, self._seconds)
+                answer = line.receive_answer(connection)
             except ConnectionError:
-                connection.close()  # its server has ended, and has not seen the whole of this request
-            except OSError as error:
+                connection.close()  # its server has ended or has no room, and has not read all of this request
+            except (OSError, EOFError) as error:
                 raise _lost(connection, error) from error
             else:
-                return self._answer(connection)
+                return self._answered(connection, *answer)
         return None
 
     def close(self) -> None:
@@ -66,11 +67,9 @@ class Line:
         for connection in self._popped():
             connection.close()
 
-    def _answer(self, connection: socket.socket) -> predict_pb2.PredictResponse:
-        try:
-            head, message = line.receive_answer(connection)
-        except (OSError, EOFError) as error:
-            raise _lost(connection, error) from error
+    def _answered(
+        self, connection: socket.socket, head: line.AnswerHead, message: bytes
+    ) -> predict_pb2.PredictResponse:
         self._idle.append(connection)
         if head.code:
             raise PredictionError(_CODES.get(head.code, grpc.StatusCode.UNKNOWN), message.decode(errors="replace"))

@@ -127,6 +127,17 @@ def test_a_server_that_ends_under_a_request(listen: Callable[[Serve], Listener],
     assert len(seen) == 1
 
 
+def test_a_server_that_has_no_thread_left(listen: Callable[[Serve], Listener], asking: Line) -> None:
+    """A connection that is closed before its request was read has asked nothing: gRPC may be asked instead."""
+
+    def close_unread(connection: socket.socket) -> None:
+        connection.recv(1, socket.MSG_PEEK)
+        connection.close()
+
+    listen(close_unread)
+    assert asking.predict(REQUEST) is None
+
+
 def test_a_server_that_stays_silent(listen: Callable[[Serve], Listener], tmp_path: Path) -> None:
     """An answer that does not come ends in DEADLINE_EXCEEDED, and its connection is not used again."""
     server = listen(lambda connection: threading.Event().wait(2) and None)
