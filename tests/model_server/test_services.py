@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,40 @@ def test_watchers_that_come_and_go_do_not_stop_the_door(start: Start, models: Pa
     with ThreadPoolExecutor() as pool:
         for each in [pool.submit(_watch, f"unix:{server.socket_path}", 300) for _ in range(3)]:
             each.result()
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def _watch_deaf(path: Path) -> socket.socket:
+    """Watch over HTTP/2, and let no byte of an answer come through: the window of every stream is 0."""
+    headers = {":method": "POST", ":scheme": "http", ":path": "/grpc.health.v1.Health/Watch", ":authority": "x"}
+    headers |= {"te": "trailers", "content-type": "application/grpc"}
+    texts = [text.encode() for pair in headers.items() for text in pair]
+    head = b"".join((b"" if number % 2 else b"\0") + bytes([len(text)]) + text for number, text in enumerate(texts))
+    window, acknowledged = _frame(4, 0, 0, struct.pack(">HI", 4, 0)), _frame(4, 1, 0, b"")
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + window + acknowledged)
+    connection.sendall(_frame(1, 4, 1, head) + _frame(0, 1, 1, bytes(5)))
+    return connection
+
+
+def test_a_watcher_that_lets_no_answer_through(tmp_path: Path) -> None:
+    """It takes no thread of the others, and does not hold up the end."""
+    path = tmp_path / "health.sock"
+    server = GrpcServer(_Slow(), GrpcOptions(socket_path=str(path), health=True, threads=1))
+    server.start()
+    stopping = threading.Thread(target=server.stop, args=(1,), daemon=True)
+    with _watch_deaf(path) as deaf, grpc.insecure_channel(f"unix:{path}") as channel:
+        assert deaf.recv(1)  # the settings of the server, which has read the call by the time of its answer
+        check = health_pb2_grpc.HealthStub(channel).Check
+        assert check(health_pb2.HealthCheckRequest(), timeout=20).status == health_pb2.HealthCheckResponse.SERVING
+        assert check(health_pb2.HealthCheckRequest(), timeout=20).status == health_pb2.HealthCheckResponse.SERVING
+        stopping.start()
+        stopping.join(20)
+        assert not stopping.is_alive()
 
 
 def test_outputs_as_content(start: Start, models: Path) -> None:
