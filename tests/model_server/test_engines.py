@@ -153,6 +153,14 @@ def test_strings_and_int64_through_onnx_runtime(engine: Open) -> None:
         strings.run("serving_default", inputs | {"word": np.array([b"\xff", b""], np.object_)}, ["same"])
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2, 1), (3,)])
+def test_any_rank_through_onnx_runtime(engine: Open, shape: tuple[int, ...]) -> None:
+    """An input whose shape the graph leaves open keeps its dimensions, also those of size one."""
+    anything = engine("any_rank_onnx", "onnxruntime")
+    assert anything.signatures["serving_default"].inputs["x"].tensor_shape.unknown_rank
+    assert anything.run("serving_default", {"x": np.full(shape, 3, np.float32)}, ["y"])["y"].shape == shape
+
+
 @pytest.mark.parametrize(("model", "name"), REFERENCES)
 def test_a_wrong_dtype_is_refused(engine: Open, model: str, name: str) -> None:
     """An engine that is handed another dtype says so; it neither crashes nor converts."""

@@ -150,7 +150,7 @@ def _port(node: Any) -> Port:
     if kind not in _TYPES:
         raise Unsupported(f"ONNX Runtime gives numpy no {node.type}, which {node.name!r} is")
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
-    return Port(node.name, node.name, np.dtype(_TYPES[kind]), shape)
+    return Port(node.name, node.name, np.dtype(_TYPES[kind]), shape or None)  # a scalar, or anything: it does not say
 
 
 def _fed(alias: str, array: Array) -> Array:
