@@ -32,6 +32,7 @@ def opened(engine_models: Path, name: str, engine: str) -> Engine:
         ("scatter", "tf.scatter_nd adds up"),
         ("divide", "divides integers in floating point"),
         ("modulo", "divides integers in floating point"),
+        ("throws", "cannot convert signature 'serving_default'"),
     ],
 )
 def test_what_would_be_answered_wrong_is_refused(engine_models: Path, name: str, reason: str) -> None:

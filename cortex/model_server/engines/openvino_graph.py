@@ -10,6 +10,7 @@ from typing import Any
 import openvino as ov
 from openvino._offline_transformations import apply_moc_transformations
 
+from cortex.errors import Error
 from cortex.model_server import saved_model
 from cortex.model_server.engines import ports, tflite_file
 from cortex.model_server.engines.base import Unsupported
@@ -88,11 +89,16 @@ def signatures_of(core: Any, model: Model) -> Signatures:
 
 def convert(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
     """Convert one signature. Raises Unsupported with the reason in one line."""
-    if not isinstance(model, SavedModel) and model.format == IR:  # whoever made it chose OpenVINO's arithmetic
-        graph = _read_signature(core, model, signatures, name)
-    else:
-        graph = _fused(core, model, signatures, name)
-    reverse_by_gathers(graph.model)
+    try:
+        if not isinstance(model, SavedModel) and model.format == IR:  # whoever made it chose OpenVINO's arithmetic
+            graph = _read_signature(core, model, signatures, name)
+        else:
+            graph = _fused(core, model, signatures, name)
+        reverse_by_gathers(graph.model)
+    except Error:
+        raise
+    except Exception as error:  # OpenVINO was called, whose errors are of many classes
+        raise Unsupported(f"OpenVINO cannot convert signature {name!r}: {one_line(error)}") from error
     return graph
 
 
@@ -130,15 +136,12 @@ def one_line(error: Exception) -> str:
 
 def _convert(core: Any, model: SavedModel, signature: str) -> Graph:
     wanted = model.signatures[signature]
-    try:
-        if signature == DEFAULT_SIGNATURE:
-            graph = core.read_model(model.directory)
-            inputs, outputs = ({alias: alias for alias in side} for side in (wanted.inputs, wanted.outputs))
-            if found := _found(graph, inputs, outputs):
-                return found
-        return _convert_alone(core, model, signature)
-    except (RuntimeError, OSError) as error:
-        raise Unsupported(f"OpenVINO cannot convert signature {signature!r}: {one_line(error)}") from error
+    if signature == DEFAULT_SIGNATURE:
+        graph = core.read_model(model.directory)
+        inputs, outputs = ({alias: alias for alias in side} for side in (wanted.inputs, wanted.outputs))
+        if found := _found(graph, inputs, outputs):
+            return found
+    return _convert_alone(core, model, signature)
 
 
 def _read(core: Any, model: ModelFile) -> Any:
@@ -168,7 +171,11 @@ def _signature(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]
 def _port(port: Any, alias: str, name: str) -> Port:
     shape = port.partial_shape
     sizes = None if shape.rank.is_dynamic else tuple(-1 if dim.is_dynamic else dim.get_length() for dim in shape)
-    return Port(alias, name, port.element_type.to_dtype(), sizes)
+    try:
+        dtype = port.element_type.to_dtype()
+    except IndexError as error:
+        raise Unsupported(f"OpenVINO gives numpy no {port.element_type.get_type_name()}, which {alias!r} is") from error
+    return Port(alias, name, dtype, sizes)
 
 
 def _name(port: Any) -> str:
