@@ -32,6 +32,12 @@ def opened(engine_models: Path, name: str, engine: str) -> Engine:
         ("scatter", "tf.scatter_nd adds up"),
         ("divide", "divides integers in floating point"),
         ("modulo", "divides integers in floating point"),
+        ("divide_inside", "divides integers in floating point"),
+        ("modulo_of_rows", "divides integers in floating point"),
+        ("gather_inside", "whatever lies beyond a tensor"),
+        ("equal", "compares integers in single precision"),
+        ("double", "computes with doubles in single precision"),
+        ("turns", "makes no turn"),
         ("throws", "cannot convert signature 'serving_default'"),
     ],
 )
@@ -42,9 +48,10 @@ def test_what_would_be_answered_wrong_is_refused(engine_models: Path, name: str,
     opened(engine_models, name, "tensorflow").close()
 
 
-@pytest.mark.parametrize("name", ["read", "half_as_wide", "scan", "last", "passed_on"])
+@pytest.mark.parametrize("name", ["read", "half_as_wide", "scan", "last", "passed_on", "compare"])
 def test_what_looks_like_it_is_answered_as_by_tensorflow(engine_models: Path, name: str) -> None:
-    """A variable that is only read, shapes that are divided, a loop over one row, an output that is an input."""
+    """A variable that is only read, shapes that are divided, a loop over one row, an output that is an input, decimals
+    that are compared."""
     asked, reference = opened(engine_models, name, "openvino"), opened(engine_models, name, "tensorflow")
     assert isinstance(asked, OpenVINO)
     outputs = sorted(reference.signatures["serving_default"].outputs)
@@ -57,14 +64,45 @@ def test_what_looks_like_it_is_answered_as_by_tensorflow(engine_models: Path, na
     reference.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("lengths_onnx", "runs through whole sequences"), ("turns_onnx", "makes no turn")]
+)
+def test_what_onnx_says_otherwise_is_refused(engine_models: Path, name: str, reason: str) -> None:
+    """A loop that makes no turn would give what the request before had; lengths of sequences would not count."""
+    found = model_file.find(engine_models / name / "1", SERVE)
+    openvino, onnxruntime = attempts(AUTO, "fp32", EngineOptions(threads=2), found)
+    with pytest.raises(Unsupported, match=reason):
+        openvino.open()
+    onnxruntime.open().close()
+
+
+def test_the_first_of_equal_numbers_wins(engine_models: Path) -> None:
+    """As ONNX has it, and TensorFlow."""
+    found = model_file.find(engine_models / "ties_onnx" / "1", SERVE)
+    rows: Any = np.array([[1, 1, 1, 1, 0, 1, 1, 2], [0] * 8, [3, 3, 2, 2, 3, 3, 1, 1]], np.float32)
+    for attempt in attempts(AUTO, "fp32", EngineOptions(threads=2), found):
+        engine = attempt.open()
+        assert engine.run("serving_default", {"x": rows}, ["y"])["y"].tolist() == [[7, 0, 1], [0, 1, 2], [0, 1, 4]]
+        engine.close()
+
+
 def test_an_empty_input_gets_no_answer_of_another(engine_models: Path) -> None:
     """The last of no rows is nothing; OpenVINO would give what the request before had."""
     engine = opened(engine_models, "last", "openvino")
     given: Any = np.full((2, 4), 42, np.float32)
     engine.run("serving_default", {"x": given}, ["y"])
-    with pytest.raises(StatusError) as refused:
+    with pytest.raises(StatusError, match="; --engine=tensorflow runs it") as refused:
         engine.run("serving_default", {"x": given[:0]}, ["y"])
     assert refused.value.code is Code.FAILED_PRECONDITION
+    engine.close()
+
+
+def test_a_refusal_names_the_engine_that_reads_the_file(engine_models: Path) -> None:
+    """TensorFlow reads no ONNX."""
+    found = model_file.find(engine_models / "sum_onnx" / "1", SERVE)
+    engine = attempts(AUTO, "fp32", EngineOptions(threads=2), found)[0].open()
+    with pytest.raises(StatusError, match="an input that is empty; --engine=onnxruntime runs it"):
+        engine.run("serving_default", {"x": np.zeros((0, 4), np.float32)}, ["y"])
     engine.close()
 
 

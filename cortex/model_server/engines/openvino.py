@@ -27,11 +27,14 @@ from cortex.model_server.engines.base import (
 from cortex.model_server.engines.openvino_form import Form
 from cortex.model_server.engines.openvino_forms import Forms, Signature
 from cortex.model_server.engines.openvino_graph import Graph, convert, first_signature, one_line, signatures_of
-from cortex.model_server.model_file import Model
-from cortex.model_server.saved_model import Signatures, runnable
+from cortex.model_server.model_file import ONNX, TFLITE, Model
+from cortex.model_server.saved_model import SAVED_MODEL, Signatures, runnable
 from cortex.model_server.status import Code, StatusError
 
 _log = logging.getLogger(__name__)
+
+_REFERENCES = {SAVED_MODEL: "tensorflow", ONNX: "onnxruntime", TFLITE: "tflite"}
+"""The engine that runs what OpenVINO does not, by the format of the model."""
 
 
 def _make_tables() -> None:
@@ -79,7 +82,9 @@ class OpenVINO:
         try:
             return self._get(signature).run(inputs, outputs, deadline)
         except Unsupported as reason:
-            raise StatusError(Code.FAILED_PRECONDITION, f"{reason}; --engine=tensorflow runs it") from reason
+            other = _REFERENCES.get(self._model.format)
+            hint = f"; --engine={other} runs it" if other else ""
+            raise StatusError(Code.FAILED_PRECONDITION, f"{reason}{hint}") from reason
 
     def describe(self) -> Description:
         """Return what OpenVINO itself says it runs."""

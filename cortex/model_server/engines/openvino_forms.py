@@ -13,16 +13,14 @@ from typing import Any
 
 import openvino as ov
 
-from cortex.model_server.engines.base import Array, Arrays, fitted
+from cortex.model_server.engines.base import Array, Arrays, Unsupported, fitted
 from cortex.model_server.engines.coalescing import Coalescing
 from cortex.model_server.engines.openvino_form import Form
 from cortex.model_server.engines.openvino_graph import Graph, one_line
 from cortex.model_server.engines.openvino_shapes import Shapes
-from cortex.model_server.status import Code, StatusError, invalid
+from cortex.model_server.status import invalid
 
 _log = logging.getLogger(__name__)
-
-_NOTHING = "OpenVINO makes up what a model gives for an input that is empty; --engine=tensorflow runs it"
 
 
 class Forms:
@@ -54,7 +52,7 @@ class Forms:
             self._shapes = self._shapes or Shapes(self._graph.model)
             raise invalid(one_line(error)) from error
         if any(array.size for array in answer) and not all(array.size for array in inputs.values()):
-            raise StatusError(Code.FAILED_PRECONDITION, _NOTHING)
+            raise Unsupported("OpenVINO makes up what a model gives for an input that is empty")
         return dict(zip(outputs, answer, strict=True))
 
     def close(self) -> None:

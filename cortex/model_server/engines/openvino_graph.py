@@ -14,7 +14,7 @@ from cortex.errors import Error
 from cortex.model_server import saved_model
 from cortex.model_server.engines import ports, tflite_file
 from cortex.model_server.engines.base import Unsupported
-from cortex.model_server.engines.openvino_refusals import check_nodes, check_operations
+from cortex.model_server.engines.openvino_refusals import bodies, check_nodes, check_operations
 from cortex.model_server.engines.openvino_reversal import reverse_by_gathers
 from cortex.model_server.engines.ports import Port
 from cortex.model_server.model_file import IR, TFLITE, Model, ModelFile
@@ -115,7 +115,17 @@ def _fused(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
         graph = _read_signature(core, model, signatures, name)
     apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
     check_operations(graph.model, name)
+    _break_ties(graph.model)
     return graph
+
+
+def _break_ties(model: Any) -> None:
+    """Let the first of equal values win in every TopK, as in TensorFlow and ONNX; the reader of ONNX forgets it."""
+    for node in model.get_ops():
+        if node.get_type_name() == "TopK" and node.get_attributes()["sort"] == "value":
+            node.set_attribute("stable", True)
+        for body in bodies(node):
+            _break_ties(body)
 
 
 def _read_signature(core: Any, model: ModelFile, signatures: Signatures, name: str) -> Graph:

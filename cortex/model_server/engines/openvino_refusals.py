@@ -8,28 +8,39 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from openvino.op.util import ConcatOutputDescription
+
 from cortex.model_server.engines.base import Unsupported
 from cortex.protos import meta_graph_pb2
 
 _WRITES = re.compile(r"Assign(Add|Sub)?(VariableOp)?|(Resource)?Scatter(?!Nd$|NdNonAliasing)\w*")
 _GROWS = "resize_if_index_out_of_bounds"
 _DIVISIONS = ("Divide", "Mod", "FloorMod")
+_COMPARISONS = ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual")
+_LENGTHS = {"LSTMSequence": 3, "GRUSequence": 2, "RNNSequence": 2}
+"""Which input of a sequence operation says how long each sequence is."""
 _WRONG = {
     "NonZero": "answers with numbers of the request before where a choice by values leaves nothing",
     "Unique": "gives other values than tf.unique",
 }
 
 
-def check_operations(model: Any, signature: str) -> None:
-    """Raise Unsupported for an `openvino.Model` with an operation that is wrong for some values of its inputs."""
+def check_operations(model: Any, signature: str, *, is_body: bool = False) -> None:
+    """Raise Unsupported for an `openvino.Model` with an operation that is wrong for some values of its inputs.
+
+    In the body of a loop or a branch all inputs count as such; its comparisons are those of a loop's own small numbers.
+    """
     varying: set[str] = set()
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
         given = [each.get_source_output().get_node().get_name() in varying for each in node.inputs()]
         if kind == "Parameter" or (any(given) and kind != "ShapeOf"):
             varying.add(node.get_name())
-            if reason := _reason(kind, node, given):
+            reason = "" if is_body and kind in _COMPARISONS else _reason(kind, node, given)
+            if reason:
                 raise Unsupported(f"OpenVINO {reason}, and signature {signature!r} does that ({kind})")
+        for body in bodies(node):
+            check_operations(body, signature, is_body=True)
 
 
 def check_nodes(graph: meta_graph_pb2.MetaGraphDef, signature: str) -> None:
@@ -41,16 +52,36 @@ def check_nodes(graph: meta_graph_pb2.MetaGraphDef, signature: str) -> None:
             raise Unsupported(f"OpenVINO loses what is written to an array that grows, as in signature {signature!r}")
 
 
+def bodies(node: Any) -> tuple[Any, ...]:
+    """Return the graphs inside a loop or a branch."""
+    if node.get_type_name() == "If":
+        return node.get_function(0), node.get_function(1)
+    return (node.get_function(),) if node.get_type_name() in ("Loop", "TensorIterator") else ()
+
+
 def _reason(kind: str, node: Any, given: list[bool]) -> str:
     """Return what is wrong with an operation, of which ``given`` says what inputs depend on a request; empty if not."""
     dtype = node.get_output_element_type(0).get_type_name() if node.get_output_size() else ""
+    if dtype == "f64":
+        return "computes with doubles in single precision"
     if kind in _DIVISIONS and dtype[0] in "iu":
         return "divides integers in floating point"
+    if kind in _COMPARISONS and all(given) and node.get_input_element_type(0).get_type_name() in ("i32", "i64"):
+        return "compares integers in single precision"
+    if kind in _LENGTHS and given[_LENGTHS[kind]]:
+        return "runs through whole sequences, however short they are said to be"
+    if kind == "Loop" and any(given[:2]) and _collects(node):
+        return "answers with numbers of the request before where a loop makes no turn"
     if kind == "GatherND" and given[1]:
         return "reads whatever lies beyond a tensor, at an index that is too large"
     if kind == "ScatterNDUpdate" and given[1] and not given[0]:
         return "keeps one of the values that tf.scatter_nd adds up"
     return _WRONG.get(kind, "")
+
+
+def _collects(loop: Any) -> bool:
+    """Say whether a loop puts together what its turns give."""
+    return any(isinstance(each, ConcatOutputDescription) for each in loop.get_output_descriptions())
 
 
 def _reached(graph: meta_graph_pb2.MetaGraphDef, signature: str) -> Iterator[Any]:
