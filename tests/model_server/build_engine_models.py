@@ -224,6 +224,18 @@ class Strings(tf.Module):
         return {"y": tf.reshape(x, [-1, 1])}
 
 
+class AnyRank(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])
+    def main(self, x: Any) -> dict[str, Any]:
+        return {"y": x * x}
+
+
+class Picked(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.int32, name="x")])
+    def main(self, x: Any) -> dict[str, Any]:
+        return {"y": tf.gather_nd(tf.constant([1.0, 2.0]), x)}
+
+
 class HalfPlus(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
     def main(self, x: Any) -> dict[str, Any]:
@@ -332,16 +344,12 @@ def write_special(root: Path) -> None:
     save_onnx(root / "strings_onnx", "model", strings_graph())
     for made in (ties_graph, lengths_graph, turns_graph, sum_graph, any_rank_graph):
         save_onnx(root / made.__name__.replace("_graph", "_onnx"), "model", made())
-    half = HalfPlus()
-    saved = root / "half_plus" / "1"
-    tf.saved_model.save(half, str(saved), signatures={"serving_default": half.main})
-    strings = Strings()
-    tf.saved_model.save(strings, str(root / "strings" / "1"), signatures={"serving_default": strings.main})
-    for name in ("half_plus", "strings"):
-        lite = root / f"{name}_tflite" / "1"
+    modules = {"half_plus": HalfPlus(), "strings": Strings(), "any_rank": AnyRank(), "picked": Picked()}
+    for name, module in modules.items():
+        saved, lite = root / name / "1", root / f"{name}_tflite" / "1"
+        tf.saved_model.save(module, str(saved), signatures={"serving_default": module.main})
         lite.mkdir(parents=True)
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(root / name / "1"))
-        (lite / "model.tflite").write_bytes(converter.convert())
+        (lite / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
     every = Every()
     tf.saved_model.save(every, str(root / "every" / "1"), signatures={"serving_default": every.main})
     write_table(root / "table" / "1", root / "words.txt")

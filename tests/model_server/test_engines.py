@@ -153,12 +153,25 @@ def test_strings_and_int64_through_onnx_runtime(engine: Open) -> None:
         strings.run("serving_default", inputs | {"word": np.array([b"\xff", b""], np.object_)}, ["same"])
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "tflite"])
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2, 1), (3,)])
-def test_any_rank_through_onnx_runtime(engine: Open, shape: tuple[int, ...]) -> None:
-    """An input whose shape the graph leaves open keeps its dimensions, also those of size one."""
-    anything = engine("any_rank_onnx", "onnxruntime")
+def test_any_rank_keeps_its_dimensions(engine: Open, name: str, shape: tuple[int, ...]) -> None:
+    """An input whose shape the graph leaves open is taken as it is, also where it has one element."""
+    anything = engine("any_rank_onnx" if name == "onnxruntime" else "any_rank_tflite", name)
     assert anything.signatures["serving_default"].inputs["x"].tensor_shape.unknown_rank
     assert anything.run("serving_default", {"x": np.full(shape, 3, np.float32)}, ["y"])["y"].shape == shape
+
+
+def test_an_error_of_tf_lite_tells_itself_alone(engine: Open) -> None:
+    """The texts of all errors before pile up in an interpreter."""
+    picked = engine("picked_tflite", "tflite")
+    texts = set()
+    for _ in range(3):
+        with pytest.raises(StatusError, match="out of bounds") as caught:
+            picked.run("serving_default", {"x": np.array([[5]], np.int32)}, ["y"])
+        texts.add(caught.value.message)
+    assert len(texts) == 1
+    assert picked.run("serving_default", {"x": np.array([[1]], np.int32)}, ["y"])["y"].tolist() == [2.0]
 
 
 @pytest.mark.parametrize(("model", "name"), REFERENCES)
@@ -175,6 +188,7 @@ def test_a_wrong_dtype_is_refused(engine: Open, model: str, name: str) -> None:
         ("ir", "openvino", ""),
         ("strings_onnx", "onnxruntime", "OpenVINO has no exact"),
         ("strings_tflite", "tflite", "OpenVINO gives numpy no dynamic, which 'x' is"),
+        ("any_rank_tflite", "tflite", "any rank for a scalar"),
     ],
 )
 def test_auto_takes_what_is_there(

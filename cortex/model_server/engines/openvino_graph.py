@@ -164,6 +164,8 @@ def _read(core: Any, model: ModelFile) -> Any:
 def _stated(key: str, tensors: tflite_file.Tensors, graph: Any) -> meta_graph_pb2.SignatureDef:
     if tensors.subgraph:
         raise Unsupported(f"OpenVINO reads only the main graph of a TF Lite file, which signature {key!r} is not")
+    if any(port.partial_shape == ov.PartialShape([]) for port in graph.inputs):
+        raise Unsupported(f"OpenVINO takes an input of any rank for a scalar, and signature {key!r} has one of these")
     return _signature(graph, tensors.inputs, tensors.outputs)
 
 

@@ -3,7 +3,7 @@
 An interpreter serves one thread at a time, so several share the work, as TF Serving's ``--num_tflite_pools`` has it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -48,7 +48,7 @@ class TFLite:
         stated = tflite_file.read(path)
 
         def make() -> _Interpreter:
-            return _Interpreter(Interpreter(model_path=str(path), num_threads=threads), stated)
+            return _Interpreter(lambda: Interpreter(model_path=str(path), num_threads=threads), stated)
 
         try:
             first = make()
@@ -61,10 +61,7 @@ class TFLite:
     ) -> Arrays:
         """Return the named outputs. The deadline bounds the wait for an interpreter, not its run."""
         with self._pool.item(deadline) as interpreter:
-            try:
-                return interpreter.run(signature, inputs, outputs)
-            except (ValueError, RuntimeError) as error:
-                raise invalid(one_line(error)) from error
+            return interpreter.run(signature, inputs, outputs)
 
     def describe(self) -> Description:
         """Return the threads of one interpreter."""
@@ -76,14 +73,16 @@ class TFLite:
 
 
 class _Interpreter:
-    """One interpreter, with each signature as what runs it and the aliases and shapes of its tensors."""
+    """One interpreter, with each signature as what runs it and the aliases and shapes of its tensors.
 
-    def __init__(self, interpreter: Any, stated: Mapping[str, Tensors]) -> None:
-        interpreter.allocate_tensors()
-        self._runners = {
-            key: interpreter.get_signature_runner(key) if tensors.is_stated else _Whole(interpreter)
-            for key, tensors in stated.items()
-        }
+    It is made anew, with its variables, after a run that failed: the texts of all errors pile up inside, and each error
+    copies and tells them all.
+    """
+
+    def __init__(self, make: Callable[[], Any], stated: Mapping[str, Tensors]) -> None:
+        self._make = make
+        self._stated = stated
+        self._runners = self._made()
         self.signatures = {
             key: signature(_ports(runner.get_input_details()), _ports(runner.get_output_details()))
             for key, runner in self._runners.items()
@@ -92,8 +91,20 @@ class _Interpreter:
     def run(self, key: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Arrays:
         infos = self.signatures[key].inputs
         arrays = {alias: _fitted(alias, array, infos[alias]) for alias, array in inputs.items()}
-        values = self._runners[key](**arrays)
+        try:
+            values = self._runners[key](**arrays)
+        except (ValueError, RuntimeError) as error:
+            self._runners = self._made()
+            raise invalid(one_line(error)) from error
         return {alias: values[alias] for alias in outputs}
+
+    def _made(self) -> dict[str, Any]:
+        interpreter = self._make()
+        interpreter.allocate_tensors()
+        return {
+            key: interpreter.get_signature_runner(key) if tensors.is_stated else _Whole(interpreter)
+            for key, tensors in self._stated.items()
+        }
 
 
 class _Whole:
@@ -121,7 +132,7 @@ class _Whole:
 
 def _ports(details: Mapping[str, Any]) -> list[Port]:
     return [
-        Port(alias, each["name"], _dtype(each["dtype"]), tuple(int(size) for size in each["shape_signature"]))
+        Port(alias, each["name"], _dtype(each["dtype"]), tuple(int(size) for size in each["shape_signature"]) or None)
         for alias, each in details.items()
     ]
 
@@ -132,6 +143,8 @@ def _dtype(kind: Any) -> np.dtype[Any]:
 
 def _fitted(alias: str, array: Array, info: Any) -> Array:
     """Return the array in the declared rank. Resizing to another fixed size would break the graph: it is refused."""
+    if info.tensor_shape.unknown_rank:
+        return array
     declared = [dim.size for dim in info.tensor_shape.dim]
     fit = fitted(array, len(declared))
     if fit.ndim != len(declared) or any(want not in (-1, size) for want, size in zip(declared, fit.shape, strict=True)):
