@@ -44,8 +44,9 @@ def parse(signatures: Signatures, request: predict_pb2.PredictRequest) -> Call:
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     signature = signatures[name]
     _check_names(request, signature)
+    sent = {**signature.defaults, **request.inputs}
     inputs = {
-        alias: _array(index, alias, request.inputs[alias], signature.inputs[alias].dtype)
+        alias: _array(index, alias, sent[alias], signature.inputs[alias].dtype)
         for index, alias in enumerate(sorted(signature.inputs))
     }
     return Call(name, inputs, _outputs(request.output_filter, signature))
@@ -76,8 +77,9 @@ def dtype_string(enum: int) -> str:
 
 
 def _check_names(request: predict_pb2.PredictRequest, signature: meta_graph_pb2.SignatureDef) -> None:
-    sent, wanted = set(request.inputs), set(signature.inputs)
-    if len(sent) != len(wanted):
+    """Check which inputs are sent; one for which the signature has a default may be left out."""
+    sent, wanted, defaults = set(request.inputs), set(signature.inputs), set(signature.defaults)
+    if len(sent) > len(wanted) or (len(sent) < len(wanted) and not defaults):
         raise invalid(
             f"input size does not match signature: {len(sent)}!={len(wanted)} "
             f"len({_set(sent)}) != len({_set(wanted)}). "
@@ -86,6 +88,12 @@ def _check_names(request: predict_pb2.PredictRequest, signature: meta_graph_pb2.
     for alias in sorted(sent - wanted):
         raise invalid(
             f"input tensor alias not found in signature: {alias}. Inputs expected to be in the set {_set(wanted)}."
+        )
+    for alias in sorted(wanted - sent - defaults):
+        raise invalid(
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and no "
+            f"default value provided. Inputs expected to be in the request {_set(sent)}, or default input alias set: "
+            f"{','.join(sorted(defaults))}"
         )
 
 
