@@ -113,7 +113,7 @@ class Batcher:
         current().spent(QUEUE, task.waited)
         if task.error is not None and task.error.code in _REASONS:
             self.recorder.left_out(lane.model, _REASONS[task.error.code])
-        return task.outputs()
+        return batching_rows.whole(task.answers(), padded=lane.parameters.pad_variable_length_inputs)
 
     def _enqueue(self, key: "tuple[Lane, Hashable]", call: Call, run: Run, rows: int) -> Task:
         lane = key[0]

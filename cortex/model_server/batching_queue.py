@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from cortex.model_server.call import Call
 from cortex.model_server.engines.base import Arrays
 from cortex.model_server.status import StatusError
@@ -52,14 +50,11 @@ class Task:
             self.error = error
         self.done.set()
 
-    def outputs(self) -> Arrays:
-        """Return the whole answer. Raises the error that the task failed with."""
+    def answers(self) -> list[Arrays]:
+        """Return the answers to the pieces, in order. Raises the error that the task failed with."""
         if self.error is not None:
             raise self.error
-        parts = [self._answers[start] for start in sorted(self._answers)]
-        if len(parts) == 1:
-            return parts[0]
-        return {alias: np.concatenate([part[alias] for part in parts]) for alias in self.call.outputs}
+        return [self._answers[start] for start in sorted(self._answers)]
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,28 @@ def split(batch: Sequence[Piece], outputs: Mapping[str, Array], size: int) -> No
         start += piece.rows
 
 
+def whole(answers: Sequence[Arrays], *, padded: bool) -> Arrays:
+    """Return the answer to a request, given those to its pieces; FAILED_PRECONDITION where they do not fit together.
+
+    With padding they are as wide as the widest of the batches that the pieces ran in.
+    """
+    if len(answers) == 1:
+        return answers[0]
+    return {alias: _joined(alias, [answer[alias] for answer in answers], padded) for alias in answers[0]}
+
+
+def _joined(alias: str, parts: Sequence[Array], padded: bool) -> Array:
+    if len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    if padded:
+        return np.concatenate(_same_shape(parts))
+    shapes = ", ".join(str(list(part.shape)) for part in parts)
+    raise StatusError(
+        Code.FAILED_PRECONDITION,
+        f"Output tensor {alias} of a request that was split does not have one shape in all of its batches: {shapes}",
+    )
+
+
 def _without_rows(alias: str) -> StatusError:
     return StatusError(
         Code.FAILED_PRECONDITION,

@@ -296,6 +296,36 @@ def test_unequal_shapes_are_padded_with_their_first_element() -> None:
     assert model.runs == [(2, 3)]
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_pieces_whose_outputs_are_of_different_widths(padded: bool) -> None:
+    """A large request that ran beside a wide one and alone is as wide as the wide one, where it may be padded."""
+
+    def model(call: Call, deadline: float | None) -> dict[str, Any]:
+        x = call.inputs["x"]
+        return {"y": x if padded else np.repeat(x, 1 + int(x[0, 0] == 7), axis=1)}
+
+    parameters = {"max_batch_size": 8, "max_execution_batch_size": 4, "num_batch_threads": 1}
+    with (
+        _batching(
+            enable_large_batch_splitting=True,
+            pad_variable_length_inputs=padded,
+            batch_timeout_micros=A_MINUTE,
+            **parameters,
+        ) as lane,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        wide = pool.submit(_ask, lane, model, _call(1, 7, width=3 if padded else 2))
+        poll(lambda: lane._batcher._queues)
+        split = pool.submit(_ask, lane, model, _call(7, 3, width=2))
+        if padded:
+            assert wide.result(30).tolist() == [[7, 7, 7]]
+            assert split.result(30).tolist() == [[3, 3, 3]] * 7
+        else:
+            with pytest.raises(StatusError, match=r"of a request that was split .*: \[3, 4\], \[4, 2\]$") as caught:
+                split.result(30)
+            assert caught.value.code is Code.FAILED_PRECONDITION
+
+
 def test_requests_for_different_outputs_share_a_batch() -> None:
     """A batch runs once for every output that one of its requests wants; each gets only its own."""
     asked: list[tuple[str, ...]] = []
