@@ -9,6 +9,7 @@ import pytest
 from cortex.model_server import model_file
 from cortex.model_server.engines.base import Engine, EngineOptions, Unsupported
 from cortex.model_server.engines.openvino import OpenVINO
+from cortex.model_server.engines.openvino_graph import convert
 from cortex.model_server.engines.selection import AUTO, attempts, formats
 from cortex.model_server.status import Code, StatusError
 
@@ -94,6 +95,26 @@ def test_an_empty_input_gets_no_answer_of_another(engine_models: Path) -> None:
     with pytest.raises(StatusError, match="; --engine=tensorflow runs it") as refused:
         engine.run("serving_default", {"x": given[:0]}, ["y"])
     assert refused.value.code is Code.FAILED_PRECONDITION
+    engine.close()
+
+
+def test_a_signature_that_is_refused_is_converted_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the load; its requests cost no conversion each."""
+    tried: list[str] = []
+
+    def converted(core: Any, model: Any, signatures: Any, name: str) -> Any:
+        tried.append(name)
+        if name == "doubled":
+            raise Unsupported("OpenVINO cannot convert it")
+        return convert(core, model, signatures, name)
+
+    monkeypatch.setattr("cortex.model_server.engines.openvino.convert", converted)
+    (found,) = model_file.find(models / "two_inputs" / "1", SERVE)
+    engine = OpenVINO.open(found, EngineOptions(threads=2))
+    for _ in range(2):
+        with pytest.raises(StatusError, match="cannot convert it; --engine=tensorflow runs it"):
+            engine.run("doubled", {"q": np.zeros((1, 4), np.float32)}, ["doubled"])
+    assert tried == ["serving_default", "doubled"]
     engine.close()
 
 

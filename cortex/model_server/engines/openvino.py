@@ -60,6 +60,7 @@ class OpenVINO:
         self._core = core
         self._options = options
         self._compiled: dict[str, Signature] = {}
+        self._refused: dict[str, str] = {}
         self._compiling = threading.Lock()
 
     @classmethod
@@ -106,10 +107,13 @@ class OpenVINO:
                 if self._options.every_signature:
                     raise
                 _log.warning("%s: %s", self._model.directory, reason)
+                self._refused[name] = str(reason)
 
     def _get(self, name: str) -> Signature:
         if signature := self._compiled.get(name):
             return signature
+        if name in self._refused:  # trying again would cost each request the whole conversion
+            raise Unsupported(self._refused[name])
         with self._compiling:
             if name not in self._compiled:
                 self._compiled[name] = self._compile(name)
