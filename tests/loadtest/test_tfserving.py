@@ -1,6 +1,5 @@
 """The doors of TF Serving, and requests that were recorded for them."""
 
-import base64
 import contextlib
 import json
 import struct
@@ -199,11 +198,40 @@ def test_both_wires_judge_alike(tmp_path: Path, want: Any, got: Any, right: bool
     path = write(tmp_path / "a.tfrecord", found)
     plain = {alias: to_array(proto).tolist() for alias, proto in answered.outputs.items()}
     document = {"outputs": plain if others else plain["mean"]}
-    told = json.dumps(document, default=lambda value: {"b64": base64.b64encode(value).decode()}).encode()
+    told = json.dumps(document, default=bytes.decode).encode()
     for rest, body in ((False, answered.SerializeToString()), (True, told)):
         [payload] = recorded(path, MODEL, rest=rest, check=True)
         assert payload.expected
         assert payload.expected.accepts(body) == right
+
+
+@pytest.mark.parametrize(
+    ("alias", "told"),
+    [
+        ("word", b'["a\\u0000", "\xff"]'),
+        ("word", b'{"word": ["a\\u0000", "\xff"], "other": 1}'),  # what the recorded request filtered out
+        ("word_bytes", b'[{"b64": "YQA="}, {"b64": "/w=="}]'),
+    ],
+)
+def test_strings_over_rest(tmp_path: Path, alias: str, told: bytes) -> None:
+    """They are text as they are, whatever it is, and base64 only where the output's name says so."""
+    found = log()
+    found.predict_log.response.Clear()
+    found.predict_log.response.outputs[alias].CopyFrom(to_proto(np.array([b"a\0", b"\xff"], object)))
+    [payload] = recorded(write(tmp_path / "a.tfrecord", found), MODEL, rest=True, check=True)
+    assert payload.expected
+    assert payload.expected.accepts(b'{"outputs": ' + told + b"}")
+    assert not payload.expected.accepts(b'{"outputs": ' + told.replace(b"a", b"b").replace(b"YQ", b"YR") + b"}")
+
+
+def test_tensors_that_json_does_not_hold(tmp_path: Path) -> None:
+    """Complex numbers go by gRPC only."""
+    found = log()
+    found.predict_log.request.inputs["z"].CopyFrom(to_proto(np.complex64([1j])))
+    path = write(tmp_path / "a.tfrecord", found)
+    assert recorded(path, MODEL, rest=False, check=True)
+    with pytest.raises(UserError, match=r"record 1: .*complex.*; send it by gRPC"):
+        recorded(path, MODEL, rest=True, check=True)
 
 
 @pytest.mark.parametrize(
