@@ -29,16 +29,22 @@ def opened(engine_models: Path, name: str, engine: str) -> Engine:
         ("grow", "an array that grows"),
         ("unique", "other values than tf.unique"),
         ("mask", "leaves nothing"),
-        ("gather", "whatever lies beyond a tensor"),
+        ("gather", "what lies behind a tensor"),
         ("scatter", "tf.scatter_nd adds up"),
         ("divide", "divides integers in floating point"),
         ("modulo", "divides integers in floating point"),
         ("divide_inside", "divides integers in floating point"),
         ("modulo_of_rows", "divides integers in floating point"),
-        ("gather_inside", "whatever lies beyond a tensor"),
+        ("gather_inside", "what lies behind a tensor"),
         ("equal", "compares integers in single precision"),
         ("double", "computes with doubles in single precision"),
         ("turns", "makes no turn"),
+        ("listed", "what lies behind a tensor"),
+        ("each_its_own", "what lies behind a tensor"),
+        ("stepped", "what lies behind a tensor"),
+        ("counted", "what lies behind a tensor"),
+        ("split", "what lies behind a tensor"),
+        ("placed", "a tensor of known size"),
         ("throws", "cannot convert signature 'serving_default'"),
     ],
 )
@@ -49,10 +55,10 @@ def test_what_would_be_answered_wrong_is_refused(engine_models: Path, name: str,
     opened(engine_models, name, "tensorflow").close()
 
 
-@pytest.mark.parametrize("name", ["read", "half_as_wide", "scan", "last", "passed_on", "compare"])
+@pytest.mark.parametrize("name", ["read", "half_as_wide", "scan", "last", "passed_on", "compare", "row", "embedded"])
 def test_what_looks_like_it_is_answered_as_by_tensorflow(engine_models: Path, name: str) -> None:
     """A variable that is only read, shapes that are divided, a loop over one row, an output that is an input, decimals
-    that are compared."""
+    that are compared, a row by its number, rows of a table."""
     asked, reference = opened(engine_models, name, "openvino"), opened(engine_models, name, "tensorflow")
     assert isinstance(asked, OpenVINO)
     outputs = sorted(reference.signatures["serving_default"].outputs)

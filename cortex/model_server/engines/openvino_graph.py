@@ -63,7 +63,8 @@ class Graph:
         model = self.model.clone()
         try:
             model.reshape({index: [1, *list(shape)[1:]] for index, shape in rows.items()})
-        except RuntimeError:  # it computes with its rows in a way that one row does not fit
+            check_operations(model, "")
+        except (RuntimeError, Unsupported):  # it computes with its rows in a way that one row does not fit
             return None
         return Graph(model, self.inputs, self.outputs)
 

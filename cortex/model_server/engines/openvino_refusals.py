@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import openvino as ov
 from openvino.op.util import ConcatOutputDescription
 
 from cortex.model_server.engines.base import Unsupported
@@ -19,6 +20,15 @@ _DIVISIONS = ("Divide", "Mod", "FloorMod")
 _COMPARISONS = ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual")
 _LENGTHS = {"LSTMSequence": 3, "GRUSequence": 2, "RNNSequence": 2}
 """Which input of a sequence operation says how long each sequence is."""
+_UNCHECKED = {
+    "CTCGreedyDecoderSeqLen": 1,
+    "GatherND": 1,
+    "Range": 2,
+    "ScatterElementsUpdate": 1,
+    "StridedSlice": 3,
+    "VariadicSplit": 2,
+}
+"""Which input memory is read or written by, or divided by, without a look at what it is."""
 _WRONG = {
     "NonZero": "answers with numbers of the request before where a choice by values leaves nothing",
     "Unique": "gives other values than tf.unique",
@@ -72,11 +82,30 @@ def _reason(kind: str, node: Any, given: list[bool]) -> str:
         return "runs through whole sequences, however short they are said to be"
     if kind == "Loop" and any(given[:2]) and _collects(node):
         return "answers with numbers of the request before where a loop makes no turn"
-    if kind == "GatherND" and given[1]:
-        return "reads whatever lies beyond a tensor, at an index that is too large"
+    if (kind in _UNCHECKED and given[_UNCHECKED[kind]]) or (kind == "Gather" and _is_unchecked(node, given)):
+        return "reads what lies behind a tensor, or ends the process, at an index, length or step that does not fit"
     if kind == "ScatterNDUpdate" and given[1] and not given[0]:
         return "keeps one of the values that tf.scatter_nd adds up"
+    if kind == "StridedSlice" and any(given[1:]) and _is_static(node):
+        return "fails over a place that a request says in a tensor of known size"
     return _WRONG.get(kind, "")
+
+
+def _is_unchecked(gather: Any, given: list[bool]) -> bool:
+    """Say whether a gather takes indices as they are: over a list of integers, and for each row of a batch its own.
+
+    The latter fails for a batch of one, and for batches of which one is longer than the other.
+    """
+    data, indices = gather.get_input_partial_shape(0), gather.get_input_partial_shape(1)
+    if gather.get_attributes()["batch_dims"]:
+        return given[1]
+    is_list = data.rank == ov.Dimension(1) and gather.get_input_element_type(0).get_type_name() in ("i32", "i64")
+    return is_list and not (indices.rank.is_static and len(indices) > 1)
+
+
+def _is_static(node: Any) -> bool:
+    shapes = node.get_input_partial_shape(0), node.get_output_partial_shape(0)
+    return not any(shape.is_dynamic for shape in shapes)
 
 
 def _collects(loop: Any) -> bool:
