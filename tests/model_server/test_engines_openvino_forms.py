@@ -309,6 +309,23 @@ def rows(count: int, value: float) -> Any:
     return np.full((1, count, 64), value, np.float32)
 
 
+@pytest.mark.parametrize("shape", [[1, 2], [-1, 2], [-1, -1]])
+def test_the_state_of_a_graph_is_nobody_elses(tmp_path: Path, shape: list[int]) -> None:
+    """An IR that goes on from what was asked before, as those of language models do, begins anew with each request."""
+    given = ops.parameter(shape, np.float32, name="x")
+    given.output(0).set_names({"x"})
+    before = ops.read_value(ops.constant(np.zeros((1, 2), np.float32)), "total", np.float32, [1, 2])
+    total = ops.add(before, ops.reduce_sum(given, np.array([0]), True))
+    total.output(0).set_names({"y"})
+    model = ov.Model([ops.result(total)], [ops.assign(total, "total")], [given], "stateful")
+    ov.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    engine = opened(tmp_path)
+    for value in (1, 2, 1):
+        got = engine.run("serving_default", {"x": np.full((1, 2), value, np.float32)}, ["y"])["y"]
+        assert got.tolist() == [[value, value]]
+    engine.close()
+
+
 def test_a_run_that_fails_spoils_no_other(tmp_path: Path) -> None:
     """Inputs that do not fit each other are refused; what is asked before and after, and meanwhile, is answered right.
 

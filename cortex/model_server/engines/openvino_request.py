@@ -27,6 +27,7 @@ class InferRequest:
     def __init__(self, model: Any, *, may_cancel: bool) -> None:
         self._may_cancel = may_cancel
         self._native = native = model.create_infer_request()
+        self._has_state = bool(native.query_state())
         self._outputs = [_own(port, partial(native.set_output_tensor, at)) for at, port in enumerate(model.outputs)]
         # after the outputs: one that is an input and no more would take the input's memory away
         self._inputs = [_own(port, partial(native.set_input_tensor, at)) for at, port in enumerate(model.inputs)]
@@ -36,6 +37,8 @@ class InferRequest:
 
         Raises RuntimeError or TypeError for arrays that the model does not take, and StatusError at the deadline.
         """
+        if self._has_state:  # it is whoever's asked before
+            self._native.reset_state()
         shared = [self._put(index, array) for index, array in inputs.items()]
         self._infer(deadline)
         del shared  # not before: OpenVINO has only their addresses
