@@ -17,11 +17,12 @@ VARIABLE = "CORTEX_MODEL_SERVER_API_KEY"
 HEADERS = ("authorization", "x-api-key")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ApiKeys:
-    """The digests of the keys that open the doors; without any, the doors stand open."""
+    """The digests of the keys that open the doors, and the file that they are from; without any, all is open."""
 
     digests: tuple[bytes, ...] = ()
+    path: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.digests)
@@ -38,6 +39,11 @@ class ApiKeys:
             raise StatusError(
                 Code.UNAUTHENTICATED, 'An API key is needed: send "Authorization: Bearer KEY" or "x-api-key: KEY"'
             )
+
+    def reload(self) -> None:
+        """Read the file again. Raises StatusError, and then the keys are what they were."""
+        if self.path:
+            self.digests = read(self.path).digests
 
 
 def read(path: str) -> ApiKeys:
@@ -56,7 +62,7 @@ def read(path: str) -> ApiKeys:
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise invalid(f"--api_key_file: {path} holds no key; write one key a line")
-    return ApiKeys(tuple(_digest(key.encode()) for key in keys))
+    return ApiKeys(tuple(_digest(key.encode()) for key in keys), path)
 
 
 def _offered(headers: Mapping[str, str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cortex.line import address
-from cortex.model_server import api_key, config, tls
+from cortex.model_server import config, tls
+from cortex.model_server.api_key import ApiKeys
 from cortex.model_server.batching_parameters import BatchingSource
 from cortex.model_server.config import ModelConfig
 from cortex.model_server.crashes import Crashes, default_directory
@@ -115,14 +116,14 @@ def request_log(flags: Flags) -> RequestLogOptions:
     )
 
 
-def line(flags: Flags) -> str:
+def line(flags: Flags, keys: ApiKeys) -> str:
     """Return where the line listens: beside gRPC's Unix socket, unless that is guarded by keys or TLS."""
-    guarded = bool(flags.ssl_config_file or api_key.read(flags.api_key_file))
+    guarded = bool(flags.ssl_config_file or keys)
     return address(flags.grpc_socket_path) if flags.grpc_socket_path and not guarded else ""
 
 
-def grpc_options(flags: Flags) -> GrpcOptions:
-    """Return where and how gRPC listens."""
+def grpc_options(flags: Flags, keys: ApiKeys) -> GrpcOptions:
+    """Return where and how gRPC listens, and for whom."""
     if flags.use_alts_credentials:
         raise invalid("--use_alts_credentials is not supported; --ssl_config_file is")
     return GrpcOptions(
@@ -133,5 +134,5 @@ def grpc_options(flags: Flags) -> GrpcOptions:
         credentials=tls.credentials(Path(flags.ssl_config_file)) if flags.ssl_config_file else None,
         health=flags.enable_grpc_healthcheck_service,
         profiler=flags.enable_profiler,
-        keys=api_key.read(flags.api_key_file),
+        keys=keys,
     )

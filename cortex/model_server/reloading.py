@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cortex.model_server import config
+from cortex.model_server.api_key import ApiKeys
 from cortex.model_server.batching import Batcher
 from cortex.model_server.config import ModelConfig
 from cortex.model_server.status import StatusError
@@ -15,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Reloading:
-    """Own the thread that reads ``--model_config_file`` and the batching parameters again.
+    """Own the thread that reads ``--model_config_file``, the batching parameters and the API keys again.
 
     What cannot be read or used is told in the log, and what was there before stays. A reload that waits for a model
     without versions is given up for the next one: when somebody asks, or when the file that is polled has changed.
@@ -27,11 +28,13 @@ class Reloading:
         interval: float,
         reload: Callable[[Sequence[ModelConfig], Callable[[], bool]], None],
         batcher: Batcher | None,
+        keys: ApiKeys,
     ) -> None:
         self._path = Path(config_file) if config_file else None
         self._interval = interval
         self._reload = reload
         self._batcher = batcher
+        self._keys = keys
         self._last: Sequence[ModelConfig] | None = None
         self._asked = threading.Event()
         self._stopping = False
@@ -58,6 +61,7 @@ class Reloading:
             if asked:
                 _log.info("Reading the configuration again")
                 self._last = None
+            self._try(self._keys.reload, "The API keys stay as they were")
             self._try(self._read_models, "PollFilesystemAndReloadConfig failed to ReloadConfig")
             self._try(self._read_batching, "The batching parameters stay as they were")
 

@@ -56,11 +56,16 @@ class ModelServer:
             log=self._log,
             recorder=self._recorder,
         )
-        self._grpc = GrpcServer(self._handlers, options.grpc_options(flags), self._recorder)
-        path = options.line(flags)
+        self._keys = api_key.read(flags.api_key_file)
+        self._grpc = GrpcServer(self._handlers, options.grpc_options(flags, self._keys), self._recorder)
+        path = options.line(flags, self._keys)
         self._line = LineServer(self._handlers, path, self._recorder) if path else None
         self._reloading = Reloading(
-            flags.model_config_file, flags.model_config_file_poll_wait_seconds, self._handlers.apply, self._batcher
+            flags.model_config_file,
+            flags.model_config_file_poll_wait_seconds,
+            self._handlers.apply,
+            self._batcher,
+            self._keys,
         )
         self._stop_rest = lambda: None
 
@@ -124,7 +129,7 @@ class ModelServer:
             timeout=flags.rest_api_timeout_in_ms / 1000 if flags.rest_api_timeout_in_ms > 0 else None,
             cors=flags.rest_api_enable_cors_support,
             max_body=flags.rest_api_max_body_bytes,
-            keys=api_key.read(flags.api_key_file),
+            keys=self._keys,
         )
 
         def show(page: Page) -> routes.Answer:

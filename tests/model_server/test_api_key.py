@@ -1,6 +1,7 @@
 """The optional API key, on both doors."""
 
 import json
+import signal
 from pathlib import Path
 
 import grpc
@@ -9,7 +10,7 @@ import pytest
 
 from cortex.model_server import api_key
 from cortex.model_server.status import Code, StatusError
-from tests.model_server.harness import Start, predict_request
+from tests.model_server.harness import Start, poll, predict_request
 
 X = {"x": np.ones((1, 1), np.float32)}
 ROW = '{"instances": [[1]]}'
@@ -52,6 +53,32 @@ def test_both_doors_ask_for_the_key(start: Start, models: Path, tmp_path: Path) 
     assert server.http("OPTIONS", PATH, headers={"Origin": "https://example.org"})[0] == 200
     assert server.channel().unary_unary("/grpc.health.v1.Health/Check")(b"") == b"\x08\x01"
     assert "old-key" not in server.log
+
+
+def test_a_key_is_replaced_while_the_server_runs(start: Start, models: Path, tmp_path: Path) -> None:
+    """On SIGHUP the file is read again; one without a key changes nothing, and so opens nothing."""
+    keys = tmp_path / "keys"
+    keys.write_text("old-key")
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", f"--api_key_file={keys}")
+
+    def answers(key: str) -> tuple[int, bool]:
+        headers = {"X-Api-Key": key}
+        try:
+            server.prediction.Predict(predict_request("half_plus", X), metadata=[("x-api-key", key)])
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+            return server.http("POST", PATH, ROW, headers)[0], False
+        return server.http("POST", PATH, ROW, headers)[0], True
+
+    assert (answers("old-key"), answers("new-key")) == ((200, True), (401, False))
+    keys.write_text("# nothing\n")
+    server.process.send_signal(signal.SIGHUP)
+    poll(lambda: "The API keys stay as they were" in server.log)
+    assert (answers("old-key"), answers("")) == ((200, True), (401, False))
+    keys.write_text("new-key")
+    server.process.send_signal(signal.SIGHUP)
+    poll(lambda: answers("new-key") == (200, True))
+    assert answers("old-key") == (401, False)
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
