@@ -61,24 +61,20 @@ def test_a_key_is_replaced_while_the_server_runs(start: Start, models: Path, tmp
     keys.write_text("old-key")
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", f"--api_key_file={keys}")
 
-    def answers(key: str) -> tuple[int, bool]:
-        headers = {"X-Api-Key": key}
-        try:
-            server.prediction.Predict(predict_request("half_plus", X), metadata=[("x-api-key", key)])
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
-            return server.http("POST", PATH, ROW, headers)[0], False
-        return server.http("POST", PATH, ROW, headers)[0], True
+    def answers(key: str) -> tuple[int, grpc.StatusCode]:
+        asked = server.prediction.Predict.future(predict_request("half_plus", X), metadata=[("x-api-key", key)])
+        return server.http("POST", PATH, ROW, {"X-Api-Key": key})[0], asked.code()
 
-    assert (answers("old-key"), answers("new-key")) == ((200, True), (401, False))
+    welcome, refused = (200, grpc.StatusCode.OK), (401, grpc.StatusCode.UNAUTHENTICATED)
+    assert (answers("old-key"), answers("new-key")) == (welcome, refused)
     keys.write_text("# nothing\n")
     server.process.send_signal(signal.SIGHUP)
     poll(lambda: "The API keys stay as they were" in server.log)
-    assert (answers("old-key"), answers("")) == ((200, True), (401, False))
+    assert (answers("old-key"), answers("")) == (welcome, refused)
     keys.write_text("new-key")
     server.process.send_signal(signal.SIGHUP)
-    poll(lambda: answers("new-key") == (200, True))
-    assert answers("old-key") == (401, False)
+    poll(lambda: answers("new-key") == welcome)
+    assert answers("old-key") == refused
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
