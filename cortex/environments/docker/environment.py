@@ -122,18 +122,22 @@ class DockerEnvironment:
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """See `Environment.delete`. With the last API goes the front; the images that APIs share stay."""
+        begun = self._home.api(name).path.exists()
         with self._alone(name, force=True):
-            deployment = self._deployment(name)
-            self._engine.check()
-            if self._compose_file.deployments().keys() == {name}:
-                self._remove_all()
-            else:
-                self._delete_beside_others(deployment)
-            self._home.api(name).remove()
+            if not begun or name in self._compose_file.deployments():  # else it has never been up, and is tidied away
+                self._stop(self._deployment(name))
             if not keep_cache:
                 self._discard_images(name)
                 self._prune()
         return f"deleting {name}"
+
+    def _stop(self, deployment: Deployment) -> None:
+        self._engine.check()
+        if self._compose_file.deployments().keys() == {deployment.name}:
+            self._remove_all()
+        else:
+            self._delete_beside_others(deployment)
+        self._home.api(deployment.name).remove()
 
     def _remove_all(self) -> None:
         """Stop whatever is there, and remove it with its network, its volumes and the compose file."""

@@ -57,7 +57,9 @@ def compose(arguments: list[str]) -> None:
             rows[service]["State"]["Running"] = command == "start"
         elif command == "rm":
             rows.pop(service)
-    STATE.write_text(json.dumps(rows))
+    unfinished = STATE.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(rows))
+    unfinished.replace(STATE)  # at once: tests look at it meanwhile
 
 
 def docker(arguments: list[str]) -> int:

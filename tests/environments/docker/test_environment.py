@@ -208,12 +208,12 @@ def test_a_first_deployment_that_fails_leaves_nothing(docker: Docker) -> None:
 
 
 def test_what_a_killed_first_deployment_left_goes_with_the_next_command(docker: Docker) -> None:
-    """Also with one that finds nothing to do: no command shows these containers, which Docker starts again for ever."""
+    """Also with one for another API: no command shows these containers, which Docker starts again for ever."""
     docker.deploy(docker.write())
     file = docker.home / "environments/docker/compose.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "x-cortex": {}}))
-    with pytest.raises(UserError, match="iris is not deployed"):
-        docker.environment.delete("iris", keep_cache=False)
+    with pytest.raises(UserError, match="rose is not deployed"):
+        docker.environment.delete("rose", keep_cache=False)
     assert docker.services == []
     assert not file.exists()
     assert not (docker.home / "environments/docker/apis").exists()
@@ -387,6 +387,17 @@ def test_by_force_a_command_takes_over_from_one_that_waits(command: str, docker:
         else:
             docker.environment.delete("iris", keep_cache=False)
         assert waiting.result().error == "another command took over"
+
+
+def test_delete_ends_a_first_deployment_that_waits(docker: Docker) -> None:
+    """It has begun, so there is something to delete."""
+    (docker.here / "unready").touch()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(docker.deploy, docker.write())
+        until(lambda: (docker.here / "containers.json").exists() and docker.services)
+        assert docker.environment.delete("iris", keep_cache=False) == "deleting iris"
+        assert waiting.result().error == "another command took over"
+    assert docker.services == []
 
 
 def test_logs_are_followed_over_updates(docker: Docker) -> None:
