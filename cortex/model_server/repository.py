@@ -179,14 +179,14 @@ class Repository:
     def _check_labels(self, models: Sequence[ModelConfig]) -> None:
         with self._changed:
             for model in models:
-                known = self._versions.get(model.name, {})
-                wanted, _ = select(known, model.policy, self._crashed(model.name))
+                known = self._versions.get(model.name, {}).values()
+                serving = [version.number for version in known if version.state is State.AVAILABLE]
+                wanted, _ = select(serving, model.policy)
                 for label, number in model.labels.items():
-                    self._check_label(model.name, label, number, serves=number in wanted)
+                    if number not in wanted:
+                        self._check_ahead(model.name, label, number)
 
-    def _check_label(self, name: str, label: str, number: int, *, serves: bool) -> None:
-        if serves and self._versions[name][number].state is State.AVAILABLE:
-            return
+    def _check_ahead(self, name: str, label: str, number: int) -> None:
         if self._options.labels_for_unavailable and self._labels.get(name, {}).get(label) in (None, number):
             return
         raise StatusError(

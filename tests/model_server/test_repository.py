@@ -351,6 +351,22 @@ def test_a_label_moves_before_its_version_goes(disk: _Disk, make: Make) -> None:
         reload.result()
 
 
+def test_a_label_goes_to_what_serves_beside_a_newer_version_that_does_not(disk: _Disk, make: Make) -> None:
+    """A newer version that loads, failed or is gone again does not count."""
+    repository = make(disk.add("m", 1))
+    disk.gate.clear()
+    disk.add("m", 2)
+    poll(lambda: _states(repository, "m") == {2: State.LOADING, 1: State.AVAILABLE})
+    repository.reload([disk.config("m", labels={"loading": 1})])
+    disk.bad["m", 2] = StatusError(Code.INVALID_ARGUMENT, "bad")
+    disk.gate.set()
+    poll(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
+    repository.reload([disk.config("m", labels={"failed": 1})])
+    (disk.root / "m" / "2").rmdir()
+    repository.reload([disk.config("m", labels={"gone": 1})])
+    assert _version(repository, "m", label="gone") == 1
+
+
 def test_an_unused_label_may_run_ahead_when_allowed(disk: _Disk, make: Make) -> None:
     """With the flag, a new label may name a version that is still to come; a label in use may not move there."""
     disk.add("m", 1)
