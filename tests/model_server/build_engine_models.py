@@ -242,6 +242,17 @@ class HalfPlus(tf.Module):
         return {"y": x * 0.5 + 2.0}
 
 
+class Turns(tf.Module):
+    """Makes as many turns as it is asked for, and says so."""
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64, name="x")])
+    def main(self, x: Any) -> dict[str, Any]:
+        made = tf.constant(0, tf.int64)
+        while made < x:
+            made += 1
+        return {"y": made}
+
+
 class Every(tf.Module):
     """One input of every dtype that a signature may have, returned as it came."""
 
@@ -360,6 +371,8 @@ def write_special(root: Path) -> None:
         (lite / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
     every = Every()
     tf.saved_model.save(every, str(root / "every" / "1"), signatures={"serving_default": every.main})
+    turns = Turns()
+    tf.saved_model.save(turns, str(root / "turns" / "1"), signatures={"serving_default": turns.main})
     write_table(root / "table" / "1", root / "words.txt")
     write_hard(root / "hard")
 

@@ -1,6 +1,8 @@
 """What every engine owes: the same answers to the same requests, whatever the format of the model."""
 
+import itertools
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,32 @@ def test_every_dtype_through_tensorflow(engine: Open) -> None:
         assert array.dtype == value.dtype
         assert tensors.to_array(tensors.to_proto(array)).tolist() == value.tolist()
     assert got["r_bfloat16"].dtype == ml_dtypes.bfloat16
+
+
+def test_tensorflow_breaks_off_at_the_deadline(engine: Open) -> None:
+    """A run that would go on for hours ends with TF Serving's status, and the next one is answered."""
+    turns = engine("turns", "tensorflow")
+    started = time.monotonic()
+    with pytest.raises(StatusError) as caught:
+        turns.run("serving_default", {"x": np.array(10**12)}, ["y"], started + 0.2)
+    assert str(caught.value) == "DEADLINE_EXCEEDED: Timed out waiting for notification"
+    assert time.monotonic() - started < 20
+    assert turns.run("serving_default", {"x": np.array(3)}, ["y"], time.monotonic() + 30)["y"] == 3
+
+
+def test_outputs_filtered_in_very_many_ways(engine: Open) -> None:
+    """TensorFlow gives what is asked for, in its order, however many combinations of outputs clients think of."""
+    every = engine("every", "tensorflow")
+    inputs = {
+        alias: np.zeros(2, tensors.dtype_of(info.dtype))
+        for alias, info in every.signatures["serving_default"].inputs.items()
+    }
+    inputs["t_string"] = np.array([b"a", b"b"], np.object_)
+    names = sorted(every.signatures["serving_default"].outputs)
+    for first, second in itertools.permutations(names, 2):
+        got = every.run("serving_default", inputs, [first, second])
+        assert list(got) == [first, second]
+        assert got[first].dtype == inputs[first.replace("r_", "t_", 1)].dtype
 
 
 def test_tables_and_assets_of_tensorflow_1(engine: Open) -> None:
