@@ -105,7 +105,7 @@ class Batcher:
     def run(self, lane: "Lane", call: Call, run: Run, rows: int, deadline: float | None) -> Arrays:
         """Queue a call until a batch has answered it. See `Lane.run`."""
         key = (lane, batching_rows.kind(call, padded=lane.parameters.pad_variable_length_inputs))
-        task = self._enqueue(key, call, run, rows)
+        task = self._enqueue(key, Task(call, run, rows, deadline))
 
         with current().leaving(lambda: self._leave(key, task, _cancelled())):
             if not task.done.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
@@ -115,18 +115,17 @@ class Batcher:
             self.recorder.left_out(lane.model, _REASONS[task.error.code])
         return batching_rows.whole(task.answers(), padded=lane.parameters.pad_variable_length_inputs)
 
-    def _enqueue(self, key: "tuple[Lane, Hashable]", call: Call, run: Run, rows: int) -> Task:
+    def _enqueue(self, key: "tuple[Lane, Hashable]", task: Task) -> Task:
         lane = key[0]
         with self._changed:
             queue = self._queues.get(key) or Queue()
             room = lane.parameters.max_enqueued_batches * lane.parameters.execution_size
-            if self._closed or (len(queue) and queue.rows + rows > room):
+            if self._closed or (len(queue) and queue.rows + task.rows > room):
                 self.recorder.left_out(lane.model, "full")
                 raise StatusError(
                     Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
                 )
-            lane.arrived(rows)
-            task = Task(call, run, rows)
+            lane.arrived(task.rows)
             queue.add(task)
             self._queues[key] = queue
             self._changed.notify_all()
@@ -247,7 +246,7 @@ class Lane:
         for piece in batch:
             piece.task.waited = max(piece.task.waited, started - piece.task.since)
         try:
-            outputs = batch[0].task.run(batching_rows.joined(batch, size - sum(sizes)), None)
+            outputs = batch[0].task.run(batching_rows.joined(batch, size - sum(sizes)), _deadline(batch))
             self._record(batch, sizes, size, started)
             batching_rows.split(batch, outputs, size)
         except Exception as error:  # noqa: BLE001 - an engine was called; each request gets the reason
@@ -273,6 +272,12 @@ class Lane:
                 "A request of %s (signature %s, input shapes %s) has no rows to batch by and runs alone",
                 *(self.model, call.signature, shapes),
             )
+
+
+def _deadline(batch: Sequence[Piece]) -> float | None:
+    """Return the latest deadline of the tasks; nobody waits for the batch any more once it is over."""
+    deadlines = [piece.task.deadline for piece in batch if piece.task.deadline is not None]
+    return max(deadlines) if len(deadlines) == len(batch) else None
 
 
 def _cancelled() -> StatusError:

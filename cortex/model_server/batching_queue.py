@@ -20,10 +20,11 @@ class Task:
     until the last of them began.
     """
 
-    def __init__(self, call: Call, run: Run, rows: int) -> None:
+    def __init__(self, call: Call, run: Run, rows: int, deadline: float | None) -> None:
         self.call = call
         self.run = run
         self.rows = rows
+        self.deadline = deadline
         self.since = time.monotonic()
         self.waited = 0.0
         self.taken = 0

@@ -161,6 +161,25 @@ def test_a_request_that_times_out_leaves_the_queue() -> None:
     assert model.runs == []
 
 
+@pytest.mark.parametrize(("seconds", "latest"), [((30.0, 60.0), 60.0), ((30.0, None), None)])
+def test_a_batch_runs_until_its_last_request_is_late(seconds: tuple[float | None, ...], latest: float | None) -> None:
+    """The engine is told by when nobody waits any more; a request without a deadline always does."""
+    told: list[float | None] = []
+
+    def model(call: Call, deadline: float | None) -> dict[str, Any]:
+        told.append(deadline)
+        return {"y": call.inputs["x"]}
+
+    now = time.monotonic()
+    deadlines = [None if each is None else now + each for each in seconds]
+    with (
+        _batching(max_batch_size=2, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        list(pool.map(lambda deadline: _ask(lane, model, _call(1), deadline), deadlines))
+    assert told == [None if latest is None else now + latest]
+
+
 def test_an_error_is_everybodys_in_the_batch() -> None:
     """A run that fails fails the requests of its batch, with the same status, and nothing else."""
 
