@@ -29,6 +29,12 @@ def has_rest(flags: Flags) -> bool:
     return bool(flags.rest_api_port) and flags.rest_api_port != flags.port
 
 
+def check_doors(flags: Flags) -> None:
+    """Raise StatusError where the flags open no door: the models would be loaded for nobody."""
+    if not (flags.port or flags.grpc_socket_path or flags.rest_api_port):
+        raise invalid("server_options.grpc_port is not set, nor --grpc_socket_path or --rest_api_port")
+
+
 def models(flags: Flags) -> Sequence[ModelConfig]:
     """Return the models to serve: those of the config file, or the one that the flags name."""
     if flags.model_config_file:

@@ -72,6 +72,7 @@ class ModelServer:
     def start(self, interrupted: Callable[[], bool]) -> None:
         """Load the configured models, then open the ports. Returns early when interrupted. Raises StatusError."""
         models = options.models(self._flags)
+        options.check_doors(self._flags)
         self._log.check(models)
         if self._batcher is not None:
             self._batcher.start()

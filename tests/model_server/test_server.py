@@ -428,6 +428,7 @@ def test_a_port_in_use_is_named(models: Path) -> None:
     ("flags", "text"),
     [
         ([], "Both server_options.model_base_path and server_options.model_config_file are empty!"),
+        (["--model_base_path=/m", "--port=0"], "server_options.grpc_port is not set"),
         (["--batching_parameters_file=/x"], "server_options.batching_parameters_file is set without setting"),
         (["--enable_batching", "--batching_parameters_file=/nowhere"], "Invalid protobuf file: '/nowhere'"),
         (["--batching=auto", "--batching_latency_bound_micros=0"], "--batching_latency_bound_micros must be positive"),
