@@ -1,6 +1,7 @@
 """grpc.health.v1 on the gRPC door, for orchestrators that ask there; behind ``--enable_grpc_healthcheck_service``."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,9 +35,7 @@ class Health:
     def drain(self) -> None:
         """Say NOT_SERVING from here on, and end the calls that watch: the server would wait for them."""
         self._servicer.enter_graceful_shutdown()
-        ending = threading.Thread(target=self._servicer.end_watches, name="end watches", daemon=True)
-        ending.start()
-        ending.join(_PATIENCE)
+        self._servicer.end_watches()
 
 
 @dataclass(eq=False)
@@ -67,15 +66,22 @@ class _Servicer(health.HealthServicer):  # type: ignore[misc]  # it has no stubs
         self._watching.add(watcher)
         if not context.add_callback(lambda: self._watching.discard(watcher)):
             self._watching.discard(watcher)
-        self._tell(watcher)
         if self._is_draining:
             context.cancel()
+        else:
+            self._tell(watcher)
 
     def end_watches(self) -> None:
+        """Tell all watchers that the drain has begun, and let them go: those that have not heard of it in time, too."""
         self._is_draining = True
-        for watcher in list(self._watching):
-            if watcher.service in _SERVICES:
-                self._tell(watcher)
+        watching = list(self._watching)
+        telling = [threading.Thread(target=self._tell, args=(each,), daemon=True) for each in watching]
+        for thread in telling:
+            thread.start()
+        end = time.monotonic() + _PATIENCE
+        for thread in telling:
+            thread.join(max(0.0, end - time.monotonic()))
+        for watcher in watching:
             watcher.context.cancel()
 
     def _tell(self, watcher: _Watcher) -> None:
