@@ -13,6 +13,7 @@ from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, tensor_pb2, ty
 _MOST_REPEATED = 2**24
 
 Signatures = Mapping[str, meta_graph_pb2.SignatureDef]
+Tensors = Mapping[str, tensor_pb2.TensorProto]
 Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
 InputsOf = Callable[[model_pb2.ModelSpec], Inputs]
 """Gives the inputs of the signature that is named. Raises StatusError."""
@@ -43,8 +44,7 @@ def parse(signatures: Signatures, request: predict_pb2.PredictRequest) -> Call:
     if name not in signatures:
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     signature = signatures[name]
-    _check_names(request, signature)
-    sent = {**signature.defaults, **request.inputs}
+    sent = _sent(request, signature)
     inputs = {
         alias: _array(index, alias, sent[alias], signature.inputs[alias].dtype)
         for index, alias in enumerate(sorted(signature.inputs))
@@ -76,9 +76,13 @@ def dtype_string(enum: int) -> str:
     return name.removeprefix("DT_").lower()
 
 
-def _check_names(request: predict_pb2.PredictRequest, signature: meta_graph_pb2.SignatureDef) -> None:
-    """Check which inputs are sent; one for which the signature has a default may be left out."""
-    sent, wanted, defaults = set(request.inputs), set(signature.inputs), set(signature.defaults)
+def _sent(request: predict_pb2.PredictRequest, signature: meta_graph_pb2.SignatureDef) -> Tensors:
+    """Return a tensor for each input: what the request has, or the signature's default. Raises StatusError."""
+    sent, wanted = set(request.inputs), set(signature.inputs)
+    given: Tensors = request.inputs
+    if sent == wanted:
+        return given  # nearly always; a copy of the map would take as long as all else here
+    defaults = set(signature.defaults)
     if len(sent) > len(wanted) or (len(sent) < len(wanted) and not defaults):
         raise invalid(
             f"input size does not match signature: {len(sent)}!={len(wanted)} "
@@ -95,6 +99,7 @@ def _check_names(request: predict_pb2.PredictRequest, signature: meta_graph_pb2.
             f"default value provided. Inputs expected to be in the request {_set(sent)}, or default input alias set: "
             f"{','.join(sorted(defaults))}"
         )
+    return {**signature.defaults, **given}
 
 
 def _array(index: int, alias: str, proto: tensor_pb2.TensorProto, dtype: int) -> Array:

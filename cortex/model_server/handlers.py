@@ -1,11 +1,11 @@
 """What the server answers, whatever door the question came through.
 
 gRPC and REST both end here, with TF Serving's messages and a deadline on `time.monotonic`'s clock. Every failure is a
-StatusError. `Handlers.run` is the one place where a model runs for a client.
+StatusError. `Servable.run` is the one place where a model runs for a client.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from cortex.model_server import call as calls
@@ -75,11 +75,13 @@ class Handlers:
         deadline: float | None,
     ) -> calls.Answer:
         """Run a signature on the request that ``decode`` makes for the inputs of the version that answers it."""
+        watched = current()
         with self._lease(spec) as servable:
-            with current().stage(DECODE):
+            watched.answered_by(servable.name, servable.version)  # whatever it comes to, it counts as this model's
+            with watched.stage(DECODE):
                 request = decode(servable.inputs)
                 call = servable.parse(request)
-            current().answered_by(servable.name, servable.version, call.signature)
+            watched.answered_by(servable.name, servable.version, call.signature)
             remaining(deadline)
             answer = calls.Answer(servable.name, servable.version, call.signature, servable.run(call, deadline))
         self._log.add(answer.model, request, lambda: calls.response(answer))
@@ -195,18 +197,16 @@ class Handlers:
         """Say whether every configured model serves."""
         return self._repository.is_ready()
 
-    @contextmanager
-    def _lease(self, spec: model_pb2.ModelSpec) -> Iterator[Servable]:
-        """Hold the version that is meant; whatever the request comes to, it is counted as that model's from here on."""
+    def _lease(self, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
         choice = spec.WhichOneof("version_choice")
         version = spec.version.value if choice == "version" else None
         label = spec.version_label if choice == "version_label" else None
-        with self._repository.lease(_name(spec), version, label) as servable:
-            current().answered_by(servable.name, servable.version)
-            yield servable
+        return self._repository.lease(_name(spec), version, label)
 
 
 def _runner(servable: Servable, deadline: float | None) -> inference.Run:
+    current().answered_by(servable.name, servable.version)
+
     def run(call: calls.Call) -> Arrays:
         current().answered_by(servable.name, servable.version, call.signature)
         current().examples = len(call.inputs[inference.INPUT])
