@@ -63,8 +63,7 @@ class Engine:
 
     def check(self) -> None:
         """Raise UserError with what to do when Docker is missing, not running, not permitted, or has no compose."""
-        self("version", "--format", "{{.Server.Version}}")
-        _ = self._compose
+        _ = self._compose  # once it is there, each command says itself what is wrong
 
     def compose(self, *arguments: str) -> str:
         """Run one compose command on the project's file; return what it printed."""
@@ -132,6 +131,7 @@ class Engine:
 
     @functools.cached_property
     def _compose(self) -> list[str]:
+        self("version", "--format", "{{.Server.Version}}")
         if self.good("compose", "version"):
             return [_docker(), "compose"]
         if found := shutil.which("docker-compose"):

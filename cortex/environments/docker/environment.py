@@ -113,7 +113,6 @@ class DockerEnvironment:
         """See `Environment.refresh`."""
         with self._alone(name, force=force):
             before = self._deployment(name)
-            self._engine.check()
             self._changeover.check_front()
             prepared = recall(name, before.revision, self._home)
             self._changeover.swap(self._run(prepared), before, progress)
@@ -132,7 +131,6 @@ class DockerEnvironment:
         return f"deleting {name}"
 
     def _stop(self, deployment: Deployment) -> None:
-        self._engine.check()
         if self._compose_file.deployments().keys() == {deployment.name}:
             self._remove_all()
         else:

@@ -12,8 +12,6 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 HERE = Path(os.environ["DOCKER_STAND_IN"])
 STATE = HERE / "containers.json"
 
@@ -30,6 +28,8 @@ def images(add: str = "", remove: str = "") -> list[str]:
 
 
 def compose(arguments: list[str]) -> None:
+    import yaml  # a docker starts without it, and without its packages, in half the time
+
     project, file = arguments[1], Path(arguments[3])
     command, *services = [word for word in arguments[4:] if not word.startswith("--")]
     rows, crash = containers(), (HERE / "crash").read_text() if (HERE / "crash").exists() else None

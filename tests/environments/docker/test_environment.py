@@ -39,8 +39,8 @@ class Docker:
         self.project = root / "project"
         for path in (self.here, self.home, self.project):
             path.mkdir()
-        for name in ("docker", "docker-compose"):
-            (self.here / name).write_text(f"#!{sys.executable}\n{STAND_IN.read_text()}")
+        for name, option in (("docker", " -S"), ("docker-compose", "")):
+            (self.here / name).write_text(f"#!{sys.executable}{option}\n{STAND_IN.read_text()}")
             (self.here / name).chmod(0o755)
         (self.here / "images").write_text("nginx:stable")
         self.write()
