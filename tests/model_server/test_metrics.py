@@ -85,8 +85,8 @@ def test_our_page(watched: Server) -> None:
     bad = ("half_plus", "2", "")
     assert values["cortex_model_requests_total", *sorted((*bad, "Predict", "GRPC", "FAILED_PRECONDITION"))] == 1
     assert values["cortex_model_requests_total", *sorted((*bad, "predict", "REST", "INVALID_ARGUMENT"))] == 1
-    for stage in ("queue", "execute", "encode"):
-        assert values["cortex_model_stage_seconds_count", *sorted(("half_plus", "2", stage))] == 3
+    for stage, count in {"decode": 5, "queue": 3, "execute": 3, "encode": 3}.items():
+        assert values["cortex_model_stage_seconds_count", *sorted(("half_plus", "2", stage))] == count
     assert values["cortex_batch_rows_sum", "half_plus"] == 12
     assert values["cortex_batch_padding_rows_total", "half_plus"] == 5
     assert values["cortex_model_load_seconds_count", "OK"] == 1
