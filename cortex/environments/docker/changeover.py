@@ -38,11 +38,11 @@ class Changeover:
         self._shelf = shelf
         self._front = front
 
-    def take_over(self, name: str, holder: str) -> None:
-        """Have the command that holds the lock ``holder`` give up an update of an API whose end it waits for."""
+    def take_over(self, name: str) -> None:
+        """Have the command that holds an API give up an update whose end it waits for."""
         sign, deadline = self._sign(name), time.monotonic() + _TAKE_OVER_SECONDS
-        while self._home.busy(holder) and time.monotonic() < deadline:
-            with contextlib.suppress(OSError):  # it is not at work on this API, or is done with it
+        while self._home.busy(name) and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # it has not begun, or is done with a first deployment
                 sign.touch()
             time.sleep(0.1)
         sign.unlink(missing_ok=True)

@@ -263,10 +263,10 @@ class DockerEnvironment:
 
     @contextlib.contextmanager
     def _alone(self, name: str, *, force: bool) -> Iterator[None]:
-        """Hold the environment. By force an update of an API is given up for whose end another command holds it."""
+        """Hold an API and the environment. By force an update is given up for whose end another command holds them."""
         if force:
-            self._changeover.take_over(name, self.name)
-        with self._home.lock(self.name):
+            self._changeover.take_over(name)
+        with self._home.lock(name), self._home.lock(f"environment {self.name}"):
             self._tidy()
             yield
 

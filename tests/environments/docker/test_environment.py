@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -376,7 +377,7 @@ def test_by_force_a_command_takes_over_from_one_that_waits(command: str, docker:
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(docker.deploy, docker.write(2))
         until(lambda: len(docker.services) == 3)
-        with pytest.raises(UserError, match="another cortex command is changing docker"):
+        with pytest.raises(UserError, match="another cortex command is changing iris"):
             docker.environment.refresh("iris", force=False, progress=str)
         pool.submit(until, waiting.done).add_done_callback(lambda _: (docker.here / "unready").unlink())
         if command == "deploy":
@@ -387,6 +388,22 @@ def test_by_force_a_command_takes_over_from_one_that_waits(command: str, docker:
         else:
             docker.environment.delete("iris", keep_cache=False)
         assert waiting.result().error == "another command took over"
+
+
+def test_a_command_for_another_api_takes_over_nothing(docker: Docker) -> None:
+    """It is refused at once, although `delete` takes over wherever it can."""
+    docker.deploy(docker.write(1))
+    (docker.here / "unready").touch()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(docker.deploy, docker.write(2))
+        until(lambda: len(docker.services) == 3)
+        begun = time.monotonic()
+        with pytest.raises(UserError, match="another cortex command is changing environment docker"):
+            docker.environment.delete("rose", keep_cache=False)
+        assert time.monotonic() - begun < 20
+        assert not waiting.done()
+        (docker.here / "unready").unlink()
+        assert not waiting.result().error
 
 
 def test_delete_ends_a_first_deployment_that_waits(docker: Docker) -> None:
