@@ -97,7 +97,6 @@ class DockerFront:
         ``held`` are the ports that the front has when it runs. Whoever may not try a port does not.
         """
         self._certificate()
-        running = any(row.service == compose.FRONT and row.running for row in self._engine.containers())
         for host, port in ((each.host, each.port) for each in self.settings.addresses):
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -108,7 +107,7 @@ class DockerFront:
                 except OSError as error:
                     if error.errno != errno.EADDRINUSE:
                         raise UserError(f"host: {host} is no address of this machine ({error.strerror})") from error
-                    if not (running and port in held):
+                    if not (port in held and self._running()):
                         raise UserError(TAKEN.format(port=port)) from error
 
     def follow(self, routes: Sequence[nginx.Route], worker: str) -> None:
@@ -119,7 +118,7 @@ class DockerFront:
         front = self.settings.nginx()
         files = self._files(routes)
         self._write(files)
-        before = [row.id for row in self._engine.containers() if row.service == compose.FRONT and row.running]
+        before = self._running()
         self._engine.compose("up", "--detach", "--no-deps", compose.FRONT)
         if (now := self._container().id) in before:  # `docker kill` counts as a stop by hand: no restart from then on
             self._engine.ask(now, "sh", "-c", "kill -HUP 1")
@@ -132,8 +131,7 @@ class DockerFront:
             told = self._told.read_text()
         except OSError:
             return False
-        running = any(row.running for row in self._engine.containers() if row.service == compose.FRONT)
-        return running and told == self._digest(self._files(routes))
+        return told == self._digest(self._files(routes)) and bool(self._running())
 
     def sweep(self, *patterns: str) -> None:
         """Remove sockets that nobody listens on any more, and links that lead nowhere."""
@@ -168,6 +166,10 @@ class DockerFront:
     def _certificate(self) -> Certificate | None:
         asked = self.settings.protection
         return Certificate.read(asked.certificate, asked.certificate_key) if asked.certificate else None
+
+    def _running(self) -> list[str]:
+        """Return the id of the front's container where it runs."""
+        return [row.id for row in self._engine.containers() if row.service == compose.FRONT and row.running]
 
     def _container(self) -> Container:
         for row in self._engine.containers():
