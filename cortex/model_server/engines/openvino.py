@@ -24,6 +24,7 @@ from cortex.model_server.engines.base import (
     Unsupported,
     UnsupportedPrecision,
 )
+from cortex.model_server.engines.openvino_exact import keep_exact
 from cortex.model_server.engines.openvino_form import Form
 from cortex.model_server.engines.openvino_forms import Forms, Signature
 from cortex.model_server.engines.openvino_graph import Graph, convert, first_signature, one_line, signatures_of
@@ -120,7 +121,10 @@ class OpenVINO:
             return self._compiled[name]
 
     def _compile(self, name: str) -> Signature:
-        return Signature(convert(self._core, self._model, self.signatures, name), partial(self._forms, name))
+        graph = convert(self._core, self._model, self.signatures, name)
+        if self._options.precision == BF16:
+            keep_exact(self._core, graph.model)
+        return Signature(graph, partial(self._forms, name))
 
     def _forms(self, name: str, graph: Graph) -> Forms:
         alone = self._form(graph, name, {"PERFORMANCE_HINT": "LATENCY"})
