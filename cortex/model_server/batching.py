@@ -90,6 +90,7 @@ class Batcher:
         with self._changed:
             for lane, parameters in own:
                 lane.own = parameters or lane.own
+            self._changed.notify_all()
 
     def configure(self, parameters: BatchingParameters) -> None:
         """Batch by these parameters from now on; requests that wait are not lost."""

@@ -435,6 +435,21 @@ def test_a_version_may_bring_its_own_parameters(tmp_path: Path) -> None:
             batcher.lane("m", tmp_path / "without")
 
 
+def test_a_reload_of_a_versions_own_parameters_applies_to_what_waits(tmp_path: Path) -> None:
+    """A request that waits by the file of its version goes by what the file says now, not by what it said."""
+    model, file = _Model(), tmp_path / "batching_params.pbtxt"
+    file.write_text(f"batch_timeout_micros {{ value: {A_MINUTE} }}")
+    source = BatchingSource(per_model=True)
+    with _batcher(source.common(), source=source) as batcher, ThreadPoolExecutor(1) as pool:
+        lane = batcher.lane("m", tmp_path)
+        answer = pool.submit(_ask, lane, model, _call(1), time.monotonic() + 20)
+        poll(lambda: batcher._queues)
+        time.sleep(0.1)  # the threads sleep by now, until the minute is over
+        file.write_text("batch_timeout_micros { value: 1000 }")
+        batcher.reload()
+        assert answer.result(30).shape == (1, 2)
+
+
 def test_nobody_waits_once_the_process_stops() -> None:
     """When the process is about to stop, what waits for a batch runs at once."""
     with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane:
