@@ -64,9 +64,10 @@ async def serve(path: Path, handler: Handler, beat: float = BEAT) -> asyncio.Ser
 
         beating = asyncio.create_task(live(writer))
         try:
-            async for line in handler(json.loads(await reader.readline())):
-                answer(progress=line)
-            answer(done=True)
+            if asked := await reader.readline():  # else somebody looked whether there is a supervisor
+                async for line in handler(json.loads(asked)):
+                    answer(progress=line)
+                answer(done=True)
         except UserError as error:
             answer(error=str(error), taken=isinstance(error, AddressTaken))
         except OSError as error:

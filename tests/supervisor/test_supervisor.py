@@ -258,6 +258,26 @@ def test_a_fault_of_the_supervisor_is_no_fault_of_the_command(tmp_path: Path) ->
         asyncio.run(ask())
 
 
+def test_a_look_at_whether_it_lives_is_no_command(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who connects and says nothing is no fault in the log, which is the one that `cortex logs` shows."""
+
+    async def nothing(request: dict[str, Any]) -> AsyncIterator[str]:
+        yield "asked"
+
+    def look(path: Path) -> bytes:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            probe.shutdown(socket.SHUT_WR)
+            return probe.recv(100)
+
+    async def ask() -> bytes:
+        async with await control.serve(tmp_path / "control.sock", nothing):
+            return await asyncio.to_thread(look, tmp_path / "control.sock")
+
+    assert asyncio.run(ask()) == b""
+    assert not caplog.records
+
+
 def test_a_revision_has_the_environment_of_its_own_deployment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the shell of a later deployment says holds for its revision; one that fails changes nothing."""
     monkeypatch.setenv("GREETING", "one")
