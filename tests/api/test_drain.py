@@ -223,6 +223,7 @@ def test_draining_is_not_ready(one, connect, until):
 
 THREADS = """
 import atexit
+import multiprocessing
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -245,6 +246,16 @@ def test_a_thread_of_the_predictor_does_not_hold_the_worker(workers):
     worker.process.terminate()
     assert worker.process.wait(timeout=20) == 0
     assert "WARNING:ended without threads that went on for 5 s: for ever\n" in worker.log
+
+
+def test_a_process_of_the_predictor_does_not_hold_the_worker(workers):
+    """One that goes on for ever is killed some seconds after the drain; all else has its usual end."""
+    thread = 'multiprocessing.Process(target=time.sleep, args=(600,), name="for ever").start()'
+    worker = workers.start(THREADS.replace("THREAD", thread)).await_ready()
+    worker.process.terminate()
+    assert worker.process.wait(timeout=20) == 0
+    assert "WARNING:killed a process that went on for 5 s: for ever\n" in worker.log
+    assert "all has ended" in worker.log
 
 
 @pytest.mark.parametrize(

@@ -117,10 +117,11 @@ def test_giving_up(workers, predictor, spec, told, logged):
     assert all("READY" not in lines for lines in worker.said)
 
 
-def test_a_thread_does_not_keep_a_worker_that_gave_up(workers):
-    """A predictor that has started a thread, and then fails, is one that failed."""
-    init = "threading.Thread(target=time.sleep, args=(600,)).start(); 1 / 0"
-    worker = workers.start(python(head="import threading, time", init=init))
+@pytest.mark.parametrize("other", ["threading.Thread", "multiprocessing.Process"])
+def test_a_thread_or_process_does_not_keep_a_worker_that_gave_up(workers, other):
+    """A predictor that has started something, and then fails, is one that failed."""
+    init = f"{other}(target=time.sleep, args=(600,)).start(); 1 / 0"
+    worker = workers.start(python(head="import multiprocessing, threading, time", init=init))
     assert worker.process.wait(timeout=20) == 3
     assert "ZeroDivisionError" in worker.log
 
