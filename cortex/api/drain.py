@@ -7,6 +7,7 @@ connection with no request under way is given `LINGER_S` in which to send one, a
 
 import asyncio
 import fcntl
+import os
 import signal
 import socket
 import struct
@@ -116,6 +117,7 @@ class DrainServer(Server):
         else:
             await super().startup(sockets=[])
             self._share(sockets[0], self._tally)
+        os.register_at_fork(after_in_child=_end_when_told)
         if self.started:
             notify(ready=True, status="serving")
 
@@ -154,6 +156,12 @@ class DrainServer(Server):
         await asyncio.sleep(_TICK_S)  # connections that were being accepted show up in this time
         while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:
             await asyncio.sleep(_TICK_S)
+
+
+def _end_when_told() -> None:
+    """Have a process that the predictor forked end at what this one drains at: it has no connections of its own."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _unread(transport: asyncio.BaseTransport) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import signal
 import socket
 import threading
 import time
@@ -235,7 +236,14 @@ class PythonPredictor:
         THREAD
 
     def predict(self):
-        return 1
+        forking = multiprocessing.get_context("fork")
+        runs = forking.Event()
+        process = forking.Process(target=lambda: (runs.set(), time.sleep(600)))
+        process.start()
+        runs.wait()
+        process.terminate()
+        process.join(10)
+        return process.exitcode
 """
 
 
@@ -256,6 +264,12 @@ def test_a_process_of_the_predictor_does_not_hold_the_worker(workers):
     assert worker.process.wait(timeout=20) == 0
     assert "WARNING:killed a process that went on for 5 s: for ever\n" in worker.log
     assert "all has ended" in worker.log
+
+
+def test_a_process_that_a_prediction_forks_can_be_ended(workers):
+    """It does not take SIGTERM for the end of its worker."""
+    worker = workers.start(THREADS.replace("THREAD", "")).await_ready()
+    assert worker.post().json() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
