@@ -21,9 +21,9 @@ _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 def to_response(prediction: Any) -> Response:
     """Return the response for what ``predict`` returned.
 
-    bytes are sent as they are, str as text, a starlette Response untouched, anything else as JSON, in which NaN is
-    allowed. Raises UserError for what JSON cannot express, and for a Response whose content-length is not that of its
-    body.
+    bytes are sent as they are, str as text, a starlette Response untouched (but 204 and 304 have no body), anything
+    else as JSON, in which NaN is allowed. Raises UserError for what JSON cannot express, and for a Response whose
+    content-length is not that of its body.
     """
     if isinstance(prediction, bytes):
         return Response(prediction, media_type="application/octet-stream")
@@ -76,6 +76,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 def _whole(response: Response) -> Response:
     """Return a response whose body, where it has one already, is as long as its headers say; UserError for another."""
+    if response.status_code in _BODILESS and hasattr(response, "body"):
+        response.body = b""  # what JSONResponse(None, 204) has; the connection would break over it
     body, told = getattr(response, "body", None), response.headers.get("content-length")
     if body is not None and told is not None and told != str(len(body)):
         raise UserError(f"the content-length of a response is {told}, that of its body {len(body)}")

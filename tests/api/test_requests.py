@@ -1,5 +1,7 @@
 """What a request may carry, and what its answer looks like: Cortex's contract, at the door of a real worker."""
 
+import contextlib
+import http.client
 import json
 import math
 from datetime import datetime
@@ -128,6 +130,16 @@ def test_responses(worker, value, status, content_type, body):
     for _ in range(2):
         answer = worker.post(b"", params={"do": "return", "value": value})
         assert (answer.status_code, answer.headers.get("content-type"), answer.content) == (status, content_type, body)
+
+
+def test_a_body_that_its_status_does_not_have(worker):
+    """It is left out, and the connection goes on."""
+    connection = http.client.HTTPConnection(worker.url.removeprefix("http://"), timeout=10)
+    with contextlib.closing(connection):
+        for _ in range(2):
+            connection.request("POST", "/?do=return&value=JSONResponse(None,204)")
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (204, b"")
 
 
 @pytest.mark.parametrize(
