@@ -34,8 +34,8 @@ def configure() -> None:
 
     Side effect: nothing that is printed raises for want of room on the disk, or for a character that has no encoding.
     """
+    _HANDLER.setStream(_open(sys.stdout))  # its own: user code may close or detach sys.stdout
     sys.stdout, sys.stderr = _open(sys.stdout), _open(sys.stderr)
-    _HANDLER.setStream(sys.stdout)
     _HANDLER.setFormatter(_Formatter("%(asctime)s:cortex:pid-%(process)d:%(levelname)s:%(message)s"))
     attach()
 

@@ -183,9 +183,17 @@ def test_the_log_has_the_cause_and_the_id(worker):
     assert 'predictor.py", line' in log
 
 
-def test_a_predictor_that_configures_logging(workers):
-    """The log of the worker stays as it is: it has the cause of a 500, whatever a predictor does with other loggers."""
-    silent = 'import logging.config\nlogging.config.dictConfig({"version": 1, "root": {"handlers": []}})\n'
+@pytest.mark.parametrize(
+    "silent",
+    [
+        'import logging.config\nlogging.config.dictConfig({"version": 1, "root": {"handlers": []}})\n',
+        "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach(), 'ascii')\n",
+        "import sys\nsys.stdout.close()\nsys.stdout = sys.stderr\n",
+    ],
+)
+def test_a_predictor_that_configures_logging(workers, silent):
+    """The log of the worker stays as it is: it has the cause of a 500, whatever a predictor does with loggers and with
+    its stdout."""
     worker = workers.start(silent + PREDICTOR.partition('"""\n')[2]).await_ready()
     answer = worker.post(b"", params={"do": "raise", "value": "ValueError('the very cause')"})
     log = worker.await_log(f"INFO:500 Internal Server Error POST / [{answer.headers['x-request-id']}]")
