@@ -145,7 +145,8 @@ class HttpProtocol(HttpToolsProtocol):
 class _Whole:
     """What one answer is written to: its head waits for its body, until the loop turns, and both leave together.
 
-    A process that was killed between two writes would leave half of an answer, which no proxy can ask for again.
+    A process that was killed between two writes would leave half of an answer, which no proxy can ask for again. What
+    is written to a lost connection goes nowhere: uvloop would raise.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -155,6 +156,8 @@ class _Whole:
         self._is_begun = False
 
     def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
         if not self._is_begun:
             self._is_begun, self._head = True, data
             self._loop.call_soon(self._flush)
@@ -172,6 +175,6 @@ class _Whole:
         return self._transport.is_closing()
 
     def _flush(self) -> None:
-        if self._head is not None:
+        if self._head is not None and not self._transport.is_closing():
             head, self._head = self._head, None
             self._transport.write(head)

@@ -228,6 +228,36 @@ def test_an_answer_leaves_whole():
     assert second.endswith(b"\r\n\r\nok")
 
 
+class Lost(Written):
+    """A transport of uvloop's whose connection was lost a moment ago."""
+
+    def is_closing(self):
+        return True
+
+    def write(self, data):
+        raise RuntimeError("the handler is closed")
+
+    writelines = write
+
+
+def test_what_nobody_is_there_to_read_is_no_fault(caplog):
+    """An answer to a lost connection goes nowhere. (uvicorn asks nobody, where requests were sent several at once.)"""
+    answered = threading.Event()
+
+    class Protocol(DrainProtocol):
+        def connection_made(self, transport):
+            super().connection_made(Lost(transport))
+
+        def on_response_complete(self):
+            super().on_response_complete()
+            answered.set()
+
+    with serving(Protocol) as address, socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(REQUEST)
+        answered.wait(10)
+    assert caplog.text == ""
+
+
 def test_the_head_of_a_slow_answer_does_not_wait():
     """Whoever streams sends its head when it says so."""
     go_on = threading.Event()
