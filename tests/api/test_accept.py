@@ -109,8 +109,8 @@ def test_connections_that_end_are_not_counted(crew, connect):
     for connection, pid in kept:
         if pid == leaving:
             connection.close()
-    counts = Counter(pid for _, pid in kept if pid != leaving) + Counter(connect(running[0])[1] for _ in range(10))
-    assert level(counts), counts
+    taken = Counter(connect(running[0])[1] for _ in range(10))
+    assert taken[leaving] >= 7, taken  # nearly all: a worker that does not get to run for a while is passed over
 
 
 def test_one_worker_shares_nothing(workers, connect, tmp_path):
