@@ -8,7 +8,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from cortex import threads
 from cortex.environments import devices, model_format, nginx
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
-from cortex.environments.docker import compose, compose_file, images, shares
+from cortex.environments.docker import compose, compose_file, images, logs, shares
 from cortex.environments.docker import front as docker_front
 from cortex.environments.docker.changeover import Changeover
 from cortex.environments.docker.compose_file import ComposeFile, Deployment
@@ -37,7 +36,6 @@ from cortex.spec import APISpec
 from cortex.spec.config import Config
 
 SETTINGS = ("registry", *docker_front.SETTINGS)
-_POLL_SECONDS = 0.5
 
 
 class DockerEnvironment:
@@ -91,23 +89,7 @@ class DockerEnvironment:
         """See `Environment.logs`. Every line begins with the name of its container; an update is followed, too."""
         run = self._deployment(name).run
         self._engine.check()
-        return self._lines(name, run, follow=follow)
-
-    def _lines(self, name: str, run: str, *, follow: bool) -> Iterator[str]:
-        last = ""
-        while run:
-            services = self._compose_file.services(run)
-            lines = self._engine.logs(services, follow=follow, past=run != last)
-            yield from (line for line in lines if "|" in line)
-            last, run = run, self._next_run(name) if follow else ""
-
-    def _next_run(self, name: str) -> str:
-        """Wait until containers of an API run, and return their run; nothing once it is deleted."""
-        while row := self._compose_file.deployments().get(name):
-            time.sleep(_POLL_SECONDS)
-            if row.run in {each.labels.get("cortex.run") for each in self._engine.containers() if each.running}:
-                return row.run
-        return ""
+        return logs.lines(self._engine, self._compose_file, name, run, follow=follow)
 
     def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
         """See `Environment.refresh`."""

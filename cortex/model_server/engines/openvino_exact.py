@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from openvino import opset13
 
-from cortex.model_server.engines.openvino_refusals import bodies
+from cortex.model_server.engines.openvino_bodies import bodies
 
 _PRODUCTS = re.compile(r"MatMul|Einsum|\w*Convolution\w*|(LSTM|GRU|RNN)\w+|If|Loop|TensorIterator|FakeQuantize")
 _MARKED = b"""<net name="marked" version="11">

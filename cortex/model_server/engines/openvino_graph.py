@@ -14,7 +14,8 @@ from cortex.errors import Error
 from cortex.model_server import saved_model
 from cortex.model_server.engines import ports, tflite_file
 from cortex.model_server.engines.base import Unsupported
-from cortex.model_server.engines.openvino_refusals import bodies, check_nodes, check_operations
+from cortex.model_server.engines.openvino_bodies import bodies
+from cortex.model_server.engines.openvino_refusals import check_nodes, check_operations
 from cortex.model_server.engines.openvino_reversal import reverse_by_gathers
 from cortex.model_server.engines.ports import Port
 from cortex.model_server.model_file import IR, TFLITE, Model, ModelFile
@@ -29,8 +30,6 @@ _TYPES = frozenset(
 precision or less, and it has next to no operations on strings."""
 
 _ONE = ov.Dimension(1)
-_LOOPS = ("If", "Loop", "TensorIterator")
-"""What loses its rows when a graph is reshaped to one."""
 _NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Summary:", "To facilitate", "Caught exception")
 
 
@@ -58,7 +57,7 @@ class Graph:
         rows = {index: shape for index, shape in enumerate(shapes) if shape.is_dynamic}
         if not rows or not all(shape[0].compatible(_ONE) for shape in rows.values()):
             return None
-        if any(node.get_type_name() in _LOOPS for node in self.model.get_ops()):
+        if any(bodies(node) for node in self.model.get_ops()):  # these lose their rows when the graph has one
             return None
         model = self.model.clone()
         try:

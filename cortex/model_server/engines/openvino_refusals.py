@@ -12,6 +12,7 @@ import openvino as ov
 from openvino.op.util import ConcatOutputDescription
 
 from cortex.model_server.engines.base import Unsupported
+from cortex.model_server.engines.openvino_bodies import bodies
 from cortex.protos import meta_graph_pb2
 
 _WRITES = re.compile(r"Assign(Add|Sub)?(VariableOp)?|(Resource)?Scatter(?!Nd$|NdNonAliasing)\w*")
@@ -60,13 +61,6 @@ def check_nodes(graph: meta_graph_pb2.MetaGraphDef, signature: str) -> None:
             raise Unsupported(f"OpenVINO never changes a variable, and signature {signature!r} does ({node.op})")
         if _GROWS in node.attr and node.attr[_GROWS].b:
             raise Unsupported(f"OpenVINO loses what is written to an array that grows, as in signature {signature!r}")
-
-
-def bodies(node: Any) -> tuple[Any, ...]:
-    """Return the graphs inside a loop or a branch."""
-    if node.get_type_name() == "If":
-        return node.get_function(0), node.get_function(1)
-    return (node.get_function(),) if node.get_type_name() in ("Loop", "TensorIterator") else ()
 
 
 def _reason(kind: str, node: Any, given: list[bool]) -> str:
