@@ -1,9 +1,9 @@
 """How the CLI tells a supervisor what to do.
 
 One command per connection to a Unix socket, as one line of JSON. The supervisor answers with lines of JSON:
-``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}`` or ``{"error": "..."}``, with
-``"taken": true`` where somebody else listens at the address. Between them it says ``{"alive": true}`` every few
-seconds: a command may take long, but a supervisor that hangs is told apart.
+``{"progress": "..."}`` as often as what it waits for changes, then ``{"done": true}``, or ``{"error": "..."}`` with the
+``kind`` of error. Between them it says ``{"alive": true}`` every few seconds: a command may take long, but a supervisor
+that hangs is told apart.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cortex.errors import AddressTaken, CortexError, UserError
+from cortex.errors import AddressTaken, CortexError, TakenOver, UserError
 from cortex.plan import Plan
 
 MAX_LINE = 2**24
@@ -24,6 +24,8 @@ BEAT = 5.0
 """Seconds between two signs of life."""
 SILENCE = 30.0
 """Seconds without any after which a supervisor is taken for hung."""
+_KINDS = {kind.__name__: kind for kind in (AddressTaken, TakenOver)}
+"""Errors that whoever asked tells from another UserError."""
 Handler = Callable[[dict[str, Any]], AsyncIterator[str]]
 _log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ async def serve(path: Path, handler: Handler, beat: float = BEAT) -> asyncio.Ser
                     answer(progress=line)
                 answer(done=True)
         except UserError as error:
-            answer(error=str(error), taken=isinstance(error, AddressTaken))
+            answer(error=str(error), kind=type(error).__name__)
         except OSError as error:
             answer(error=f"the supervisor failed: {error}")
         except Exception as error:  # noqa: BLE001  a supervisor outlives what goes wrong in one command
@@ -95,7 +97,7 @@ def command(path: Path, request: dict[str, Any], silence: float = SILENCE) -> It
             for line in connection.makefile("rb"):
                 answer = json.loads(line)
                 if "error" in answer:
-                    raise (AddressTaken if answer.get("taken") else UserError)(answer["error"])
+                    raise _KINDS.get(answer.get("kind"), UserError)(answer["error"])
                 if "done" in answer:
                     return
                 if "progress" in answer:

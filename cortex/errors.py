@@ -3,6 +3,7 @@
     Error
     ├── UserError        your yaml, model, predictor, request or flag; the message says what to do
     │   ├── AddressTaken somebody else listens where an API is to listen
+    │   ├── TakenOver    another command ended a deployment, to begin its own
     │   └── NotStarted   a process that gave up before it was ready
     └── CortexError      a fault of ours
 
@@ -23,6 +24,10 @@ class UserError(Error):
 
 class AddressTaken(UserError):
     """Say at which address somebody else listens."""
+
+
+class TakenOver(UserError):
+    """Say that another command ended this one's work, to begin its own."""
 
 
 class NotStarted(UserError):

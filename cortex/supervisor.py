@@ -25,7 +25,7 @@ import psutil
 
 from cortex import control, notify
 from cortex.control import Deployment
-from cortex.errors import AddressTaken, NotStarted, UserError
+from cortex.errors import AddressTaken, NotStarted, TakenOver, UserError
 from cortex.pid import since_boot
 from cortex.plan import Plan
 from cortex.revision import Revision
@@ -106,7 +106,7 @@ class Supervisor:
                 said = waiting
             await asyncio.wait({task}, timeout=0.1)
         if task.cancelled():
-            raise UserError("another command took over")
+            raise TakenOver("another command took over")
         await task
 
     def _deployed(self, task: asyncio.Task[None]) -> None:

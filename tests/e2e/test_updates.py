@@ -43,6 +43,14 @@ class PythonPredictor:
             return os.environ.get(query_params["variable"], "not set")
         return self.word + " " + Path("file.txt").read_text()
 """
+SLOW_TO_END = """
+import atexit
+import sys
+import time
+
+if "cortex.supervisor" in sys.orig_argv:
+    atexit.register(time.sleep, 1)
+"""
 
 
 @pytest.fixture
@@ -130,6 +138,18 @@ def test_a_command_takes_over_from_one_that_waits(cortex: Cortex, project: Path,
         assert cortex.get("slow")["status"]["status_code"] == "status_live"
         cortex("delete", "slow")
     assert not cortex.family()
+
+
+def test_a_first_deployment_that_fails_ends_with_its_supervisor(
+    cortex: Cortex, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes to end: the command leaves nothing, and the next one does not meet it."""
+    (project / "sitecustomize.py").write_text(SLOW_TO_END)
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    change(project, "sleep: 0", "sleep: x")
+    assert "TypeError" in cortex("deploy", project / "cortex.yaml", code=1)
+    assert not cortex.family()
+    cortex("delete", "slow")
 
 
 def test_deployments_at_once_do_not_fight_for_a_port(tmp_path_factory: pytest.TempPathFactory, project: Path) -> None:

@@ -28,6 +28,8 @@ class Seen:
     free: list[float] = field(default_factory=lambda: [0.0] * 4)
     freeze: tuple[float, float] = (1.5, 1.9)
     """Seconds after the server began, between which it answers nobody."""
+    capacity: list[float] = field(default_factory=list)
+    """When each answer of the server with a capacity was due."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     """Released each time that the server has closed a connection."""
@@ -118,6 +120,7 @@ class Server(BaseHTTPRequestHandler):
         with self.seen.lock:
             slot = self.seen.free.index(min(self.seen.free))
             done = self.seen.free[slot] = max(time.monotonic(), self.seen.free[slot]) + 0.02
+            self.seen.capacity.append(done)
         time.sleep(max(done - time.monotonic(), 0))
         self.answer(200)
 

@@ -8,15 +8,19 @@ from click.testing import CliRunner
 from cortex.errors import CortexError
 from cortex.loadtest import Payload, speed
 from cortex.loadtest.wrk import Figures, by_tester, by_wrk, ratios
+from tests.loadtest.servers import Seen
 
 PAYLOAD = Payload(b'{"imgs": []}', "application/json")
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: apt-get install wrk")
-def test_both_say_the_same(endpoint: str) -> None:
-    """Of a server that is the bottleneck both say its capacity, 200 requests/s; failures are in neither rate."""
+def test_both_say_the_same(endpoint: str, seen: Seen) -> None:
+    """Both say the rate at which the server answered, whatever else this machine does; failures are in neither rate."""
     for measured in (by_wrk, by_tester):
-        assert measured(endpoint + "/capacity", PAYLOAD, 8, 1).rate == pytest.approx(200, rel=0.1)
+        seen.capacity.clear()
+        said = measured(endpoint + "/capacity", PAYLOAD, 8, 1).rate
+        answered = len(seen.capacity) / (max(seen.capacity) - min(seen.capacity))
+        assert said == pytest.approx(answered, rel=0.2)
     failing = by_wrk(endpoint + "/503", PAYLOAD, 2, 1)
     assert (failing.rate, failing.failed > 0) == (0, True)
     with pytest.raises(CortexError, match=r"nothing was answered.*HTTP 503"):

@@ -166,7 +166,6 @@ class LocalEnvironment:
             except AddressTaken:
                 if wanted:
                     raise
-            supervision.stop(self._home.api(prepared.resolved.name))  # it ends by itself: until it has, it answers
             ports.assign(self._home, prepared.resolved.name, None, host=self._host, held=0)
         return self._run(prepared, force=force, progress=progress)
 

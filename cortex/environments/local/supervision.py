@@ -15,7 +15,7 @@ import psutil
 from cortex import control
 from cortex.control import Deployment
 from cortex.environments.state import APIDirectory, supervisor
-from cortex.errors import CortexError, Error
+from cortex.errors import CortexError, Error, TakenOver, UserError
 from cortex.pid import lives
 from cortex.plan import Plan
 
@@ -29,12 +29,21 @@ LEFT_SECONDS = 5.0
 def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
     """Have the API's supervisor bring a plan live, and yield what it waits for; it is started if there is none.
 
-    The processes get the environment of whoever deploys, not that of whoever once started the supervisor.
+    The processes get the environment of whoever deploys, not that of whoever once started the supervisor. When that
+    fails, and nothing else is left to keep alive, the supervisor has ended too.
     """
     status = directory.status()
     if status is None or supervisor(status) is None or not _answers(directory.control):
         _start(directory)
-    yield from control.command(directory.control, Deployment(plan, os.environ, force).request())
+    try:
+        yield from control.command(directory.control, Deployment(plan, os.environ, force).request())
+    except TakenOver:
+        raise  # the supervisor goes on for whoever took over
+    except UserError:
+        status = directory.status()
+        if status is None or supervisor(status) is None or not status.in_use:
+            _await_end(_supervisors(directory), STOP_SECONDS)
+        raise
 
 
 def cancel(directory: APIDirectory) -> None:
@@ -47,8 +56,7 @@ def stop(directory: APIDirectory) -> None:
     """End the supervisor and all that it runs: by its own drain; what that leaves is told to end, and then killed."""
     with contextlib.suppress(Error):
         list(control.command(directory.control, {"command": "stop"}))
-        supervisors = [process for process in psutil.process_iter() if _supervises(process, directory)]
-        _await_end(supervisors, STOP_SECONDS)
+        _await_end(_supervisors(directory), STOP_SECONDS)
         _end_family(directory, psutil.Process.terminate)
     _end_family(directory, psutil.Process.kill)
 
@@ -76,6 +84,10 @@ def _family(directory: APIDirectory) -> Iterator[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             if _supervises(process, directory) or process.environ().get("NOTIFY_SOCKET") == notified:
                 yield process
+
+
+def _supervisors(directory: APIDirectory) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _supervises(process, directory)]
 
 
 def _supervises(process: psutil.Process, directory: APIDirectory) -> bool:
