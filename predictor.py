@@ -39,6 +39,7 @@ MAX_IMAGES = 64
 MAX_PIXELS = 50_000_000  # of one image
 MAX_DECODED = 25_000_000  # the same where it cannot be decoded at a smaller size, as JPEG can; up to 15 bytes each
 LARGE = 4_000_000  # pixels to decode beyond which pictures wait for each other
+ORIENTATION = (b"Exif", b"tiff:Orientation")  # what a JPEG has in it that may have to be turned
 SHORT_SIDE, SIDE = 256, 224  # ResNet-50 looks at the middle 224 of a picture whose short side is 256
 TOP = 5
 
@@ -118,6 +119,9 @@ def pixels(name: str, data: bytes) -> npt.NDArray[np.uint8]:
     The size is known before anything is decoded, so that a few bytes cannot unfold into gigabytes, and a large JPEG is
     decoded at the smallest size that is still large enough. Of an animation it is the first frame.
     """
+    if size := small_jpeg(data):
+        with suppress(ValueError):  # it is broken: Pillow says how, or knows how to mend it
+            return cv2.resize(square_jpeg(data, *size), (SIDE, SIDE))
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
@@ -137,14 +141,28 @@ def pixels(name: str, data: bytes) -> npt.NDArray[np.uint8]:
         raise refusal(f"{name}: broken picture ({error})") from error
 
 
+def small_jpeg(data: bytes) -> tuple[int, int] | None:
+    """Return the width and height of a small upright JPEG, and None for any other picture.
+
+    Most that are sent are such ones, and Pillow takes as long for the head of one as its pixels take.
+    """
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    is_small = min(width, height) < 2 * SHORT_SIDE and width * height <= LARGE
+    is_plain = is_small and colours in ("Gray", "YCbCr") and not any(mark in data for mark in ORIENTATION)
+    return (width, height) if is_plain else None
+
+
 def middle(image: Image.Image, data: bytes) -> npt.NDArray[np.uint8]:
     """Return the middle square of an upright image in RGB: what 224 of 256 are to its short side."""
     if is_plain_jpeg(image):
         with suppress(ValueError):  # it is broken: Pillow says how, or knows how to mend it
-            return square_jpeg(image, data)
+            return square_jpeg(data, image.width, image.height)
     image = smaller(image)
     ImageOps.exif_transpose(image, in_place=True)
-    square = eight_bit(image.crop(box(image)))
+    square = eight_bit(image.crop(box(*image.size)))
     if square.mode == "RGBA":
         square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB")
     return np.asarray(square)
@@ -156,15 +174,15 @@ def is_plain_jpeg(image: Image.Image) -> bool:
     return image.format == "JPEG" and image.mode in ("L", "RGB") and upright and min(image.size) < 2 * SHORT_SIDE
 
 
-def square_jpeg(image: Image.Image, data: bytes) -> npt.NDArray[np.uint8]:
-    """Return the middle square of a JPEG at the size of ``image``: Pillow's very pixels, in two thirds of its time.
+def square_jpeg(data: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Return the middle square of a JPEG that is decoded at this size: Pillow's very pixels, in two thirds of its time.
 
-    Raises ValueError for one that is broken.
+    Raises ValueError for one that is broken, or cannot have this size.
     """
-    size = {"min_height": image.height, "min_width": image.width}
-    if simplejpeg.decode_jpeg_header(data, **size)[:2] != (image.height, image.width):
+    size = {"min_height": height, "min_width": width}
+    if simplejpeg.decode_jpeg_header(data, **size)[:2] != (height, width):
         raise ValueError("its header says another size to this decoder than to Pillow")
-    left, top, right, bottom = box(image)
+    left, top, right, bottom = box(width, height)
     return simplejpeg.decode_jpeg(data, **size)[top:bottom, left:right]
 
 
@@ -174,10 +192,10 @@ def smaller(image: Image.Image) -> Image.Image:
     return image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "RGBA", "CMYK") else image
 
 
-def box(image: Image.Image) -> tuple[int, int, int, int]:
-    """Return the middle square of an image: left, top, right, bottom."""
-    side = max(1, round(min(image.size) * SIDE / SHORT_SIDE))
-    left, top = ((length - side) // 2 for length in image.size)
+def box(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the middle square of a picture: left, top, right, bottom."""
+    side = max(1, round(min(width, height) * SIDE / SHORT_SIDE))
+    left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 

@@ -134,8 +134,8 @@ def _kind(enum: int) -> _Kind:
 def _shape(proto: tensor_pb2.TensorProto, itemsize: int) -> tuple[tuple[int, ...], int]:
     if proto.tensor_shape.unknown_rank:
         raise ValueError("tensor has a shape of unknown rank")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if any(size < 0 for size in shape):
+    shape = tuple([dim.size for dim in proto.tensor_shape.dim])
+    if min(shape, default=0) < 0:
         raise ValueError(f"tensor shape {list(shape)} has a negative dimension")
     if len(shape) > 32:
         raise ValueError(f"tensor has {len(shape)} dimensions, more than 32")

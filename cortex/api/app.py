@@ -54,7 +54,7 @@ class Worker:
     draining: Callable[[], bool] = lambda: False
     metrics: Metrics = field(default_factory=Metrics)
 
-    @property
+    @cached_property
     def max_body(self) -> int:
         return self.spec.networking.max_body_bytes
 

@@ -54,8 +54,10 @@ def _from_array(array: Array, kind: np.dtype[Any]) -> Array:
 
 
 def _cast(array: Array, kind: np.dtype[Any]) -> Array:
+    if array.dtype == kind:
+        return array
     with np.errstate(all="ignore"):
-        return array.astype(kind, copy=False)
+        return array.astype(kind)
 
 
 def _from_python(value: Any, kind: np.dtype[Any], dtype: int) -> Array:

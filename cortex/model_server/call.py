@@ -115,7 +115,7 @@ def _array(index: int, alias: str, proto: tensor_pb2.TensorProto, dtype: int) ->
 
 def _check_repetition(proto: tensor_pb2.TensorProto) -> None:
     """Raise ValueError for a few values that a shape repeats to very many: it is how small messages take all memory."""
-    count = math.prod(max(0, dim.size) for dim in proto.tensor_shape.dim)
+    count = math.prod([max(0, dim.size) for dim in proto.tensor_shape.dim])
     if count > _MOST_REPEATED and not proto.tensor_content and proto.ByteSize() < count:
         raise ValueError(f"the shape repeats a few values to {count} elements, more than {_MOST_REPEATED}")
 

@@ -94,7 +94,9 @@ class LineServer:
             with connection:
                 while True:
                     head, message = line.receive_request(connection)
-                    line.send_answer(connection, *self._answer(message, head.seconds))
+                    with watch(self._recorder, "LINE", "Predict") as watched:  # counted once the answer has left
+                        answer, watched.code = self._answer(message, head.seconds)
+                        line.send_answer(connection, answer, watched.code)
         except (OSError, EOFError, MemoryError) as error:
             _log.debug("A connection of the line has ended: %s", error)
         finally:
@@ -103,7 +105,7 @@ class LineServer:
 
     def _answer(self, message: bytes, seconds: float) -> tuple[bytes, Code]:
         try:
-            with guarded(), watch(self._recorder, "LINE", "Predict"):
+            with guarded():
                 answer = self._handlers.predict(_parsed(message), deadline_after(seconds), as_content=True)
                 return answer.SerializeToString(), Code.OK
         except StatusError as error:

@@ -38,6 +38,8 @@ class Request:
         """How long it took; known when it has ended."""
         self.stages: dict[str, float] = {}
         """Seconds by stage."""
+        self.code = Code.OK
+        """The status that its door sends, unless an error that it raises says another."""
         self._staged = 0.0
         self._leave: Callable[[], None] | None = None
         self._cancelled = False
@@ -196,7 +198,7 @@ def watch(recorder: Recorder, door: str, method: str) -> Iterator[Request]:
     started, code = time.monotonic(), Code.INTERNAL
     try:
         yield request
-        code = Code.OK
+        code = request.code
     except StatusError as error:
         code = error.code
         raise

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -80,6 +81,18 @@ def test_refusals_are_those_of_grpc(
         assert caught.value.code() is code
         assert text in caught.value.details()
         assert asking.predict(predict_request("half_plus", X)) is not None
+
+
+def test_requests_are_counted_by_what_was_answered(start: Start, models: Path) -> None:
+    """An answer does not wait for its count, which comes at once all the same; a refusal counts as the one it is."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
+    with the_line(server) as asking:
+        asking.predict(predict_request("half_plus", X))
+        with pytest.raises(PredictionError):
+            asking.predict(predict_request("half_plus", {}))
+    for code in ("OK", "INVALID_ARGUMENT"):
+        counted = re.compile(rf'^cortex_model_requests_total{{code="{code}",door="LINE",.*}} 1.0$', re.MULTILINE)
+        poll(lambda counted=counted: counted.search(server.http("GET", "/metrics")[1]))
 
 
 def test_a_deadline_is_kept(server: Server) -> None:

@@ -76,7 +76,8 @@ def test_fine_detail_of_a_large_picture_is_averaged(module: Any) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-def test_exif_orientation(module: Any, format: str, orientation: int) -> None:
+@pytest.mark.parametrize("size", [(900, 600), (450, 300)])
+def test_exif_orientation(module: Any, size: tuple[int, int], format: str, orientation: int) -> None:
     """A picture is stood upright as its camera says, before it is cropped."""
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -87,13 +88,20 @@ def test_exif_orientation(module: Any, format: str, orientation: int) -> None:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }.get(orientation)
-    image = photo(900, 600)
+    image = photo(*size)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     data = encode(image, format, exif=exif, quality=95)
     upright = image.transpose(turn) if turn is not None else image
     off = difference(module.pixels("x", data), reference(upright))
     assert off < 2
+
+
+def test_xmp_orientation(module: Any) -> None:
+    """What a camera says in XMP counts as well."""
+    image = photo(450, 300)
+    data = encode(image, "JPEG", xmp=b'<x:xmpmeta tiff:Orientation="3"/>', quality=95)
+    assert difference(module.pixels("x", data), reference(image.transpose(Image.Transpose.ROTATE_180))) < 2
 
 
 def gradient() -> Image.Image:
@@ -240,7 +248,8 @@ def test_a_jpeg_has_the_pixels_that_pillow_sees(
     monkeypatch.setattr(module, "square_jpeg", lambda *given: decoded.append(decode(*given)) or decoded[-1])
     fast = module.pixels("x", data)
     assert len(decoded) == 1
-    monkeypatch.setattr(module, "is_plain_jpeg", lambda _: False)
+    for quick in ("small_jpeg", "is_plain_jpeg"):
+        monkeypatch.setattr(module, quick, lambda _: None)
     np.testing.assert_array_equal(fast, module.pixels("x", data))
 
 

@@ -60,7 +60,8 @@ class Coalescing:
             self._unfinished -= 1
             group = self._group
             if self._unfinished <= self._enough:
-                group.leaves.set()
+                if not group.leaves.is_set():
+                    group.leaves.set()
                 return None
             if group.leaves.is_set():
                 group = _Group()

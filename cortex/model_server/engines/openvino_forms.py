@@ -51,7 +51,7 @@ class Forms:
         except (RuntimeError, TypeError) as error:
             self._shapes = self._shapes or Shapes(self._graph.model)
             raise invalid(one_line(error)) from error
-        if any(array.size for array in answer) and not all(array.size for array in inputs.values()):
+        if 0 in [array.size for array in inputs.values()] and any(array.size for array in answer):
             raise Unsupported("OpenVINO makes up what a model gives for an input that is empty")
         return dict(zip(outputs, answer, strict=True))
 
