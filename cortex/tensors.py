@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cortex.protos import tensor_pb2, types_pb2
 
 MAX_BYTES = 2**31 - 1  # what one protobuf message can hold, so no honest tensor is larger
+_MOST_REPEATED = 2**24  # elements that a few values stand for: it is how a small message would take all memory
 Array = NDArray[Any]
 
 
@@ -175,6 +176,8 @@ def _from_values(values: Array, kind: _Kind, shape: tuple[int, ...], count: int)
         raise ValueError(f"{kind.field} has {len(values)} values, but shape {list(shape)} holds only {count}")
     if len(values) == count:
         return values.reshape(shape)
+    if count > _MOST_REPEATED:
+        raise ValueError(f"the shape repeats a few values to {count} elements, more than {_MOST_REPEATED}")
     if not len(values):
         return np.full(shape, b"" if kind.dtype == np.object_ else 0, kind.dtype)
     filled = np.full(count, values[-1], kind.dtype)

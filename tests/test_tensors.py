@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cortex import tensors
+from cortex.protos import tensor_pb2, types_pb2
 
 FIELDS = {
     np.float32: "float_val",
@@ -40,3 +41,14 @@ def test_typed_decimals_keep_every_bit() -> None:
     back = tensors.to_array(tensors.to_proto(array, typed=True))
     assert back.tobytes() == array.tobytes()
     assert list(tensors.to_proto(array[2:], typed=True).float_val) == array[2:].tolist()
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0]])
+def test_a_few_values_do_not_take_all_memory(values: list[float]) -> None:
+    """A shape repeats them, or the zero that none stands for, to some millions and no more."""
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=values)
+    proto.tensor_shape.dim.add(size=2**22)
+    assert tensors.to_array(proto)[-1] == sum(values[-1:])
+    proto.tensor_shape.dim.add(size=8)
+    with pytest.raises(ValueError, match="repeats a few values to 33554432 elements, more than 16777216"):
+        tensors.to_array(proto)

@@ -1,6 +1,5 @@
 """One Predict call, checked against its signature: what arrives as a message leaves as arrays, or as a status."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,8 +8,6 @@ from cortex.model_server.engines.base import Array, Arrays
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, tensor_pb2, types_pb2
-
-_MOST_REPEATED = 2**24
 
 Signatures = Mapping[str, meta_graph_pb2.SignatureDef]
 Tensors = Mapping[str, tensor_pb2.TensorProto]
@@ -107,17 +104,9 @@ def _array(index: int, alias: str, proto: tensor_pb2.TensorProto, dtype: int) ->
     if proto.dtype != dtype:
         raise invalid(f"Expects arg[{index}] to be {dtype_string(dtype)} but {dtype_string(proto.dtype)} is provided")
     try:
-        _check_repetition(proto)
         return tensors.to_array(proto)
     except ValueError as error:
         raise invalid(f"tensor parsing error: {alias}: {error}") from error
-
-
-def _check_repetition(proto: tensor_pb2.TensorProto) -> None:
-    """Raise ValueError for a few values that a shape repeats to very many: it is how small messages take all memory."""
-    count = math.prod([max(0, dim.size) for dim in proto.tensor_shape.dim])
-    if count > _MOST_REPEATED and not proto.tensor_content and proto.ByteSize() < count:
-        raise ValueError(f"the shape repeats a few values to {count} elements, more than {_MOST_REPEATED}")
 
 
 def _outputs(wanted: Iterable[str], signature: meta_graph_pb2.SignatureDef) -> tuple[str, ...]:
