@@ -62,11 +62,18 @@ class ONNXClient:
         ``model_input`` maps each input to an array or a list; the bare value will do for a model with one input. Values
         are cast and reshaped to the model's inputs. Raises UserError for an input that is missing or does not convert.
         """
-        name = choose_name(list(self._sessions), model_name)
-        session = self._sessions[name][choose_version(self._sessions[name], model_version, name)]
+        name, session = self._chosen(model_name, model_version)
         with self._timed():
             outputs: list[Any] = session.run([], _inputs(session, model_input, name))
         return outputs
+
+    def get_model(self, model_name: str | None = None, model_version: str = LATEST) -> dict[str, Any]:
+        """Return what Cortex 0.22 said of a model: ``session``, ``signatures`` and ``input_signatures``.
+
+        They are ONNX Runtime's own session, its inputs, and these as ``{input: {"shape": [...], "type": "..."}}``.
+        """
+        _, session = self._chosen(model_name, model_version)
+        return {"session": session, "signatures": session.get_inputs(), "input_signatures": _describe(session)}
 
     @property
     def input_signatures(self) -> dict[str, Any]:
@@ -92,6 +99,11 @@ class ONNXClient:
 
     def close(self) -> None:
         """Do nothing: the sessions end with the process."""
+
+    def _chosen(self, model_name: str | None, model_version: str) -> tuple[str, Any]:
+        """Return the name and the session of the model that is meant. Raises UserError when there is none."""
+        name = choose_name(list(self._sessions), model_name)
+        return name, self._sessions[name][choose_version(self._sessions[name], model_version, name)]
 
 
 def _files(path: Path) -> dict[int, Path]:

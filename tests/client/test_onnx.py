@@ -84,6 +84,20 @@ def test_versions(tmp_path):
     assert client.input_signatures == {"m": {"x": {"shape": [2], "type": "float32"}}}
 
 
+def test_a_model_is_shown_as_in_cortex_0_22(tmp_path):
+    """`get_model` gives the session and what it takes, by name and version, for a predictor that asks for shapes."""
+    save(tmp_path / "2" / "m.onnx", ("x", TensorProto.FLOAT, [1]))
+    save(tmp_path / "10" / "m.onnx", ("x", TensorProto.FLOAT, ["batch", 2]))
+    model = load(tmp_path).get_model()
+    assert model["input_signatures"] == {"x": {"shape": ["batch", 2], "type": "float32"}}
+    assert [each.name for each in model["signatures"]] == ["x"]
+    assert model["session"].run([], {"x": np.ones((1, 2), np.float32)})[0].tolist() == [[1.0, 1.0]]
+    named = load(tmp_path, "m")
+    assert named.get_model("m", "2")["input_signatures"]["x"]["shape"] == [1]
+    with pytest.raises(UserError, match="model 'm' has no version '3'"):
+        named.get_model("m", "3")
+
+
 def test_bad_models(tmp_path):
     """A missing model, a directory without exactly one model, and a broken file are refused by name."""
     with pytest.raises(UserError, match="nowhere: the model does not exist"):
