@@ -1,6 +1,7 @@
 """The `cortex` command. Commands call into an environment and print what it says; errors become output in `main`."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -35,11 +36,13 @@ _COMPLETE = "_CORTEX_COMPLETE"
 _WATCH_INTERVAL = 2.0
 _LONGEST_BOLD = 150
 """Characters of an error's first line above which it is too long to be a headline."""
+_ATTACHED = re.compile(r"^-([a-z])=(?=.)")
+"""A short option with its value, as Cortex's command took it too: `-o=json` is click's `-ojson`."""
 
 
 def main(arguments: Sequence[str] | None = None, registry: Registry | None = None) -> int:
     """Run one command line and return its exit code: 0, 1 failed or interrupted, 2 usage, 3 did not start."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = [_ATTACHED.sub(r"-\1", each) for each in (sys.argv[1:] if arguments is None else arguments)]
     color = False if os.environ.get("NO_COLOR") else None
     try:
         if not _is_for_a_shell(arguments):

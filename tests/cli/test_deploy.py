@@ -105,6 +105,14 @@ def test_json_has_cortex_keys(cortex: Callable[..., Any], world: Any, fakes: Any
 
 
 @pytest.mark.usefixtures("project")
+def test_a_short_option_may_have_its_value_behind_an_equals_sign(cortex: Callable[..., Any], world: Any) -> None:
+    """Scripts made for Cortex's command write `-o=json`."""
+    assert json.loads(cortex("deploy", "-e=local", "-o=json").out) == []
+    assert cortex("deploy", "-o=yaml").code == 2
+    assert [name for name, _ in world.calls] == ["deploy"]
+
+
+@pytest.mark.usefixtures("project")
 def test_commands_name_an_environment_that_is_not_the_default(cortex: Callable[..., Any], fakes: Any) -> None:
     cortex("env", "configure", "docker")
     fakes.FakeDocker.world.results = (Deployed("iris", "creating iris (RealtimeAPI)", api=fakes.api()),)
