@@ -86,6 +86,7 @@ def replay(directory: Path, answer: Answer, allowed: tuple[Tolerance, ...], iter
     if not path.is_file():
         _log.info("No warmup data file found at %s", path)
         return 0
+    _log.info("Starting to read warmup data for model at %s", path)
     started = time.monotonic()
     read = compared = 0
     for number, log in enumerate(_logs(path), start=1):

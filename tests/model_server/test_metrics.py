@@ -126,12 +126,14 @@ def test_tf_servings_page(watched: Server) -> None:
 
 
 def test_warm_up_is_counted(start: Start, copied: Callable[[str], Path], tmp_path: Path) -> None:
-    """Records read, by the path of the model, and their runs; strings count by their bytes."""
+    """Records read, by the path of the model, and their runs; strings count by their bytes. The log has both lines."""
     base = copied("half_plus")
     write_records(base / "2", [recorded(predict_request("half_plus", X))] * 2)
     monitoring = tmp_path / "monitoring.config"
     monitoring.write_text("prometheus_config { enable: true }")
     server = start("--model_name=half_plus", f"--model_base_path={base}", f"--monitoring_config_file={monitoring}")
+    for said in ("Starting to read warmup data for model at", "Finished reading warmup data for model at"):
+        assert f"{said} {base / '2'}/assets.extra/tf_serving_warmup_requests" in server.log
     values = _values(server.http("GET", tf_serving_metrics.DEFAULT_PATH)[1])
     assert values[f':tensorflow:serving:model_warmup_records_read{{model_path="{base / "2"}"}}'] == 2
     assert values[f':tensorflow:serving:model_warmup_latency_count{{model_path="{base / "2"}",status="OK"}}'] == 1
