@@ -19,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 from cortex.environments.tree import plainly
 from cortex.errors import UserError
 
+IN_AN_IMAGE = "name an image that has what the API needs of it in predictor.image"
 _NOT_RUN = ("dependencies.sh", "conda-packages.txt")
 _INCLUDE = re.compile(r"(?:-r|--requirement)(?:\s+|=)?(?P<file>.+)")
 _EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)?(?P<url>.+)")
@@ -51,8 +52,14 @@ def check(project: Path) -> tuple[str, ...]:
         rows = "\n".join(f"  {row}" for row in unmet)
         command = f"{shlex.quote(sys.executable)} -m pip install -r {shlex.quote(str(file))}"
         raise UserError(f"{file} asks for packages that are not installed:\n{rows}\ninstall them with: {command}")
+    return tuple(not_run(project, "install by hand what the API needs of it"))
+
+
+def not_run(project: Path, instead: str = IN_AN_IMAGE) -> Iterator[str]:
+    """Yield a notice of the files by which Cortex installed more than pip does, when a project has some."""
     found = [name for name in _NOT_RUN if (project / name).is_file()]
-    return (f"{' and '.join(found)}: not run here; install by hand what the API needs of it",) if found else ()
+    if found:
+        yield f"{' and '.join(found)}: not run here; {instead}"
 
 
 def missing(file: Path) -> tuple[Unmet, ...]:

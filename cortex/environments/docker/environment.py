@@ -163,7 +163,8 @@ class DockerEnvironment:
             nginx.check(
                 spec, (self._spec(row) for row in self._compose_file.deployments().values() if row.name != spec.name)
             )
-            prepared = prepare(config, spec, self._home, self._cache, progress, notices=notices(spec))
+            told = notices(spec, config.path.absolute().parent)
+            prepared = prepare(config, spec, self._home, self._cache, progress, notices=told)
             before = self._compose_file.deployments().get(spec.name)
             found = self._find(spec.name)
             current = before is not None and before.revision == prepared.id and not force

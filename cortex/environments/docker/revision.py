@@ -6,6 +6,7 @@ The packages that the project wants are installed in its image, not looked for h
 from collections.abc import Iterator
 from pathlib import Path
 
+from cortex.environments import requirements
 from cortex.environments.docker.packages import Packages
 from cortex.environments.model_remote import is_remote
 from cortex.environments.models import local_path
@@ -29,10 +30,12 @@ USED = (
 """What containers on one machine make use of; the rest is a cluster's."""
 
 
-def notices(spec: APISpec) -> Iterator[str]:
+def notices(spec: APISpec, project: Path) -> Iterator[str]:
     """Yield what the owner of an API is to know. FieldError for what keeps it from running here."""
     yield from device_notices(spec)
     yield from unused_fields(spec, "docker", USED)
+    if spec.predictor.image is None:
+        yield from requirements.not_run(project)
 
 
 def rendered(spec: APISpec, config: Config, home: Home) -> tuple[APISpec, str, Packages]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cortex
-from cortex.environments import model_format
+from cortex.environments import model_format, requirements
 from cortex.environments.fields import FieldError
 from cortex.environments.kubernetes.manifests.files import LARGEST, size
 from cortex.environments.kubernetes.manifests.release import Release, is_local
@@ -40,7 +40,7 @@ def release(
     bundled = size(files) > LARGEST
     if bundled and not settings.registry:
         raise _too_large(files, root)
-    notices = (*project.notices, *_notices(spec, project, models))
+    notices = (*project.notices, *_notices(spec, root, project, models))
     content = [cortex.__version__, spec.model_dump_json(), project.digest, repr(settings), *notices]
     content += [digest for model in models if (digest := _digest(model))]
     return Release(
@@ -94,9 +94,11 @@ def _engine_is_guessed(spec: APISpec, models: Sequence[Model]) -> bool:
     return bool(spec.compute.gpu) and undecided and not all(map(is_local, models))
 
 
-def _notices(spec: APISpec, project: Project, models: Sequence[Model]) -> Iterator[str]:
-    if "requirements.txt" in project.tree.files and spec.predictor.image is None:
-        yield "requirements.txt is not installed: name an image that has what it asks for in predictor.image"
+def _notices(spec: APISpec, root: Path, project: Project, models: Sequence[Model]) -> Iterator[str]:
+    if spec.predictor.image is None:
+        if "requirements.txt" in project.tree.files:
+            yield "requirements.txt is not installed: name an image that has what it asks for in predictor.image"
+        yield from requirements.not_run(root)
     if (spec.compute.gpu or spec.compute.inf) and "max_surge" not in spec.update_strategy.model_fields_set:
         yield (
             "an update stops a replica before it starts its successor, which needs its device; set "

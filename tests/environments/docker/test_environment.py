@@ -440,6 +440,14 @@ def test_delete_leaves_nothing(docker: Docker) -> None:
     assert docker.environment.apis() == ()
 
 
+def test_what_only_cortex_ran_is_a_notice(docker: Docker) -> None:
+    """An API that needs something of it would fail without a word of why."""
+    (docker.project / "dependencies.sh").touch()
+    deployed = docker.deploy(docker.write())
+    assert deployed.api is not None
+    assert deployed.api.notices[-1].startswith("dependencies.sh: not run here; name an image ")
+
+
 def test_an_image_of_one_api_goes_with_it(docker: Docker) -> None:
     """The one that an update replaced, and with the API its last one; with --keep-cache that one stays."""
 

@@ -371,6 +371,16 @@ def test_the_engine_on_a_gpu_follows_the_artifact(render: Render, tmp_path: Path
     assert "predictor.engine" not in str(_notices(told))
 
 
+def test_what_is_not_installed_is_a_notice(render: Render, tmp_path: Path) -> None:
+    """Nothing of a project is run in a pod before its API; an image of the user's own has what it needs."""
+    for name in ("requirements.txt", "conda-packages.txt"):
+        (tmp_path / "project" / name).touch()
+    told = str(_notices(render(_api())))
+    assert "requirements.txt is not installed: name an image" in told
+    assert "conda-packages.txt: not run here; name an image" in told
+    assert _notices(render(_api(predictor=", image: 'r.io/own:1'"))) == "[]"
+
+
 def _notices(documents: tuple[Mapping[str, Any], ...]) -> Any:
     return _one(documents, "Deployment")["spec"]["template"]["metadata"]["annotations"]["cortex/notices"]
 
