@@ -1,6 +1,7 @@
 """The images and what they are made from: in step with each other, and with the project itself."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,24 @@ def test_what_is_installed_beside_them_is_pinned_alike(pinned: dict[str, str]) -
     text = (ROOT / "deploy/Dockerfile.gpu").read_text()
     assert f'"tensorflow[and-cuda]=={pinned["tensorflow"]}"' in text
     assert f"onnxruntime-gpu=={pinned['onnxruntime']}" in text
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
+def test_a_model_server_is_run_as_tensorflow_servings(name: str, tmp_path: Path) -> None:
+    """By the variables of that image, and with flags of the user's own, of which the last counts."""
+    text = (ROOT / "deploy" / name).read_text()
+    assert 'ENTRYPOINT ["sh", "/opt/cortex/serve.sh"]' in text
+    (told,) = re.findall(r"^ENV (MODEL_NAME=.*)", text, re.MULTILINE)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    command = ["env", "-i", f"PATH={tmp_path}:/usr/bin:/bin", *told.split(), "MODEL_NAME=half plus"]
+    ran = subprocess.run([*command, "sh", ROOT / "deploy/serve.sh", "--port=9000"], capture_output=True, text=True)
+    assert ran.stdout.splitlines() == [
+        *("-P", "-m", "cortex.model_server", "--port=8500", "--rest_api_port=8501"),
+        *("--grpc_socket_path=/run/cortex/model-server-0.sock", "--model_name=half plus"),
+        *("--model_base_path=/models/half plus", "--port=9000"),
+    ], ran.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*")), ids=lambda path: path.name)
