@@ -42,7 +42,7 @@ def check(data: Any) -> Shape:
     """Check one item of a yaml."""
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind in _REFUSED_KINDS:
-        refusal = f"{kind} is not supported: every API here is a RealtimeAPI, which answers each request at once"
+        refusal = f"{kind} is not supported: every API here is a RealtimeAPI, which answers requests at once; remove it"
         return Shape((Problem(("kind",), refusal),), None)
     parsed = _parse(data)
     return Shape((), parsed) if isinstance(parsed, WrittenAPI) else Shape(parsed, _mended(data, parsed))

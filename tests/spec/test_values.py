@@ -242,7 +242,7 @@ KINDS = [
     ("SyncAPI", 'invalid value (got "SyncAPI", must be "RealtimeAPI")'),
     ("null", NULL),
     *(
-        (kind, f"{kind} is not supported: every API here is a RealtimeAPI, which answers each request at once")
+        (kind, f"{kind} is not supported: every API here is a RealtimeAPI, which answers requests at once; remove it")
         for kind in ("BatchAPI", "TaskAPI", "AsyncAPI", "TrafficSplitter")
     ),
 ]
