@@ -2,11 +2,20 @@
 
 Prometheus' library maps sparse files into memory: on a disk that has become full, the first touch of a page that has no
 room yet kills the process (SIGBUS). So their room is taken at the start, while it can still be refused.
+
+A process goes on with the files of one that has ended, if there is one: however often a worker is started again, there
+are no more files than workers.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 _log = logging.getLogger(__name__)
 
@@ -36,13 +45,56 @@ def open_directory() -> Path | None:
     return Path(directory)
 
 
+def counted(directory: Path) -> list["Metric"]:
+    """Return what all processes have counted in a directory; nothing where there is none, or none any more."""
+    from prometheus_client.multiprocess import MultiProcessCollector  # late: see `open_directory`
+
+    while True:
+        files = directory.glob("*.db")  # by itself the library takes the directory for a pattern of names
+        with contextlib.suppress(FileNotFoundError):  # somebody goes on with one of them: under another name
+            return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]  # annotated only in part
+
+
+def forget_the_dead(directory: Path) -> None:
+    """Remove what processes that were killed had under way; what they had counted stays."""
+    for file in _of_the_dead(directory, _GAUGES):
+        file.unlink(missing_ok=True)  # another worker, that is asked at the same time, may have been quicker
+
+
+def _of_the_dead(directory: Path, kind: str) -> Iterator[Path]:
+    for file in directory.glob(f"{kind}_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdecimal() and not _exists(int(pid)):
+            yield file
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
+
+
 def _take_room(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
+    forget_the_dead(directory)
     paths = {kind: directory / f"{kind}_{os.getpid()}.db" for kind in _KINDS}
     paths[_GAUGES].unlink(missing_ok=True)  # what a process of the same number had under way when it was killed
-    for path in paths.values():
-        if not path.exists():  # a process of the same number may have counted there, and its counts stay
+    for kind, path in paths.items():
+        if not path.exists() and not _go_on(directory, kind, path):
             _make(path)
+
+
+def _go_on(directory: Path, kind: str, path: Path) -> bool:
+    """Make a dead process's file this one's, with what is counted in it; False where there is none."""
+    for file in _of_the_dead(directory, kind):
+        with contextlib.suppress(FileNotFoundError):  # another one was quicker
+            file.rename(path)
+            return True
+    return False
 
 
 def _make(path: Path) -> None:

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "api": GROUND | {"client", "http_protocol", "metrics_files", "spec"},
     "model_server": GROUND | {"bare_openvino", "http_protocol", "line", "metrics_files", "threads"},
     "environments": GROUND
-    | {"control", "pid", "plan", "quantity", "spec", "status", "supervisor", "threads", "topology"},
+    | {"control", "metrics_files", "pid", "plan", "quantity", "spec", "status", "supervisor", "threads", "topology"},
     "endpoint": {"errors", "environments"},
     "console": GROUND | {"endpoint", "environments", "spec"},
     "cli": GROUND | {"console", "endpoint", "environments", "spec"},

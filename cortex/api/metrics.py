@@ -15,13 +15,10 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 from cortex import metrics_files
 
 metrics_files.open_directory()  # before Prometheus' library looks whether there is one
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest  # noqa: E402
-from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -116,26 +113,17 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-        _forget_the_dead(directory)
+        metrics_files.forget_the_dead(directory)
         registry = CollectorRegistry()
         registry.register(_Shared(directory))
         return generate_latest(registry)
 
 
 class _Shared(Collector):
-    """What all processes have counted in a directory, which the library would take for a pattern of names."""
+    """What all processes have counted in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> Iterable[Metric]:
-        files = self._directory.glob("*.db")
-        return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]  # annotated only in part
-
-
-def _forget_the_dead(directory: Path) -> None:
-    """Remove what killed processes had under way; what they had counted stays."""
-    for file in directory.glob("gauge_live*_*.db"):
-        pid = file.stem.rpartition("_")[2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            file.unlink(missing_ok=True)  # another worker, that is asked at the same time, may have been quicker
+        return metrics_files.counted(self._directory)

@@ -4,6 +4,7 @@ import contextlib
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
@@ -64,6 +65,33 @@ def test_workers_that_share_a_directory(workers, tmp_path, until):
     told = network_stats(shared)
     assert (told.code_2xx, told.code_4xx) == (3, 0)
     assert told.latency_ms > 0
+
+
+def test_a_worker_that_is_started_again_goes_on_with_the_files(workers, tmp_path):
+    """Their room is taken once, however often one is killed, and nothing that was counted is lost."""
+    for _ in range(3):
+        worker = workers.start(PREDICTOR, env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}).await_ready()
+        send(worker, 1)
+        assert scrape(worker)["cortex_in_flight_requests"] == 0
+        worker.process.kill()
+        worker.process.wait()
+    assert len(list(tmp_path.glob("*.db"))) == 3
+    assert network_stats(tmp_path).code_2xx == 3
+
+
+def test_files_are_read_while_others_take_them_over_or_away(workers, tmp_path):
+    """Whoever reads at that moment reads again."""
+    shared = tmp_path / "shared"
+    worker = workers.start(PREDICTOR, env={"PROMETHEUS_MULTIPROC_DIR": str(shared)}).await_ready()
+    send(worker, 1)
+    worker.process.kill()
+    names = [*shared.glob("counter_*.db"), shared / "counter_0.db"]
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: [network_stats(shared).code_2xx for _ in range(200)])
+        while not reading.done():
+            names[0].rename(names[1])
+            names.reverse()
+    assert set(reading.result()) == {1}
 
 
 def test_what_is_under_way(workers, tmp_path):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cortex import metrics_files
 from cortex.environments.base import NetworkStats
 
 
@@ -9,10 +10,7 @@ def network_stats(directory: Path) -> NetworkStats:
     """Sum the workers' counts in a ``PROMETHEUS_MULTIPROC_DIR``; nothing is counted where there is none."""
     if not directory.is_dir():
         return NetworkStats()
-    from prometheus_client.multiprocess import MultiProcessCollector
-
-    files = directory.glob("*.db")  # by itself the library takes the directory for a pattern of names
-    metrics = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # annotated only in part
+    metrics = metrics_files.counted(directory)
     found = {(row.name, row.labels.get("status")): float(row.value) for metric in metrics for row in metric.samples}
 
     def value(name: str, status: str | None = None) -> float:
