@@ -88,13 +88,16 @@ class Process:
             raise NotStarted(f"{self.plan.name}: {self.reason}")
 
     async def stop(self, grace: float) -> None:
-        """Ask the process to end, wait ``grace`` seconds, then kill it and all that it started."""
+        """Ask the process to end, wait ``grace`` seconds, then kill it and all that it started.
+
+        One that never was ready has nothing to end, and is killed at once.
+        """
         self._set(state="stopped")
         if self._child is not None and self._child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._child.send_signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._child.wait(), grace)
+                await asyncio.wait_for(self._child.wait(), grace if self.was_ready.is_set() else 0.0)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

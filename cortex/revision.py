@@ -71,17 +71,17 @@ class Revision:
         except BaseException:
             for task in tasks:
                 task.cancel()
-            await asyncio.shield(self.stop(drain=0.0))
+            await asyncio.shield(self.stop())  # those that are ready may have been asked already
             raise
 
     async def left(self) -> None:
         """Wait until none of its workers takes a new connection any more, after `stop` has begun."""
         await asyncio.gather(*(process.has_left.wait() for process in self.front))
 
-    async def stop(self, drain: float = DRAIN_SECONDS) -> None:
+    async def stop(self) -> None:
         """Let the workers answer what they have, end them, then the model servers, and remove the run directory."""
-        await asyncio.gather(*(process.stop(drain) for process in self.front))
-        await asyncio.gather(*(process.stop(min(drain, BACK_SECONDS)) for process in self.back))
+        await asyncio.gather(*(process.stop(DRAIN_SECONDS) for process in self.front))
+        await asyncio.gather(*(process.stop(BACK_SECONDS) for process in self.back))
         shutil.rmtree(self.plan.run_dir, ignore_errors=True)
 
     def _make_run_dir(self) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,23 @@ def test_a_revision_that_fails_leaves_the_old_one(api: Api, mode: str, reason: s
     assert (status.status, status.revision) == ("live", "one")
     assert status.notices == (f"the update to revision two failed, so one goes on: {reason}",)
     assert api.ask()[0] == "one"
+
+
+def test_what_half_a_revision_was_asked_is_answered(api: Api) -> None:
+    """A worker that is ready answers beside the old revision; when another fails, it drains as if it had been live."""
+    early, late = (api.plan("one", mode).front[0] for mode in ("hesitate", "late"))
+    plan = replace(api.plan("one"), front=(early, replace(late, name="api-1")))
+    with ThreadPoolExecutor(1) as pool:
+        deployment = pool.submit(api.deploy, plan)
+        until((api.root / "status.json").exists)
+        until(lambda: [row["state"] for row in api.status().processes] == ["ready", "starting"])
+        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
+            (api.root / "fail").touch()
+            until(lambda: api.status().processes[0]["state"] == "stopped")
+            connection.sendall(b"hello")
+            assert connection.recv(100).startswith(b"one ")
+        with pytest.raises(UserError, match="no such luck"):
+            deployment.result()
 
 
 def test_stop_first_brings_the_old_one_back(api: Api) -> None:

@@ -1,6 +1,7 @@
 """A small worker: answers every connection on the inherited socket with its own words, until SIGTERM.
 
-In mode ``hesitate`` it goes on for a second after SIGTERM, and then stays for another that accepts nothing.
+In mode ``hesitate`` it goes on for a second after SIGTERM, and then stays for another that accepts nothing. In mode
+``late`` it fails once there is a file ``fail``.
 """
 
 import os
@@ -8,11 +9,14 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 from cortex.notify import notify
 
 word, mode = sys.argv[1:]
-if mode == "fail":
+while mode == "late" and not Path("fail").exists():
+    time.sleep(0.02)
+if mode in ("fail", "late"):
     print("about to fail")
     notify(status="error: predictor.py: __init__: no such luck")
     sys.exit(3)
