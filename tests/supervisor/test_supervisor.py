@@ -187,6 +187,17 @@ def test_stop_first_brings_the_old_one_back(api: Api) -> None:
     assert api.ask()[0] == "one"
 
 
+def test_stop_first_may_leave_nothing(api: Api) -> None:
+    """When the old one does not start again either, the status says why, and that nothing is in use; all ends."""
+    api.deploy(api.plan("one", "once"))
+    with pytest.raises(UserError, match="no such luck"):
+        api.deploy(replace(api.plan("two", "fail"), stop_first=True))
+    api.supervisor.wait(10)
+    status = api.status()
+    assert (status.status, status.revision, status.in_use) == ("error", "one", ())
+    assert "no such luck" in status.reason
+
+
 def test_a_first_revision_that_fails_ends_the_supervisor(api: Api) -> None:
     """Nothing runs for an API that never came up; its status file says why."""
     with pytest.raises(UserError, match="no such luck"):

@@ -1,7 +1,7 @@
 """A small worker: answers every connection on the inherited socket with its own words, until SIGTERM.
 
 In mode ``hesitate`` it goes on for a second after SIGTERM, and then stays for another that accepts nothing. In mode
-``late`` it fails once there is a file ``fail``.
+``late`` it fails once there is a file ``fail``, in mode ``once`` when it was started before.
 """
 
 import os
@@ -16,7 +16,7 @@ from cortex.notify import notify
 word, mode = sys.argv[1:]
 while mode == "late" and not Path("fail").exists():
     time.sleep(0.02)
-if mode in ("fail", "late"):
+if mode in ("fail", "late") or (mode == "once" and Path("started").exists()):
     print("about to fail")
     notify(status="error: predictor.py: __init__: no such luck")
     sys.exit(3)
@@ -25,6 +25,7 @@ if mode == "mute":
     sys.exit(7)
 if mode == "greet":
     word = os.environ["GREETING"]
+Path("started").touch()
 listener = socket.socket(fileno=int(os.environ["CORTEX_LISTEN_FD"]))
 
 
