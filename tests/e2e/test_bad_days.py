@@ -354,6 +354,17 @@ def test_files_that_lost_their_content(cortex: Cortex, deployed: str, slow: Path
     assert "live" in cortex("get", "slow")
 
 
+def test_a_supervisor_that_does_not_start_says_why(cortex: Cortex, slow: Path) -> None:
+    """In the one line that there is: of a first deployment nothing is left to look at."""
+    in_the_way = cortex.home / "run/slow"
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.touch()
+    said = cortex("deploy", slow, code=1)
+    assert f"error: slow: the supervisor did not start: FileExistsError: [Errno 17] File exists: '{in_the_way}'" in said
+    assert not (cortex.home / "apis/slow").exists()
+    in_the_way.unlink()
+
+
 def test_a_long_home_from_shells_that_differ(
     tmp_path: Path, slow: Path, under_way: UnderWay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,13 +105,15 @@ def _start(directory: APIDirectory) -> None:
     argv += ["--directory", str(directory.path), "--run-dir", str(directory.run_dir)]
     log = directory.logs / "supervisor.log"
     with log.open("ab") as output:
+        begun = output.tell()
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=directory.path
         )
     if not _until(lambda: _answers(directory.control) or child.poll() is not None, START_SECONDS):
         child.kill()
     if not _answers(directory.control):
-        raise CortexError(f"the supervisor did not start; see {log}")
+        said = log.read_bytes()[begun:].decode(errors="replace").splitlines()  # a first deployment's log does not stay
+        raise CortexError(f"the supervisor did not start: {said[-1] if said else 'it said nothing'}")
     child.returncode = 0  # it is meant to outlive us, so that nobody waits for it here
 
 
