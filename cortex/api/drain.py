@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from types import FrameType
 
 from uvicorn import Config, Server
@@ -101,12 +102,21 @@ class DrainServer(Server):
     """uvicorn's server, which tells its supervisor when it serves, and drains when it is told to stop.
 
     With a ``tally`` it shares its listening socket evenly with other workers; without one it takes what it can.
+    ``orphaned`` is called in a drain once its supervisor is gone: nobody will start again what a request waits for.
     """
 
     server_state: DrainState
 
-    def __init__(self, config: Config, state: DrainState, tally: Tally | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: DrainState,
+        tally: Tally | None = None,
+        orphaned: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(config)
+        self._parent = os.getppid()
+        self._orphaned = orphaned
         self.server_state = state
         self._tally = tally
 
@@ -155,6 +165,8 @@ class DrainServer(Server):
             connection.shutdown()
         await asyncio.sleep(_TICK_S)  # connections that were being accepted show up in this time
         while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:
+            if os.getppid() != self._parent:
+                self._orphaned()
             await asyncio.sleep(_TICK_S)
 
 

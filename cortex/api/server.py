@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tally = _tally(worker.spec, listener, options.worker)
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection during a request need look through it
-    DrainServer(config, state, tally).run(sockets=[listener])
+    DrainServer(config, state, tally, _cut_off(options, worker)).run(sockets=[listener])
     worker.pool.shutdown()  # lets every post_predict finish
     if worker.client is not None:
         worker.client.close()
@@ -110,6 +110,11 @@ def _client(spec: APISpec, address: str | None, metrics: Metrics) -> ModelClient
             return clients.ONNXClient.load(models, _progress, metrics.model_call)
         case "python":
             return clients.PythonClient(models, spec.predictor.cache_size) if models else None
+
+
+def _cut_off(options: Options, worker: Worker) -> Callable[[], object]:
+    """Return what has requests wait no longer for a model server that ended with the supervisor of both."""
+    return worker.client.close if options.model_server and worker.client else lambda: None
 
 
 def _progress(line: str) -> None:

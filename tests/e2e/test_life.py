@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -237,6 +238,20 @@ def test_a_killed_supervisor_is_told_and_mended(cortex: Cortex, deployed: str, p
     until(lambda: not cortex.family())
     cortex("deploy", project / "cortex_cpu.yaml")
     assert post(cortex.get()["endpoint"], sample()).status_code == 200
+
+
+def test_a_request_that_waits_does_not_outlive_the_supervisor(cortex: Cortex, deployed: str, project: Path) -> None:
+    """It waits for a model server that nobody will start again: it is told so, and the worker ends."""
+    supervisor = cortex.status()["supervisor"]
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(cortex.pids()["model-server-0"], signal.SIGKILL)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, deployed, sample())
+        until(lambda: "cortex_in_flight_requests 1.0" in requests.get(f"{deployed}/metrics", timeout=10).text)
+        os.kill(supervisor, signal.SIGKILL)
+        until(lambda: not cortex.family(), seconds=20)
+    assert answer.result().status_code == 500
+    cortex("deploy", project / "cortex_cpu.yaml")
 
 
 def test_delete_leaves_nothing(cortex: Cortex, deployed: str) -> None:
