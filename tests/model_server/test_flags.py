@@ -1,3 +1,5 @@
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +101,10 @@ def test_usage_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     print_usage()
     out = capsys.readouterr().out
     assert [line.split("=")[0].strip() for line in out.splitlines()[2:]] == [f"--{name}" for name in vars(Flags())]
+
+
+def test_the_documentation_names_every_flag_of_ours() -> None:
+    """What the usage marks as ours stands in the table of docs/model_server.md."""
+    page = (Path(__file__).parents[2] / "docs" / "model_server.md").read_text()
+    ours = [field.name for field in dataclasses.fields(Flags) if "(ours)" in field.metadata["help"]]
+    assert [name for name in ours if f"| `--{name}` |" not in page] == []
