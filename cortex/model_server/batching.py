@@ -139,6 +139,8 @@ class Batcher:
                 queue.remove(task)
                 if not len(queue):
                     del self._queues[key]
+            if not task.taken:
+                task.waited = time.monotonic() - task.since
         task.fail(reason)
 
     def _grow(self) -> None:

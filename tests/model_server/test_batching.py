@@ -14,7 +14,7 @@ from cortex.model_server.batching import Batcher, Lane
 from cortex.model_server.batching_pace import Pace
 from cortex.model_server.batching_parameters import BatchingParameters, BatchingSource
 from cortex.model_server.call import Call
-from cortex.model_server.request import Recorder, watch
+from cortex.model_server.request import QUEUE, Recorder, watch
 from cortex.model_server.status import Code, StatusError
 from tests.model_server.harness import poll
 
@@ -151,14 +151,18 @@ def test_a_full_queue_is_unavailable_at_once() -> None:
 
 
 def test_a_request_that_times_out_leaves_the_queue() -> None:
-    """A deadline counts in the queue too, and the model is not run for a request that is gone."""
+    """A deadline counts in the queue too, and the model is not run for a request that is gone: it only waited."""
     model = _Model()
-    with _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane:
+    with (
+        _batching(max_batch_size=8, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane,
+        watch(Recorder(), "GRPC", "Predict") as request,
+    ):
         with pytest.raises(StatusError, match=r"Run\(\) timeout exceeded while waiting in batching queue") as caught:
             _ask(lane, model, _call(1), deadline=time.monotonic() + 0.05)
         assert caught.value.code is Code.DEADLINE_EXCEEDED
         assert not lane._batcher._queues
     assert model.runs == []
+    assert request.stages[QUEUE] >= 0.05
 
 
 @pytest.mark.parametrize(("seconds", "latest"), [((30.0, 60.0), 60.0), ((30.0, None), None)])
