@@ -190,8 +190,7 @@ class Handlers:
     def apply(self, models: Sequence[ModelConfig], is_given_up: Callable[[], bool] = lambda: False) -> None:
         """Serve these models and no others, and log the requests that they ask to log. Raises StatusError."""
         self._log.check(models)
-        self._repository.reload(models, is_given_up)
-        self._log.configure(models)
+        self._repository.reload(models, is_given_up, accepted=lambda: self._log.configure(models))
 
     def is_ready(self) -> bool:
         """Say whether every configured model serves."""

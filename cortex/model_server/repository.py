@@ -69,15 +69,22 @@ class Repository:
         if not interrupted():
             self._set_labels([self._without_crashed(model) for model in models])
 
-    def reload(self, models: Sequence[ModelConfig], is_given_up: Callable[[], bool] = lambda: False) -> None:
+    def reload(
+        self,
+        models: Sequence[ModelConfig],
+        is_given_up: Callable[[], bool] = lambda: False,
+        accepted: Callable[[], None] = lambda: None,
+    ) -> None:
         """Make this list the whole wanted state, and wait until the models that are new to it serve.
 
+        ``accepted`` is called once nothing can keep the list from being the wanted state, before anybody waits.
         Raises FAILED_PRECONDITION for a label on a version that does not serve (nothing has changed then), UNKNOWN for
         new models that failed, CANCELLED once ``is_given_up`` says that nobody waits any more, and UNAVAILABLE once
         the server stops.
         """
         with self._turn(is_given_up):
             self._set_labels(models)  # first: a version must not go while a label that moves still names it
+            accepted()
             new = {model.name for model in models} - set(self._models)
             self._set_models(models)
             failed = self._wait_for_replacements(new, lambda: self._stopping.is_set() or is_given_up())

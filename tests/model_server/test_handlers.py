@@ -2,22 +2,27 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cortex.model_server import codec, routes
-from cortex.model_server.config import ModelConfig, SpecificVersions
+from cortex.model_server.config import LoggingConfig, ModelConfig, SpecificVersions
 from cortex.model_server.crashes import Trial
 from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.lifecycle import State
 from cortex.model_server.repository import Repository, RepositoryOptions
 from cortex.model_server.request import Recorder
+from cortex.model_server.request_log import RequestLog
 from cortex.model_server.servable import Servable
+from cortex.model_server.status import StatusError
 from cortex.protos import meta_graph_pb2, types_pb2
-from tests.model_server.harness import poll
+from cortex.tfrecord import read_records
+from tests.model_server.harness import poll, predict_request
 
 
 class _Engine:
@@ -67,3 +72,22 @@ def test_what_a_request_is_decoded_for_answers_it(tmp_path: Path, monkeypatch: p
         assert b"1.0" not in ask()  # by now the second version answers, in int32
     finally:
         repository.close()
+
+
+def test_a_reload_whose_new_model_fails_logs_as_it_asks(tmp_path: Path) -> None:
+    """The new list counts for what serves, whatever becomes of the models that are new to it; so do its logs."""
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "logs").mkdir()
+    model = ModelConfig("m", tmp_path / "m")
+    repository, log = Repository(_load, RepositoryOptions(poll_interval=0)), RequestLog()
+    handlers = Handlers(repository, log=log)
+    try:
+        repository.start([model], lambda: False)
+        logged = replace(model, logging=LoggingConfig(str(tmp_path / "logs" / "m"), 1.0))
+        with pytest.raises(StatusError, match="CANCELLED"):
+            handlers.apply([logged, ModelConfig("never", tmp_path / "never")], lambda: True)
+        handlers.predict(predict_request("m", {"x": np.ones(1, np.float32)}), None)
+    finally:
+        repository.close()
+        log.close()
+    assert [len(list(read_records(file))) for file in (tmp_path / "logs").iterdir()] == [1]
