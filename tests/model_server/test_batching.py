@@ -483,6 +483,28 @@ def test_the_automatic_rule(fixed: float, each: float, gap: float, size: int, wa
     assert pace.wait == pytest.approx(wait, abs=1e-6)
 
 
+def test_a_run_that_was_slow_once_is_forgotten() -> None:
+    """The first batch may take a compilation; forty runs later it counts no more, though all were of one row."""
+    pace = Pace(bound=0.1)
+    pace.ran(1, 0.010)
+    pace.ran(pace.size, 2.0)
+    assert pace.size == 1
+    for _ in range(40):
+        pace.ran(pace.size, 0.005 + 0.001 * pace.size)
+    assert pace.size > 1
+
+
+def test_a_dear_start_is_found_out_from_single_rows() -> None:
+    """Requests that come one by one say nothing of what joining them would save: so two are tried together."""
+    pace = Pace(bound=0.1)
+    for _ in range(4):
+        pace.ran(pace.size, 0.030 + 0.001 * pace.size)
+    assert pace.size == pytest.approx(20, abs=1)
+    slow = Pace(bound=0.1)
+    slow.ran(1, 0.060)  # one row takes more than its half of the bound already
+    assert slow.size == 1
+
+
 def test_automatic_batching_joins_what_had_to_queue() -> None:
     """While a run is under way requests queue, and the next run takes as many as the bound allows; none is refused."""
     model = _Model()
