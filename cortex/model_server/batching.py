@@ -126,7 +126,7 @@ class Batcher:
                 raise StatusError(
                     Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
                 )
-            lane.arrived(task.rows)
+            lane.arrived(task)
             queue.add(task)
             self._queues[key] = queue
             self._changed.notify_all()
@@ -160,12 +160,12 @@ class Batcher:
             while not self._is_surplus():
                 now = time.monotonic()
                 for key, queue in self._queues.items():
-                    due = queue.since + key[0].wait
-                    if self._closed or self._hurried or due <= now or queue.rows >= key[0].size:
+                    due = _due(key, queue)
+                    if self._closed or self._hurried or due <= now or queue.rows >= key[0].size(queue.signature):
                         return key[0], self._take(key, queue)
                 if self._closed:
                     return None
-                first = min((queue.since + lane.wait for (lane, _), queue in self._queues.items()), default=None)
+                first = min((_due(key, queue) for key, queue in self._queues.items()), default=None)
                 self._changed.wait(None if first is None else min(first - now, threading.TIMEOUT_MAX))
             return None
 
@@ -178,28 +178,30 @@ class Batcher:
 
     def _take(self, key: "tuple[Lane, Hashable]", queue: Queue) -> list[Piece]:
         lane = key[0]
-        batch = queue.take(lane.size, split=lane.parameters.enable_large_batch_splitting)
+        batch = queue.take(lane.size(queue.signature), split=lane.parameters.enable_large_batch_splitting)
         del self._queues[key]
         if len(queue):
             self._queues[key] = queue  # to the back: no model starves the others
         return batch
 
-    def measured(self, pace: Pace, rows: int, seconds: float) -> None:
-        """Tell a pace what a run took."""
+    def measured(self, lane: "Lane", signature: str, rows: int, seconds: float) -> None:
+        """Tell a lane what a run took."""
         with self._changed:
-            pace.ran(rows, seconds)
+            lane.ran(signature, rows, seconds)
 
 
 class Lane:
-    """The batching of one loaded version: its parameters, and its pace when they are chosen automatically."""
+    """The batching of one loaded version: its parameters, and the pace of each signature when they are automatic.
+
+    The batcher serializes the calls of all but `run` and `execute`.
+    """
 
     def __init__(self, batcher: Batcher, model: str, directory: Path, own: BatchingParameters | None) -> None:
         self.model = model
         self.directory = directory
         self.own = own
         self._batcher = batcher
-        bound = self.parameters.latency_bound_micros / 1e6
-        self._pace = Pace(bound) if bound else None
+        self._paces: dict[str, Pace] = {}
         self._warned = -_WARN_EVERY
 
     @property
@@ -207,10 +209,10 @@ class Lane:
         """The parameters of this version: its own, or the server's."""
         return self.own or self._batcher.parameters
 
-    @property
-    def size(self) -> int:
-        """The rows of a full batch."""
-        return min(self._pace.size, self.parameters.execution_size) if self._pace else self.parameters.execution_size
+    def size(self, signature: str) -> int:
+        """Return the rows of a full batch."""
+        pace, limit = self._pace(signature), self.parameters.execution_size
+        return min(pace.size, limit) if pace else limit
 
     def run(self, call: Call, run: Run, deadline: float | None) -> Arrays:
         """Run the call together with others of the same signature and shapes, and return its own outputs.
@@ -227,19 +229,24 @@ class Lane:
         limit = self.parameters.max_batch_size
         if rows <= limit:
             return self._batcher.run(self, call, run, rows, deadline)
-        if self._pace:
+        if self.parameters.latency_bound_micros:
             return run(call, deadline)
         raise invalid(f"Task size {rows} is larger than maximum input batch size {limit}")
 
-    @property
-    def wait(self) -> float:
-        """How many seconds a request may wait for others."""
-        return self._pace.wait if self._pace else self.parameters.batch_timeout_micros / 1e6
+    def wait(self, signature: str) -> float:
+        """Return how many seconds a request may wait for others."""
+        pace = self._pace(signature)
+        return pace.wait if pace else self.parameters.batch_timeout_micros / 1e6
 
-    def arrived(self, rows: int) -> None:
+    def arrived(self, task: Task) -> None:
         """Note that a request has come."""
-        if self._pace:
-            self._pace.arrived(rows, time.monotonic())
+        if pace := self._pace(task.call.signature):
+            pace.arrived(task.rows, task.since)
+
+    def ran(self, signature: str, rows: int, seconds: float) -> None:
+        """Note what a run took."""
+        if pace := self._pace(signature):
+            pace.ran(rows, seconds)
 
     def execute(self, batch: Sequence[Piece]) -> None:
         """Run a batch, and answer its tasks, with the reason if it failed."""
@@ -259,12 +266,19 @@ class Lane:
 
     def _record(self, batch: Sequence[Piece], sizes: tuple[int, ...], size: int, started: float) -> None:
         seconds = time.monotonic() - started
-        if self._pace:
-            self._batcher.measured(self._pace, size, seconds)
+        if self.parameters.latency_bound_micros:
+            self._batcher.measured(self, batch[0].task.call.signature, size, seconds)
         pool, recorder = self.parameters.thread_pool_name, self._batcher.recorder
         recorder.batched(self.model, pool, sizes, size - sum(sizes), seconds)
         for piece in batch:
             recorder.queued(self.model, pool, piece.task.waited)
+
+    def _pace(self, signature: str) -> Pace | None:
+        """Return the pace of a signature, if it has one; what its rows cost says nothing of another's."""
+        bound = self.parameters.latency_bound_micros
+        if bound and signature not in self._paces:
+            self._paces[signature] = Pace(bound / 1e6)
+        return self._paces.get(signature)
 
     def _warn(self, call: Call) -> None:
         now = time.monotonic()
@@ -275,6 +289,11 @@ class Lane:
                 "A request of %s (signature %s, input shapes %s) has no rows to batch by and runs alone",
                 *(self.model, call.signature, shapes),
             )
+
+
+def _due(key: tuple[Lane, Hashable], queue: Queue) -> float:
+    """Return when the oldest request of a queue has waited long enough."""
+    return queue.since + key[0].wait(queue.signature)
 
 
 def _deadline(batch: Sequence[Piece]) -> float | None:

@@ -26,7 +26,7 @@ _LARGEST = 2**31 - 1
 
 
 class Pace:
-    """Measure one model, and choose for it. The caller serializes the calls, and limits the size. Times are seconds."""
+    """Measure a signature, and choose for it. The caller serializes the calls, and limits the size. All in seconds."""
 
     def __init__(self, bound: float) -> None:
         self._half = bound / 2

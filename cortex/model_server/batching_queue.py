@@ -82,6 +82,11 @@ class Queue:
         """When the oldest task came."""
         return self._tasks[0].since
 
+    @property
+    def signature(self) -> str:
+        """What all of its tasks ask for."""
+        return self._tasks[0].call.signature
+
     def add(self, task: Task) -> None:
         """Put a task at the end."""
         self._tasks.append(task)

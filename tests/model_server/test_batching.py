@@ -505,6 +505,14 @@ def test_a_dear_start_is_found_out_from_single_rows() -> None:
     assert slow.size == 1
 
 
+def test_each_signature_has_a_pace_of_its_own() -> None:
+    """What a signature takes decides nothing for another of the same model."""
+    with _batching(latency_bound_micros=100_000) as lane:
+        lane.ran("dear", 1, 0.2)
+        lane.ran("cheap", 1, 0.001)
+        assert [lane.size(name) for name in ("dear", "cheap", "not asked yet")] == [1, 50, 1]
+
+
 def test_automatic_batching_joins_what_had_to_queue() -> None:
     """While a run is under way requests queue, and the next run takes as many as the bound allows; none is refused."""
     model = _Model()
