@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cortex import tensors
-from cortex.model_server.engines.base import Array, Arrays
+from cortex.model_server.engines.base import Array, Arrays, size_of
 from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, tensor_pb2, types_pb2
@@ -33,6 +33,10 @@ class Answer:
     version: int
     signature: str
     outputs: Arrays
+
+    def size(self) -> int:
+        """Return the bytes of the outputs."""
+        return sum(size_of(array) for array in self.outputs.values())
 
 
 def parse(signatures: Signatures, request: predict_pb2.PredictRequest) -> Call:

@@ -84,7 +84,7 @@ class Handlers:
             watched.answered_by(servable.name, servable.version, call.signature)
             remaining(deadline)
             answer = calls.Answer(servable.name, servable.version, call.signature, servable.run(call, deadline))
-        self._log.add(answer.model, request, lambda: calls.response(answer))
+        self._log.add(answer.model, request, lambda: calls.response(answer), answer.size)
         return answer
 
     def classify(
@@ -97,7 +97,7 @@ class Handlers:
             result = inference.classify(servable.signatures, request, run, check_method=self._check_methods)
             response.result.CopyFrom(result)
             _echo(request.model_spec, servable, response.model_spec)
-        self._log.add(servable.name, request, lambda: response)
+        self._log.add(servable.name, request, lambda: response, response.ByteSize)
         return response
 
     def regress(
@@ -110,7 +110,7 @@ class Handlers:
             result = inference.regress(servable.signatures, request, run, check_method=self._check_methods)
             response.result.CopyFrom(result)
             _echo(request.model_spec, servable, response.model_spec)
-        self._log.add(servable.name, request, lambda: response)
+        self._log.add(servable.name, request, lambda: response, response.ByteSize)
         return response
 
     def multi_inference(
@@ -125,7 +125,7 @@ class Handlers:
             response.results.extend(results)
             for task, result in zip(request.tasks, response.results, strict=True):
                 _echo(task.model_spec, servable, result.model_spec)
-        self._log.add(servable.name, request, lambda: response)
+        self._log.add(servable.name, request, lambda: response, response.ByteSize)
         return response
 
     def metadata(

@@ -44,7 +44,7 @@ _NAME = re.compile(r"-\d{8}T\d{6}-\d+-\d{5,}\.tfrecord")
 
 @dataclass(frozen=True)
 class RequestLogOptions:
-    """Limits: bytes of a file, of all files of a log, and of requests in memory that wait; records that wait."""
+    """Limits: bytes of a file, of all files of a log, and of what waits in memory, with answers; records that wait."""
 
     max_file_bytes: int = 64 * 2**20
     max_total_bytes: int = 2**30
@@ -97,12 +97,15 @@ class RequestLog:
                 self._queue.append(_Prefixes(each.filename_prefix for each in self._configs.values()))
                 self._changed.notify()
 
-    def add(self, model: str, request: Any, answer: Callable[[], Any]) -> None:
-        """Log a request to a model, if it is in the sample; ``answer`` makes the response message, later."""
+    def add(self, model: str, request: Any, answer: Callable[[], Any], held: Callable[[], int]) -> None:
+        """Log a request to a model, if it is in the sample.
+
+        ``answer`` makes the response message, later; ``held`` is the memory, in bytes, that it takes until then.
+        """
         config = self._configs.get(model)
         if config is None or random.random() >= config.sampling_rate:  # noqa: S311 - a sample, not a secret
             return
-        entry = _Entry(config, model, request, answer, request.ByteSize(), int(time.time()))
+        entry = _Entry(config, model, request, answer, request.ByteSize() + held(), int(time.time()))
         with self._changed:
             if self._is_full(entry):
                 self._recorder.logged(model, Code.RESOURCE_EXHAUSTED)

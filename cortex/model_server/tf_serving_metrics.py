@@ -8,13 +8,12 @@ microseconds.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from cortex.model_server import text_proto
-from cortex.model_server.engines.base import Array
+from cortex.model_server.engines.base import Array, size_of
 from cortex.model_server.request import EXECUTE, WARM_UP, Page, Request
 from cortex.model_server.status import Code, invalid
 
@@ -125,9 +124,9 @@ class TFServingMetrics(Page):
         self._graph_time.inc(micros)
         self._graph_times.observe(micros)
         for array in inputs.values():
-            self._inputs.observe(_bytes(array))
+            self._inputs.observe(size_of(array))
         for array in outputs.values():
-            self._outputs.observe(_bytes(array))
+            self._outputs.observe(size_of(array))
 
     def loaded(self, directory: str, request: Request, code: Code) -> None:
         """Count the load of a version, and its warm-up."""
@@ -142,11 +141,6 @@ class TFServingMetrics(Page):
 
     def _histogram(self, name: str, buckets: tuple[float, ...], *labels: str, prefix: str = _SERVING) -> Histogram:
         return Histogram(prefix + name, name, labels, buckets=buckets, registry=self._registry)
-
-
-def _bytes(array: Array) -> int:
-    """Return the bytes of a tensor's values; of strings those of their text."""
-    return sum(map(len, array.flat)) if array.dtype == np.object_ else int(array.nbytes)
 
 
 def _lines(metric: Metric) -> Iterator[str]:

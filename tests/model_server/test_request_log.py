@@ -41,8 +41,10 @@ def _records(directory: Path) -> list[list[prediction_log_pb2.PredictionLog]]:
     return [[prediction_log_pb2.PredictionLog.FromString(data) for data in read_records(file)] for file in files]
 
 
-def _add(log: RequestLog, model: str = "m", answer: Callable[[], Any] = predict_pb2.PredictResponse) -> None:
-    log.add(model, predict_request(model, X), answer)
+def _add(
+    log: RequestLog, model: str = "m", answer: Callable[[], Any] = predict_pb2.PredictResponse, held: int = 0
+) -> None:
+    log.add(model, predict_request(model, X), answer, lambda: held)
 
 
 def test_requests_and_answers_are_written(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_requests_and_answers_are_written(tmp_path: Path) -> None:
     response = predict_pb2.PredictResponse()
     response.model_spec.version.value = 7
     _add(log, answer=lambda: response)
-    log.add("m", classification_pb2.ClassificationRequest(), classification_pb2.ClassificationResponse)
+    log.add("m", classification_pb2.ClassificationRequest(), classification_pb2.ClassificationResponse, lambda: 0)
     _add(log, "other")
     log.close()
     ((first, second),) = _records(tmp_path / "logs")
@@ -105,9 +107,12 @@ def test_the_oldest_files_give_way(tmp_path: Path) -> None:
     assert all((tmp_path / name).stat().st_size == 500 for name in others)
 
 
-@pytest.mark.parametrize("limits", [{"max_queue_records": 2}, {"max_queue_bytes": 60}])
-def test_a_full_queue_drops_and_counts(tmp_path: Path, limits: dict[str, int]) -> None:
-    """A writer that is stuck keeps no request waiting: what does not fit is dropped, and counted."""
+@pytest.mark.parametrize(
+    ("limits", "held"),
+    [({"max_queue_records": 2}, 0), ({"max_queue_bytes": 60}, 0), ({"max_queue_bytes": 3000}, 1000)],
+)
+def test_a_full_queue_drops_and_counts(tmp_path: Path, limits: dict[str, int], held: int) -> None:
+    """A writer that is stuck keeps no request waiting: what does not fit, with its answer, is dropped, and counted."""
     counts, gate, started = _Counts(), threading.Event(), threading.Event()
 
     def stuck() -> predict_pb2.PredictResponse:
@@ -120,7 +125,7 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path, limits: dict[str, int]) -
     _add(log, answer=stuck)
     assert started.wait(30)
     for _ in range(5):
-        _add(log)
+        _add(log, held=held)
     dropped = counts.codes.count(Code.RESOURCE_EXHAUSTED)
     assert 0 < dropped < 5
     gate.set()

@@ -137,6 +137,11 @@ def fitted(array: Array, rank: int | None) -> Array:
     return array.reshape(array.shape[:rank]) if set(tail) == {1} else array
 
 
+def size_of(array: Array) -> int:
+    """Return the bytes of a tensor's values; of strings those of their text."""
+    return sum(map(len, array.flat)) if array.dtype == np.object_ else int(array.nbytes)
+
+
 def writable(array: Array) -> Array:
     """Return the array as contiguous memory that a native library may hold; copies only when it is not that already."""
     return np.require(array, requirements=["C", "W"])
