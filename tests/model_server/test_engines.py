@@ -1,8 +1,10 @@
 """What every engine owes: the same answers to the same requests, whatever the format of the model."""
 
+import gc
 import itertools
 import struct
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,24 @@ def test_outputs_filtered_in_very_many_ways(engine: Open) -> None:
         got = every.run("serving_default", inputs, [first, second])
         assert list(got) == [first, second]
         assert got[first].dtype == inputs[first.replace("r_", "t_", 1)].dtype
+
+
+@pytest.mark.parametrize(("model", "name"), REFERENCES)
+def test_a_closed_model_is_let_go_of_without_a_collection(engine_models: Path, model: str, name: str) -> None:
+    """A server freezes what its start has loaded: a circle in it would keep the model for ever."""
+    (found,) = model_file.find(engine_models / model / "1", SERVE, formats(name))
+    gc.disable()
+    try:
+        opened = Attempt(name, found, EngineOptions()).open()
+        opened.run("serving_default", {"x": np.ones((1, 1), np.float32)}, ["y"])
+        held = [weakref.ref(opened)]
+        if name == "tensorflow":
+            held.append(weakref.ref(opened._session.graph))  # type: ignore[attr-defined]
+        opened.close()
+        del opened
+        assert [each() for each in held] == [None] * len(held)
+    finally:
+        gc.enable()
 
 
 def test_tables_and_assets_of_tensorflow_1(engine: Open) -> None:

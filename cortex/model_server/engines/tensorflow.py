@@ -19,6 +19,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.framework import ops
 
 from cortex.model_server.engines.base import (
     BF16,
@@ -92,9 +93,10 @@ class TensorFlow:
         return self._description
 
     def close(self) -> None:
-        """Close the session and let go of its graph."""
-        self._tensor.cache_clear()
+        """Close the session and let go of its graph, in no circle: what a start loads, no collection looks through."""
         self._session.close()
+        ops.dismantle_graph(self._session.graph)
+        del self._tensor
 
     def _fetched(self, signature: str, outputs: Sequence[str]) -> list[str]:
         """Return what to run for these outputs: them, in one order, or all once clients have filtered in many ways."""
