@@ -167,13 +167,14 @@ def _proven(directory: Path, card: ModelCard | None, options: LoadOptions, recor
             continue
         try:
             return _attempt(attempt, card, options, recorder)
-        except (Unsupported, warmup.Mismatch) as error:
+        except (Unsupported, warmup.Mismatch, warmup.Refused) as error:
             _log.info("%s does not run the %s of %s: %s", attempt, attempt.model.format, directory, error)
             failures.append((attempt, error))
     reasons = "; ".join(f"{attempt}: {getattr(error, 'message', error)}" for attempt, error in failures)
     if any(isinstance(error, warmup.Mismatch) for _, error in failures):
         raise warmup.Mismatch(reasons)
-    raise invalid(reasons)
+    last = failures[-1][1]
+    raise StatusError(last.code if isinstance(last, StatusError) else Code.INVALID_ARGUMENT, reasons)
 
 
 def _is_alike(one: Attempt, other: Attempt) -> bool:
@@ -183,7 +184,7 @@ def _is_alike(one: Attempt, other: Attempt) -> bool:
 
 def _is_final(error: Error) -> bool:
     """Say whether another precision of the same engine would fail in the same way."""
-    return isinstance(error, Unsupported) and not isinstance(error, UnsupportedPrecision)
+    return isinstance(error, Unsupported | warmup.Refused) and not isinstance(error, UnsupportedPrecision)
 
 
 def _attempt(attempt: Attempt, card: ModelCard | None, options: LoadOptions, recorder: Recorder) -> Engine:
@@ -194,7 +195,10 @@ def _attempt(attempt: Attempt, card: ModelCard | None, options: LoadOptions, rec
     signatures = runnable(engine.signatures)
 
     def run(call: Call) -> Arrays:
-        return _run(engine, call, None, recorder)
+        try:
+            return _run(engine, call, None, recorder)
+        except StatusError as error:
+            raise warmup.Refused(error.code, error.message) from error
 
     def answer(log: prediction_log_pb2.PredictionLog) -> Mapping[str, Array]:
         return warmup_records.answer(log, signatures, run)

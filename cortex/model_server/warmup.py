@@ -48,6 +48,10 @@ class Mismatch(StatusError):
         super().__init__(Code.FAILED_PRECONDITION, message)
 
 
+class Refused(StatusError):
+    """Say which recorded request the engine does not answer; another engine may."""
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How far an element may be off: ``atol + rtol * |value| + scale * (largest |value| of the output)``."""
@@ -80,7 +84,8 @@ def tolerances(card: ModelCard | None, precision: str) -> tuple[Tolerance, ...]:
 def replay(directory: Path, answer: Answer, allowed: tuple[Tolerance, ...], iterations: int = 1) -> int:
     """Send every recorded request of a version directory, and compare the recorded answers. Returns how many matched.
 
-    Raises StatusError for a file that cannot be used, for a request that fails, and Mismatch for a wrong answer.
+    Raises StatusError for a file that cannot be used, for a request that fails what ``answer`` raises, and Mismatch for
+    a wrong answer.
     """
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
     if not path.is_file():
@@ -132,7 +137,7 @@ def _replay_one(
         for _ in range(iterations):
             got = answer(log)
     except StatusError as error:
-        raise StatusError(error.code, f"{where} failed: {error.message}") from error
+        raise type(error)(error.code, f"{where} failed: {error.message}") from error
     try:
         recorded = warmup_records.recorded(log)
     except ValueError as error:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from cortex.model_server.engines.base import Description, EngineOptions, Unsupported, UnsupportedPrecision
 from cortex.model_server.saved_model import SavedModel
+from cortex.model_server.status import invalid
 
 
 class FakeEngine:
@@ -13,6 +14,7 @@ class FakeEngine:
     name: ClassVar[str] = "fake"
     addends: ClassVar[dict[str, float]] = {}
     refused: ClassVar[str] = ""
+    unanswered: ClassVar[str] = ""
     lacking: ClassVar[frozenset[str]] = frozenset()
     opened: ClassVar[list["FakeEngine"]] = []
 
@@ -34,6 +36,8 @@ class FakeEngine:
     def run(
         self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str], deadline: float | None = None
     ) -> dict[str, Any]:
+        if self.unanswered:
+            raise invalid(self.unanswered)
         addend = self.addends.get(self.options.precision, 2.0)
         return {name: (inputs["x"] / 2 + addend).astype("float32") for name in outputs}
 

@@ -132,6 +132,24 @@ def test_a_request_that_cannot_be_replayed_fails_the_load(version: Path) -> None
         _load(version)
 
 
+def test_a_recorded_request_that_openvino_refuses_is_for_tensorflow(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auto goes on to the engine that answers what is recorded, as TF Serving does; where none does, each says why."""
+    _record(version, 2.5)
+    monkeypatch.setattr(FakeOpenVINO, "unanswered", "not of that shape")
+    assert "tensorflow precision=fp32" in _running(_load(version))
+    assert [engine.is_closed for engine in FakeOpenVINO.opened] == [True]
+    monkeypatch.setattr(FakeTensorFlow, "unanswered", "not of any shape")
+    with pytest.raises(StatusError) as caught:
+        _load(version)
+    where = f"{version}/assets.extra/tf_serving_warmup_requests"
+    assert str(caught.value) == (
+        f"INVALID_ARGUMENT: openvino bf16: warmup record 1 of {where} failed: not of that shape; "
+        f"tensorflow fp32: warmup record 1 of {where} failed: not of any shape"
+    )
+
+
 def test_warm_up_can_be_switched_off(version: Path) -> None:
     """Without warm-up nothing is compared."""
     _record(version, 7.0)
