@@ -183,4 +183,4 @@ def _wide(array: Array) -> Array:
 def _first_difference(got: Array, want: Array) -> str:
     worst: Any = np.argwhere(got != want)[0]
     index = tuple(int(part) for part in worst)
-    return f"at {list(index)} (recorded {want[index]!r}, got {got[index]!r})"
+    return f"at {list(index)} (recorded {want.item(index)!r}, got {got.item(index)!r})"

@@ -93,7 +93,7 @@ NAN = np.array([np.nan, np.inf, 1.0], np.float32)
         (PROBABILITIES, None, "does not return it"),
         (PROBABILITIES, PROBABILITIES[0], "is float32[3], but float32[1, 3] was recorded"),
         (PROBABILITIES, PROBABILITIES.astype(np.float64), "is float64[1, 3], but float32[1, 3] was recorded"),
-        (np.array([3, 4]), np.array([3, 5]), "at [1] (recorded np.int64(4), got np.int64(5))"),
+        (np.array([3, 4]), np.array([3, 5]), "at [1] (recorded 4, got 5)"),
         (np.array([b"a"], object), np.array([b"b"], object), "(recorded b'a', got b'b')"),
         (NAN, np.array([np.nan, 1.0, 1.0], np.float32), "largest error inf at [1]"),
         (NAN, np.array([0.0, np.inf, 1.0], np.float32), "out of tolerance"),
