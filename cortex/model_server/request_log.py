@@ -7,6 +7,7 @@ logged answers become answers that the model must give. All files of a log toget
 earlier runs as well, are removed before a new one is begun.
 """
 
+import itertools
 import logging
 import os
 import random
@@ -14,7 +15,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class RequestLog:
         self._options = options or RequestLogOptions()
         self._configs: Mapping[str, LoggingConfig] = {}
         self._files: dict[str, _Files] = {}
+        self._numbers = itertools.count(1)
         self._queue: deque[_Entry | _Prefixes] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
@@ -150,7 +152,7 @@ class RequestLog:
 
     def _write(self, entry: _Entry) -> Code:
         prefix = entry.config.filename_prefix
-        files = self._files.setdefault(prefix, _Files(prefix, self._options))
+        files = self._files.setdefault(prefix, _Files(prefix, self._options, self._numbers))
         try:
             files.write(encode(_message(entry).SerializeToString()))
         except OSError as error:
@@ -163,14 +165,18 @@ class RequestLog:
 
 
 class _Files:
-    """The files of one prefix, one after the other; each holds whole records only."""
+    """The files of one prefix, one after the other; each holds whole records only.
 
-    def __init__(self, prefix: str, options: RequestLogOptions) -> None:
+    ``numbers`` tell apart all that the process writes: a log may end and begin again within a second.
+    """
+
+    def __init__(self, prefix: str, options: RequestLogOptions, numbers: Iterator[int]) -> None:
         self._prefix = prefix
+        self._numbers = numbers
         self._limit = min(options.max_file_bytes, options.max_total_bytes)
         self._total = options.max_total_bytes
         self._file: Any = None
-        self._size = self._records = self._number = 0
+        self._size = self._records = 0
         self._warned = ""
 
     def write(self, record: bytes) -> None:
@@ -228,9 +234,8 @@ class _Files:
             _log.info("Removed %s: the files of a request log may hold %d bytes", path, self._total)
 
     def _open(self) -> None:
-        self._number += 1
         moment = time.strftime("%Y%m%dT%H%M%S")
-        path = f"{self._prefix}-{moment}-{os.getpid()}-{self._number:05}.tfrecord"
+        path = f"{self._prefix}-{moment}-{os.getpid()}-{next(self._numbers):05}.tfrecord"
         self._file = Path(path).open("xb", buffering=0)  # noqa: SIM115 - held until it is full
         self._size = self._records = 0
 

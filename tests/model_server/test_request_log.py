@@ -167,6 +167,19 @@ def test_a_log_that_is_used_no_more_is_closed(tmp_path: Path) -> None:
     assert [len(records) for records in _records(tmp_path)] == [1] * 5
 
 
+def test_a_log_that_ends_and_begins_again_loses_nothing(tmp_path: Path) -> None:
+    """Reloads may take a log away and give it back within the second that stands in the names of its files."""
+    counts = _Counts()
+    log = RequestLog(counts)
+    for _ in range(5):
+        log.configure(_models(tmp_path / "m"))
+        _add(log)
+        log.configure([])
+    log.close()
+    assert counts.codes == [Code.OK] * 5
+    assert sum(map(len, _records(tmp_path))) == 5
+
+
 def test_a_sample_is_a_share(tmp_path: Path) -> None:
     """sampling_rate is the share of requests that are logged."""
     log = RequestLog(options=RequestLogOptions(max_queue_records=5000))
