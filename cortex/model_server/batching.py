@@ -214,16 +214,17 @@ class Lane:
         pace, limit = self._pace(signature), self.parameters.execution_size
         return min(pace.size, limit) if pace else limit
 
-    def run(self, call: Call, run: Run, deadline: float | None) -> Arrays:
+    def run(self, call: Call, run: Run, deadline: float | None, fixed: int | None = None) -> Arrays:
         """Run the call together with others of the same signature and shapes, and return its own outputs.
 
-        A call whose inputs have no rows in common runs alone. Raises UNAVAILABLE at once when too many batches wait,
+        A call whose inputs have no rows in common runs alone, and so does one of a signature that takes a ``fixed``
+        number of rows, unless all batches are padded to that. Raises UNAVAILABLE at once when too many batches wait,
         INVALID_ARGUMENT for a request of more rows than ``max_batch_size`` (which runs alone when nobody has set that),
         DEADLINE_EXCEEDED, and CANCELLED; a request that is given up leaves the queue.
         """
         rows = batching_rows.count(call)
-        if rows is None:
-            self._warn(call)
+        if rows is None or (fixed is not None and not self.parameters.makes_only(fixed)):
+            self._warn(call, fixed)
             self._batcher.recorder.left_out(self.model, "alone")
             return run(call, deadline)
         limit = self.parameters.max_batch_size
@@ -280,14 +281,15 @@ class Lane:
             self._paces[signature] = Pace(bound / 1e6)
         return self._paces.get(signature)
 
-    def _warn(self, call: Call) -> None:
+    def _warn(self, call: Call, fixed: int | None) -> None:
         now = time.monotonic()
         if now - self._warned >= _WARN_EVERY:
             self._warned = now
             shapes = {alias: list(array.shape) for alias, array in call.inputs.items()}
             _log.warning(
-                "A request of %s (signature %s, input shapes %s) has no rows to batch by and runs alone",
+                "A request of %s (signature %s, input shapes %s) %s and runs alone",
                 *(self.model, call.signature, shapes),
+                "has no rows to batch by" if fixed is None else f"is for {fixed} rows at a time",
             )
 
 

@@ -50,6 +50,10 @@ class BatchingParameters:
             return self.max_execution_batch_size
         return self.max_batch_size
 
+    def makes_only(self, size: int) -> bool:
+        """Say whether every batch has this many rows, padding included."""
+        return self.padded(1) == size == self.execution_size
+
     def padded(self, size: int) -> int:
         """Return the smallest allowed size that holds a batch of this size."""
         return min((allowed for allowed in self.allowed_batch_sizes if allowed >= size), default=size)

@@ -27,7 +27,7 @@ from cortex.model_server.model_card import ModelCard
 from cortex.model_server.request import EXECUTE, WARM_UP, Recorder, current
 from cortex.model_server.saved_model import runnable
 from cortex.model_server.status import Code, StatusError, invalid
-from cortex.protos import model_pb2, predict_pb2, prediction_log_pb2
+from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, prediction_log_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Servable:
         self._runnable = runnable(engine.signatures)
         self._engine = engine
         self._lane = lane
+        self._fixed = {name: _fixed_rows(signature) for name, signature in self.signatures.items()}
         self._recorder = recorder
         self._trial = trial
 
@@ -89,7 +90,7 @@ class Servable:
             if self._lane is None:
                 outputs = self._execute(call, deadline)
             else:
-                outputs = self._lane.run(call, self._execute, deadline)
+                outputs = self._lane.run(call, self._execute, deadline, self._fixed[call.signature])
         remaining(deadline)
         return outputs
 
@@ -175,6 +176,12 @@ def _proven(directory: Path, card: ModelCard | None, options: LoadOptions, recor
         raise warmup.Mismatch(reasons)
     last = failures[-1][1]
     raise StatusError(last.code if isinstance(last, StatusError) else Code.INVALID_ARGUMENT, reasons)
+
+
+def _fixed_rows(signature: meta_graph_pb2.SignatureDef) -> int | None:
+    """Return the number of rows that a signature takes, or None for any."""
+    sizes = [info.tensor_shape.dim[0].size for info in signature.inputs.values() if info.tensor_shape.dim]
+    return max((size for size in sizes if size >= 0), default=None)
 
 
 def _is_alike(one: Attempt, other: Attempt) -> bool:

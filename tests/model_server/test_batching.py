@@ -114,6 +114,19 @@ def test_calls_without_common_rows_are_not_batched(shapes: dict[str, tuple[int, 
         assert _ask(lane, _Model(), call).shape == shapes["x"]
 
 
+def test_a_model_for_a_fixed_number_of_rows_is_not_given_others() -> None:
+    """An export for one row refuses a batch of two; one for four rows is batched where all batches are padded to it."""
+    for parameters, fixed, rows in (({}, 1, 1), ({}, 4, 1), ({"allowed_batch_sizes": (4,)}, 4, 4)):
+        model = _Model()
+        with (
+            _batching(max_batch_size=4, batch_timeout_micros=30_000, num_batch_threads=1, **parameters) as lane,
+            ThreadPoolExecutor(2) as pool,
+        ):
+            asked = [pool.submit(lane.run, _call(1), model, None, fixed) for _ in range(2)]
+            assert all(each.result(30)["y"].shape == (1, 2) for each in asked)
+        assert {run[0] for run in model.runs} == {rows}
+
+
 def test_a_request_larger_than_a_batch_is_refused() -> None:
     """Without splitting, max_batch_size is the limit of one request."""
     with (

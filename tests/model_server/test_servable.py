@@ -3,17 +3,24 @@
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from cortex.model_server import servable
+from cortex.model_server.batching import Batcher
+from cortex.model_server.batching_parameters import BatchingParameters
+from cortex.model_server.call import Call
+from cortex.model_server.crashes import Trial
 from cortex.model_server.engines.selection import ENGINES
+from cortex.model_server.request import Recorder
 from cortex.model_server.servable import LoadOptions, Servable
 from cortex.model_server.status import Code, StatusError
 from cortex.model_server.warmup import Mismatch
+from cortex.protos import meta_graph_pb2
 from tests.model_server.fake_engine import FakeOpenVINO, FakeTensorFlow
 from tests.model_server.harness import predict_request, recorded, write_records
 
@@ -183,6 +190,34 @@ def test_a_directory_that_is_no_saved_model(version: Path, content: bytes | None
     with pytest.raises(StatusError) as caught:
         _load(version)
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(("declared", "runs"), [(1, [1, 1]), (-1, [2])])
+def test_a_signature_for_one_row_is_not_batched(declared: int, runs: list[int]) -> None:
+    """What an export for one row declares keeps its requests apart, which it would refuse together."""
+    signature = meta_graph_pb2.SignatureDef()
+    for size in (declared, 1):
+        signature.inputs["x"].tensor_shape.dim.add(size=size)
+    seen: list[int] = []
+
+    class _Engine:
+        signatures: ClassVar[dict[str, Any]] = {"serving_default": signature}
+
+        def run(self, name: str, inputs: Any, outputs: Any, deadline: float | None = None) -> dict[str, Any]:
+            seen.append(len(inputs["x"]))
+            return {"y": inputs["x"]}
+
+    batcher = Batcher(BatchingParameters(max_batch_size=2, batch_timeout_micros=60_000_000))
+    batcher.start()
+    try:
+        lane = batcher.lane("m", Path("/nowhere"))
+        loaded = Servable("m", 1, _Engine(), lane, Recorder(), Trial())  # type: ignore[arg-type]
+        call = Call("serving_default", {"x": np.ones((1, 1), np.float32)}, ("y",))
+        with ThreadPoolExecutor(2) as pool:
+            assert [each.shape for each in pool.map(lambda _: loaded.run(call, None)["y"], range(2))] == [(1, 1)] * 2
+    finally:
+        batcher.close()
+    assert seen == runs
 
 
 def test_an_answer_that_comes_too_late_is_none(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
