@@ -250,7 +250,10 @@ class Lane:
             pace.ran(rows, seconds)
 
     def execute(self, batch: Sequence[Piece]) -> None:
-        """Run a batch, and answer its tasks, with the reason if it failed."""
+        """Run a batch, and answer its tasks, with the reason if it failed.
+
+        Where that is what somebody sent, each runs by itself: nobody else is refused, or told what another one sent.
+        """
         started = time.monotonic()
         sizes = tuple(piece.rows for piece in batch)
         size = self.parameters.padded(sum(sizes))
@@ -263,7 +266,10 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - an engine was called; each request gets the reason
             failure = error if isinstance(error, StatusError) else StatusError(Code.INTERNAL, type(error).__name__)
             for piece in batch:
-                piece.task.fail(failure)
+                if failure.code is Code.INVALID_ARGUMENT and len(batch) > 1:
+                    self.execute([piece])
+                else:
+                    piece.task.fail(failure)
 
     def _record(self, batch: Sequence[Piece], sizes: tuple[int, ...], size: int, started: float) -> None:
         seconds = time.monotonic() - started

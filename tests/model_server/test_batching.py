@@ -198,7 +198,7 @@ def test_a_batch_runs_until_its_last_request_is_late(seconds: tuple[float | None
 
 
 def test_an_error_is_everybodys_in_the_batch() -> None:
-    """A run that fails fails the requests of its batch, with the same status, and nothing else."""
+    """A run that fails for no fault of theirs fails the requests of its batch, with the same status, and no other."""
 
     def failing(call: Call, deadline: float | None) -> dict[str, Any]:
         raise StatusError(Code.INTERNAL, "no")
@@ -207,6 +207,27 @@ def test_an_error_is_everybodys_in_the_batch() -> None:
         with pytest.raises(StatusError, match="INTERNAL: no"):
             _ask(lane, failing, _call(1))
         assert _ask(lane, _Model(), _call(1)).shape == (1, 2)
+
+
+def test_what_one_client_sent_is_refused_to_nobody_else() -> None:
+    """Where the model refuses a batch for what is in it, each request runs by itself."""
+
+    def positive(call: Call, deadline: float | None) -> dict[str, Any]:
+        runs.append(len(call.inputs["x"]))
+        if call.inputs["x"].min() < 0:
+            raise StatusError(Code.INVALID_ARGUMENT, "no")
+        return {"y": call.inputs["x"]}
+
+    runs: list[int] = []
+    with (
+        _batching(max_batch_size=3, batch_timeout_micros=A_MINUTE, num_batch_threads=1) as lane,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        bad, *good = [pool.submit(_ask, lane, positive, _call(1, value)) for value in (-1, 2, 3)]
+        with pytest.raises(StatusError, match="INVALID_ARGUMENT: no"):
+            bad.result(30)
+        assert [each.result(30)[0, 0] for each in good] == [2, 3]
+    assert runs == [3, 1, 1, 1]
 
 
 def test_outputs_must_have_the_rows_of_the_batch() -> None:
