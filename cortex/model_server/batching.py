@@ -144,10 +144,17 @@ class Batcher:
         task.fail(reason)
 
     def _grow(self) -> None:
+        """Start the threads that are missing, as far as the system has them to spare. Raises StatusError for none."""
         for number in range(len(self._threads), self.parameters.num_batch_threads):
             thread = threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not self._threads:
+                    raise StatusError(Code.RESOURCE_EXHAUSTED, f"no thread to run batches: {error}") from error
+                _log.error("Batches run on %d threads: %s", len(self._threads), error)
+                return
             self._threads.append(thread)
-            thread.start()
 
     def _work(self) -> None:
         while taken := self._next():

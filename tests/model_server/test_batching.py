@@ -455,6 +455,24 @@ def test_parameters_change_while_requests_wait(tmp_path: Path) -> None:
         assert _ask(lane, model, _call(1)).shape == (1, 2)
 
 
+def test_threads_that_the_system_lacks_are_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reload that asks for too many threads goes on with those there are; a start that gets none says so."""
+
+    def lacking(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with _batcher(BatchingParameters(num_batch_threads=1)) as batcher:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", lacking)
+            batcher.configure(BatchingParameters(num_batch_threads=2))
+            with pytest.raises(StatusError, match="RESOURCE_EXHAUSTED: no thread to run batches"):
+                Batcher(BatchingParameters()).start()
+        assert "Batches run on 1 threads: can't start new thread" in caplog.text
+        assert _ask(batcher.lane("m", Path("/nowhere")), _Model(), _call(1)).shape == (1, 2)
+
+
 def test_a_version_may_bring_its_own_parameters(tmp_path: Path) -> None:
     """With per-model parameters, a version with a file is batched by it, and one without is not batched."""
     for name in ("with", "without"):
