@@ -37,9 +37,9 @@ Page = Callable[[], Answer]
 Act = Callable[[float | None], Answer]
 """Answers a request by a deadline on `time.monotonic`'s clock."""
 
-_KEEP_ALIVE = 75
 _GRACE = 0.05
 """Seconds after its deadline until a request is given up that has not said itself that it is late."""
+_KEEP_ALIVE = 75
 """Seconds for the next request of a connection; proxies keep theirs for 60, and must be the first to give one up."""
 _HEALTH = ("/healthz", "/readyz")
 _UNREAD = (408, 413)
