@@ -84,6 +84,7 @@ def test_files_are_read_while_others_take_them_over_or_away(workers, tmp_path):
     shared = tmp_path / "shared"
     worker = workers.start(PREDICTOR, env={"PROMETHEUS_MULTIPROC_DIR": str(shared)}).await_ready()
     send(worker, 1)
+    scrape(worker)  # which comes after the count of what was answered before
     worker.process.kill()
     names = [*shared.glob("counter_*.db"), shared / "counter_0.db"]
     with ThreadPoolExecutor(1) as pool:
