@@ -10,23 +10,22 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 
 from cortex.model_server import batching_rows
-from cortex.model_server.batching_pace import Pace
+from cortex.model_server.batching_lane import Lane
 from cortex.model_server.batching_parameters import BatchingParameters, BatchingSource
 from cortex.model_server.batching_queue import Piece, Queue, Run, Task
 from cortex.model_server.call import Call
 from cortex.model_server.engines.base import Arrays, timed_out
 from cortex.model_server.request import QUEUE, Recorder, current
-from cortex.model_server.status import Code, StatusError, invalid
+from cortex.model_server.status import Code, StatusError
 
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
 """Seconds for runs to end whose answers nobody waits for; native code may not let itself be broken off."""
-_WARN_EVERY = 120.0
 _REASONS = {Code.CANCELLED: "cancelled", Code.DEADLINE_EXCEEDED: "timeout"}
 
 
@@ -66,7 +65,7 @@ class Batcher:
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def lane(self, model: str, directory: Path) -> "Lane | None":
+    def lane(self, model: str, directory: Path) -> Lane | None:
         """Return the batching of one loaded version, or None for one that is not batched. Raises StatusError."""
         own = None
         if self._source is not None and self._source.per_model:
@@ -103,7 +102,7 @@ class Batcher:
             self._grow()
             self._changed.notify_all()
 
-    def run(self, lane: "Lane", call: Call, run: Run, rows: int, deadline: float | None) -> Arrays:
+    def run(self, lane: Lane, call: Call, run: Run, rows: int, deadline: float | None) -> Arrays:
         """Queue a call until a batch has answered it. See `Lane.run`."""
         key = (lane, batching_rows.kind(call, padded=lane.parameters.pad_variable_length_inputs))
         task = self._enqueue(key, Task(call, run, rows, deadline))
@@ -116,7 +115,7 @@ class Batcher:
             self.recorder.left_out(lane.model, _REASONS[task.error.code])
         return batching_rows.whole(task.answers(), padded=lane.parameters.pad_variable_length_inputs)
 
-    def _enqueue(self, key: "tuple[Lane, Hashable]", task: Task) -> Task:
+    def _enqueue(self, key: tuple[Lane, Hashable], task: Task) -> Task:
         lane = key[0]
         with self._changed:
             queue = self._queues.get(key) or Queue()
@@ -132,7 +131,7 @@ class Batcher:
             self._changed.notify_all()
         return task
 
-    def _leave(self, key: "tuple[Lane, Hashable]", task: Task, reason: StatusError) -> None:
+    def _leave(self, key: tuple[Lane, Hashable], task: Task, reason: StatusError) -> None:
         with self._changed:
             queue = self._queues.get(key)
             if queue is not None:
@@ -161,7 +160,7 @@ class Batcher:
             lane, batch = taken
             lane.execute(batch)
 
-    def _next(self) -> "tuple[Lane, list[Piece]] | None":
+    def _next(self) -> tuple[Lane, list[Piece]] | None:
         """Wait for a batch that is full or due, and take it; None ends the thread."""
         with self._changed:
             while not self._is_surplus():
@@ -183,7 +182,7 @@ class Batcher:
         self._threads.remove(threading.current_thread())
         return True
 
-    def _take(self, key: "tuple[Lane, Hashable]", queue: Queue) -> list[Piece]:
+    def _take(self, key: tuple[Lane, Hashable], queue: Queue) -> list[Piece]:
         lane = key[0]
         batch = queue.take(lane.size(queue.signature), split=lane.parameters.enable_large_batch_splitting)
         del self._queues[key]
@@ -191,130 +190,15 @@ class Batcher:
             self._queues[key] = queue  # to the back: no model starves the others
         return batch
 
-    def measured(self, lane: "Lane", signature: str, rows: int, seconds: float) -> None:
+    def measured(self, lane: Lane, signature: str, rows: int, seconds: float) -> None:
         """Tell a lane what a run took."""
         with self._changed:
             lane.ran(signature, rows, seconds)
 
 
-class Lane:
-    """The batching of one loaded version: its parameters, and the pace of each signature when they are automatic.
-
-    The batcher serializes the calls of all but `run` and `execute`.
-    """
-
-    def __init__(self, batcher: Batcher, model: str, directory: Path, own: BatchingParameters | None) -> None:
-        self.model = model
-        self.directory = directory
-        self.own = own
-        self._batcher = batcher
-        self._paces: dict[str, Pace] = {}
-        self._warned = -_WARN_EVERY
-
-    @property
-    def parameters(self) -> BatchingParameters:
-        """The parameters of this version: its own, or the server's."""
-        return self.own or self._batcher.parameters
-
-    def size(self, signature: str) -> int:
-        """Return the rows of a full batch."""
-        pace, limit = self._pace(signature), self.parameters.execution_size
-        return min(pace.size, limit) if pace else limit
-
-    def run(self, call: Call, run: Run, deadline: float | None, fixed: int | None = None) -> Arrays:
-        """Run the call together with others of the same signature and shapes, and return its own outputs.
-
-        A call whose inputs have no rows in common runs alone, and so does one of a signature that takes a ``fixed``
-        number of rows, unless all batches are padded to that. Raises UNAVAILABLE at once when too many batches wait,
-        INVALID_ARGUMENT for a request of more rows than ``max_batch_size`` (which runs alone when nobody has set that),
-        DEADLINE_EXCEEDED, and CANCELLED; a request that is given up leaves the queue.
-        """
-        rows = batching_rows.count(call)
-        if rows is None or (fixed is not None and not self.parameters.makes_only(fixed)):
-            self._warn(call, fixed)
-            self._batcher.recorder.left_out(self.model, "alone")
-            return run(call, deadline)
-        limit = self.parameters.max_batch_size
-        if rows <= limit:
-            return self._batcher.run(self, call, run, rows, deadline)
-        if self.parameters.latency_bound_micros:
-            return run(call, deadline)
-        raise invalid(f"Task size {rows} is larger than maximum input batch size {limit}")
-
-    def wait(self, signature: str) -> float:
-        """Return how many seconds a request may wait for others."""
-        pace = self._pace(signature)
-        return pace.wait if pace else self.parameters.batch_timeout_micros / 1e6
-
-    def arrived(self, task: Task) -> None:
-        """Note that a request has come."""
-        if pace := self._pace(task.call.signature):
-            pace.arrived(task.rows, task.since)
-
-    def ran(self, signature: str, rows: int, seconds: float) -> None:
-        """Note what a run took."""
-        if pace := self._pace(signature):
-            pace.ran(rows, seconds)
-
-    def execute(self, batch: Sequence[Piece]) -> None:
-        """Run a batch, and answer its tasks, with the reason if it failed.
-
-        Where that is what somebody sent, each runs by itself: nobody else is refused, or told what another one sent.
-        """
-        started = time.monotonic()
-        sizes = tuple(piece.rows for piece in batch)
-        size = self.parameters.padded(sum(sizes))
-        for piece in batch:
-            piece.task.waited = max(piece.task.waited, started - piece.task.since)
-        try:
-            outputs = batch[0].task.run(batching_rows.joined(batch, size - sum(sizes)), _deadline(batch))
-            self._record(batch, sizes, size, started)
-            batching_rows.split(batch, outputs, size)
-        except Exception as error:  # noqa: BLE001 - an engine was called; each request gets the reason
-            failure = error if isinstance(error, StatusError) else StatusError(Code.INTERNAL, type(error).__name__)
-            for piece in batch:
-                if failure.code is Code.INVALID_ARGUMENT and len(batch) > 1:
-                    self.execute([piece])
-                else:
-                    piece.task.fail(failure)
-
-    def _record(self, batch: Sequence[Piece], sizes: tuple[int, ...], size: int, started: float) -> None:
-        seconds = time.monotonic() - started
-        if self.parameters.latency_bound_micros:
-            self._batcher.measured(self, batch[0].task.call.signature, size, seconds)
-        pool, recorder = self.parameters.thread_pool_name, self._batcher.recorder
-        recorder.batched(self.model, pool, sizes, size - sum(sizes), seconds)
-        for piece in batch:
-            recorder.queued(self.model, pool, piece.task.waited)
-
-    def _pace(self, signature: str) -> Pace | None:
-        """Return the pace of a signature, if it has one; what its rows cost says nothing of another's."""
-        bound = self.parameters.latency_bound_micros
-        if bound and signature not in self._paces:
-            self._paces[signature] = Pace(bound / 1e6)
-        return self._paces.get(signature)
-
-    def _warn(self, call: Call, fixed: int | None) -> None:
-        now = time.monotonic()
-        if now - self._warned >= _WARN_EVERY:
-            self._warned = now
-            shapes = {alias: list(array.shape) for alias, array in call.inputs.items()}
-            _log.warning(
-                "A request of %s (signature %s, input shapes %s) %s and runs alone",
-                *(self.model, call.signature, shapes),
-                "has no rows to batch by" if fixed is None else f"is for {fixed} rows at a time",
-            )
-
-
 def _due(key: tuple[Lane, Hashable], queue: Queue) -> float:
     """Return when the oldest request of a queue has waited long enough."""
     return queue.since + key[0].wait(queue.signature)
-
-
-def _deadline(batch: Sequence[Piece]) -> float | None:
-    """Return the latest deadline of the tasks; nobody waits for the batch any more once it is over."""
-    deadlines = [piece.task.deadline for piece in batch if piece.task.deadline is not None]
-    return max(deadlines) if len(deadlines) == len(batch) else None
 
 
 def _cancelled() -> StatusError:

@@ -9,7 +9,8 @@ from pathlib import Path
 from cortex.errors import Error
 from cortex.model_server import call as calls
 from cortex.model_server import model_card, model_file, warmup, warmup_records
-from cortex.model_server.batching import Batcher, Lane
+from cortex.model_server.batching import Batcher
+from cortex.model_server.batching_lane import Lane
 from cortex.model_server.call import Call
 from cortex.model_server.crashes import Crashes, Trial
 from cortex.model_server.engines.base import (

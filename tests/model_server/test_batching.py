@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cortex.model_server import batching_parameters
-from cortex.model_server.batching import Batcher, Lane
+from cortex.model_server.batching import Batcher
+from cortex.model_server.batching_lane import Lane
 from cortex.model_server.batching_pace import Pace
 from cortex.model_server.batching_parameters import BatchingParameters, BatchingSource
 from cortex.model_server.call import Call
