@@ -30,6 +30,7 @@ from cortex.environments.tree import plainly
 from cortex.errors import AddressTaken, Error, UserError
 from cortex.spec import APISpec
 from cortex.spec.config import Config
+from cortex.status import Status
 
 HOST = "0.0.0.0"  # noqa: S104 - as Cortex's own local APIs did; CORTEX_HOST narrows it
 _PORTS_TRIED = 10
@@ -128,12 +129,7 @@ class LocalEnvironment:
         title = f"{spec.name} ({spec.kind})"
         with plainly("cannot write"), self._alone(spec.name, force=force), _tidy(directory):
             before = directory.status()
-            held = before.port if before and supervisor(before) else 0
-            if before and held and before.host != self._host:
-                raise UserError(
-                    f"{spec.name} listens on {before.host}, and cannot move to CORTEX_HOST={self._host} while it runs: "
-                    f"`cortex delete {spec.name}` first"
-                )
+            held = self._held_port(spec.name, before)
             self._entrance.check(spec)
             told = notices(spec, config.path.absolute().parent)
             running = before.in_use if before and held else ()
@@ -144,19 +140,38 @@ class LocalEnvironment:
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 self._entrance.follow()
                 return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
-            try:
-                self._run_at_a_port(prepared, spec.networking.local_port or held, force=force, progress=progress)
-            except Error:
-                directory.assign_port(held or port)
-                raise
-            except KeyboardInterrupt:
-                self._entrance.follow()  # the deployment goes on without this command, and the front is to lead to it
-                raise
-            finally:
-                directory.forget_revisions_but(prepared.id)
-            self._entrance.follow()
+            self._replace(directory, prepared, held, force=force, progress=progress)
         self._prune()
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
+
+    def _held_port(self, name: str, before: Status | None) -> int:
+        """Return the port of an API's supervisor, 0 without one. Raises UserError where it would have to move."""
+        if not before or not supervisor(before):
+            return 0
+        if before.host != self._host:
+            raise UserError(
+                f"{name} listens on {before.host}, and cannot move to CORTEX_HOST={self._host} while it runs: "
+                f"`cortex delete {name}` first"
+            )
+        return before.port
+
+    def _replace(
+        self, directory: APIDirectory, prepared: Prepared, held: int, *, force: bool, progress: Progress
+    ) -> None:
+        """Bring a revision live instead of the one at the port ``held``, which stays and keeps it if that fails."""
+        port = held or directory.port()
+        try:
+            wanted = prepared.resolved.networking.local_port or held
+            self._run_at_a_port(prepared, wanted, force=force, progress=progress)
+        except Error:
+            directory.assign_port(port)
+            raise
+        except KeyboardInterrupt:
+            self._entrance.follow()  # the deployment goes on without this command, and the front is to lead to it
+            raise
+        finally:
+            directory.forget_revisions_but(prepared.id)
+        self._entrance.follow()
 
     def _run_at_a_port(self, prepared: Prepared, wanted: int, *, force: bool, progress: Progress) -> None:
         """Run; where no port is ``wanted``, whoever takes the one that was free a moment ago may have it."""
