@@ -25,6 +25,8 @@ _REASONS = {
     "Expecting value": "Invalid value.",
     "Expecting property name enclosed in double quotes": "Missing a name for object member.",
     "Expecting ':' delimiter": "Missing a colon after a name of object member.",
+    "Illegal trailing comma before end of array": "Invalid value.",
+    "Illegal trailing comma before end of object": "Missing a name for object member.",
     "Invalid control character at": "Invalid encoding in string.",
     "Invalid \\escape": "Invalid escape character in string.",
     "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
@@ -82,7 +84,9 @@ def explain(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
         return _unseparated(text, position)
     if reason == "Expecting value":
         return _no_value(text, position)
-    if reason.startswith("Invalid \\uXXXX"):
+    if reason.startswith("Illegal trailing comma"):  # Python 3.13 names the comma, RapidJSON the bracket behind it
+        position = text.index("]" if reason.endswith("array") else "}", position)
+    elif reason.startswith("Invalid \\uXXXX"):
         position -= 1  # the backslash
     elif reason.startswith("Unterminated"):
         position = len(text)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cortex import tensors
-from cortex.model_server import json_document, json_examples
+from cortex.model_server import json_document, json_examples, json_syntax
 from cortex.model_server.codec import Format, decode, format_of
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import meta_graph_pb2, model_pb2, types_pb2
@@ -215,6 +215,7 @@ SYNTAX = [
     (b'{"]": ["}" 1', "Missing a comma or ] after an array element. at offset: 11"),
     (b'{"]": "}" 1', "Missing a comma or } after an object member. at offset: 10"),
     (b"[1,]", "Invalid value. at offset: 3"),
+    (b"[1 , ]", "Invalid value. at offset: 5"),
     (b"[nul]", "Invalid value. at offset: 4"),
     (b"[-]", "Invalid value. at offset: 2"),
     (b"[1.]", "Miss fraction part in number. at offset: 3"),
@@ -237,6 +238,16 @@ def test_broken_syntax_is_told_as_rapidjson_tells_it(body: bytes, text: str) -> 
     with pytest.raises(StatusError) as caught:
         json_document.parse(body)
     assert caught.value.message == f"JSON Parse error: {text}"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [("[1 , ]", "array", "Invalid value."), ('{"a":1, }', "object", "Missing a name for object member.")],
+)
+def test_a_trailing_comma_is_told_alike_whatever_python_says(text: str, kind: str, reason: str) -> None:
+    """Python 3.13 has a message of its own for it, with the place of the comma."""
+    error = json.JSONDecodeError(f"Illegal trailing comma before end of {kind}", text, text.index(","))
+    assert json_syntax.explain(text, error) == (reason, len(text) - 1)
 
 
 def test_a_name_that_stands_twice() -> None:
