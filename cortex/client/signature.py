@@ -11,6 +11,8 @@ from cortex.tensors import type_name
 
 _log = logging.getLogger("cortex")
 _NOT_FOR_CALLERS = "__saved_model_init_op"  # every SavedModel of TensorFlow 2 may have it
+_USUAL = ("predict", "serving_default")
+"""What is called of several, the first that there is: Cortex's, and TF Serving's own (docs/decisions/0017)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Signature:
 def choose_signature(
     signatures: Mapping[str, meta_graph_pb2.SignatureDef], configured: str | None, model: str
 ) -> Signature:
-    """Return the configured signature, else the only one, else ``predict``. Raises UserError when none of these is."""
+    """Return the configured signature, else the only one, else a usual one. Raises UserError when none of these is."""
     keys = sorted(key for key in signatures if key != _NOT_FOR_CALLERS)
     if not keys:
         raise UserError(f"unable to find signature defs in model '{model}'")
@@ -68,12 +70,13 @@ def _choose_key(keys: list[str], configured: str | None, model: str) -> str:
                 f"but found the following {found}"
             )
         return configured
-    if len(keys) > 1 and "predict" not in keys:
+    usual = keys if len(keys) == 1 else [key for key in _USUAL if key in keys]
+    if not usual:
         raise UserError(
             f"signature_key was not configured by user, please specify one the following keys '{', '.join(keys)}' "
             f"for model '{model}' (found in the signature def map)"
         )
-    key = keys[0] if len(keys) == 1 else "predict"
+    key = usual[0]
     _log.info(
         "signature_key was not configured by user, using signature key '%s' for model '%s' "
         "(found in the signature def map)",

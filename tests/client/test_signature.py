@@ -21,12 +21,14 @@ def definitions(*keys):
     [
         (["a"], None, "a"),
         (["a", "predict"], None, "predict"),
+        (["a", "predict", "serving_default"], None, "predict"),
+        (["serve", "serving_default"], None, "serving_default"),
         (["a", "b"], "b", "b"),
         (["serving_default", "__saved_model_init_op"], None, "serving_default"),
     ],
 )
 def test_choice(keys, configured, chosen):
-    """The configured one, else the only one that can be called, else ``predict``."""
+    """The configured one, else the only one that can be called, else ``predict``, else TF Serving's own."""
     assert choose_signature(definitions(*keys), configured, "m").key == chosen
 
 

@@ -224,7 +224,7 @@ def test_a_broken_version_does_not_hide_a_good_one(start_model_server):
 def test_an_old_version_without_the_signature_is_left_out(start_model_server, caplog, signature_key):
     """The highest version decides: a lower one that cannot be called as it is only costs itself, with a warning."""
     versions = {"1": "AVAILABLE", "2": "AVAILABLE", "10": "AVAILABLE"}
-    old = {"serving_default": {"x": [F32, [-1]]}, "other": {"x": [F32, [-1]]}}
+    old = {"a": {"x": [F32, [-1]]}, "b": {"x": [F32, [-1]]}}
     config = {"m": {**MANY["large"], "versions": versions, "other_signatures": {"1": old}}}
     models = (Model(name="m", path="/models/m", signature_key=signature_key),)
     client = TensorFlowClient.connect(start_model_server(config), models, lambda line: None)
