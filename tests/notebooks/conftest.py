@@ -12,6 +12,7 @@ import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SETTINGS = ("WEIGHTS", "OUTPUT", "SECONDS", "PRECISION", "CORTEX_NEURON_PYTHON")
+TESTED = "PYTEST_CURRENT_TEST"
 
 NO_DOWNLOADS = {
     "https_proxy": "http://127.0.0.1:9",
@@ -28,11 +29,12 @@ Execute = Callable[..., dict[str, Any]]
 def execute(tmp_path_factory: pytest.TempPathFactory) -> Execute:
     """Execute a whole notebook, and return its cells by their ids.
 
-    There are no downloads, no GPU, and no settings but those given.
+    There are no downloads, no GPU, and no settings but those given. The kernel does not know that it is tested: it
+    would leave out what native code says.
     """
     home = tmp_path_factory.mktemp("home")
     isolated = {"IPYTHONDIR": str(home / "ipython"), "KERAS_HOME": str(home / "keras")} | NO_DOWNLOADS | NO_GPU
-    inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    inherited = {name: value for name, value in os.environ.items() if name not in (*SETTINGS, TESTED)}
 
     def run(name: str, **settings: str) -> dict[str, Any]:
         notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
