@@ -97,9 +97,10 @@ class Registry:
         UserError for a provider that there is not, and for settings that it does not take.
         """
         settings = dict(settings or {})
+        hint = "" if provider else f"; say which runs {name} with --provider"
         provider = provider or name
         if provider not in self._providers:
-            raise UserError(self._unknown(provider))
+            raise UserError(self._unknown(provider) + hint)
         if (name == LOCAL) != (provider == LOCAL):
             raise UserError(f'"{name}": the environment that the {LOCAL} provider runs must be named {LOCAL}, no other')
         if not _NAME.fullmatch(name):

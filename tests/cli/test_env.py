@@ -56,7 +56,10 @@ def test_messages_as_json(cortex: Callable[..., Any]) -> None:
         (["get", "iris", "-e", "x"], 'unable to find environment named "x"; `cortex env list` shows those that are'),
         (["env", "default", "x"], "x environment is not configured; `cortex env list` shows those that are"),
         (["env", "delete", "x"], "x environment is not configured; `cortex env list` shows those that are"),
-        (["env", "configure", "x"], 'the provider "x" is not part of this project (there is: docker, local)'),
+        (
+            ["env", "configure", "x"],
+            'the provider "x" is not part of this project (there is: docker, local); say which runs x with --provider',
+        ),
         (["env", "configure", "x", "-p", "local"], '"x": the environment that the local provider runs must be named'),
         (["env", "configure", "../up", "-p", "docker"], "'../up' cannot be the name of an environment: it must be a"),
         (["env", "configure", "local", "-p", "docker"], '"local": the environment that the local provider runs must'),
