@@ -164,10 +164,12 @@ def _jpeg(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("pictures", type=click.Path(path_type=Path))
+@click.argument("pictures", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="Classes by picture.  [default: a folder for each class]"
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Classes by picture.  [default: a folder for each class]",
 )
 @click.option("--name", default="validation", show_default=True, help="Of the files: NAME-00000-of-00008.")
 @click.option("--files", type=click.IntRange(1, 99999), help="How many.  [default: one for each 1,000 pictures]")

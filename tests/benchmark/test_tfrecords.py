@@ -116,6 +116,14 @@ def test_folders_that_are_links(convert: Convert, tmp_path: Path) -> None:
     assert labels == "1\tcat\tcat\n2\tdog\tdog\n3\teel\teel\n"
 
 
+def test_pictures_and_labels_that_are_not_there(convert: Convert, tmp_path: Path) -> None:
+    """They are said to be missing, not to hold no pictures."""
+    for arguments in ((tmp_path / "none", tmp_path / "out"), (tmp_path, tmp_path / "out", "--labels", "none")):
+        done = convert(*arguments)
+        assert done.returncode == 2
+        assert "none' does not exist." in done.stderr
+
+
 @pytest.mark.parametrize(
     ("names", "labels", "message"),
     [
