@@ -71,6 +71,8 @@ class TensorFlowPredictor:
     def pictures(self, payload: Any) -> Pictures:
         """Return the encoded images of a request, whichever of the four shapes it has."""
         match payload:
+            case bytes() if payload.startswith(b"{"):
+                raise refusal("the request body: not a picture (JSON takes Content-Type: application/json)")
             case bytes():
                 return [("the request body", payload)]
             case FormData() if "image" in payload:

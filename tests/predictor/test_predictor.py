@@ -89,6 +89,7 @@ REFUSALS = {
     "half a base64": ({"imgs": ["abcde"]}, "imgs[0]: not base64"),
     "the third image is bad": ({"imgs": [text(png(0)), text(png(1)), BAD]}, "imgs[2]: not a picture in JPEG, PNG"),
     "a body that is no picture": (b"hello", "the request body: not a picture"),
+    "JSON as something else": (b'{"imgs": []}', "the request body: not a picture (JSON takes Content-Type: app"),
     "an empty body": (b"", "the request body: not a picture"),
     "a file URL": ({"url": "file:///etc/passwd"}, "url: only http and https URLs are fetched, not file"),
 }
