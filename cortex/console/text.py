@@ -35,7 +35,10 @@ def listing(apis: Sequence[tuple[str, "API"]], now: float) -> str:
     shown = [each for _, each in ordered]
     cells = _status_cells(shown, now)
     rows = [[env, each.spec.name, *row] for (env, each), row in zip(ordered, cells[1:], strict=True)]
-    remarks = [about(each.spec.name, remark) for each in shown for remark in _remarks(each)]
+    several = len({env for env, _ in ordered}) > 1
+    remarks = [
+        f"{env}: " * several + about(each.spec.name, remark) for env, each in ordered for remark in _remarks(each)
+    ]
     return blocks([table(["env", "realtime api", *cells[0]], rows), "\n".join(remarks)])
 
 

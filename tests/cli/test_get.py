@@ -74,6 +74,14 @@ def test_all_environments_are_asked(cortex: Callable[..., Any], fakes: Any) -> N
     assert cortex("get", "-e", "docker").out == ""
 
 
+def test_what_is_to_know_is_told_with_its_environment(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:
+    """Where there are APIs of several: the same one may be in each."""
+    cortex("env", "configure", "docker")
+    fakes.FakeDocker.world.apis = world.apis = [fakes.api(notices=("random weights",))]
+    remarks = cortex("get").out.splitlines()[-3:]
+    assert remarks == ["", "docker: iris: warning: random weights", "local: iris: warning: random weights"]
+
+
 def test_one_api(cortex: Callable[..., Any], world: Any, fakes: Any, serve: Callable[..., Any]) -> None:
     """Table, notices, endpoint, model input, processes and the effective configuration of one API."""
     endpoint = serve(json.dumps(_SUMMARY), content_type="application/json")
