@@ -80,8 +80,8 @@ class Worker:
             raise
         return then(response, BackgroundTask(self._after, arguments, request.state.request_id))
 
-    async def summary(self) -> dict[str, Any]:
-        """Describe what is running."""
+    def summary(self) -> dict[str, Any]:
+        """Describe what is running. Blocks while the model server is asked."""
         summary: dict[str, Any] = {"message": _MESSAGE, "api_name": self.spec.name, "notices": list(self.notices)}
         if self.client is not None:
             if signatures := self.client.input_signatures:
@@ -157,7 +157,7 @@ def create_app(worker: Worker) -> Starlette:
 
 def _predict_routes(worker: Worker) -> Iterator[Route]:
     async def summary(_: Request) -> Response:
-        return to_response(await worker.summary())
+        return to_response(await run_in_threadpool(worker.summary))
 
     for path in PREDICT_PATHS:
         yield Route(path, worker.predict, methods=["POST"])

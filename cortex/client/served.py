@@ -90,6 +90,11 @@ def statuses(
     return list(answer.model_version_status)
 
 
+def available(rows: Iterable[get_model_status_pb2.ModelVersionStatus]) -> list[int]:
+    """Return the versions that are served, in order."""
+    return sorted(row.version for row in rows if row.state == _State.AVAILABLE)
+
+
 def _await_versions(channel: grpc.Channel, name: str, progress: Progress) -> list[int]:
     said = _WAITING
     while True:
@@ -118,14 +123,14 @@ def _unanswered(code: grpc.StatusCode, name: str) -> str:
 def _loaded(rows: list[get_model_status_pb2.ModelVersionStatus], name: str) -> list[int]:
     if any(row.state in (_State.START, _State.LOADING) for row in rows):
         return []
-    available = sorted(row.version for row in rows if row.state == _State.AVAILABLE)
+    numbers = available(rows)
     failed = [row for row in rows if row.state == _State.END and row.status.error_code]
     reasons = "; ".join(f"version {row.version}: {row.status.error_message}" for row in failed)
-    if failed and not available:
+    if failed and not numbers:
         raise NotStarted(f"model '{name}' failed to load: {reasons}")
     if failed:
         _log.warning("model '%s' is served without what failed to load: %s", name, reasons)
-    return available
+    return numbers
 
 
 def _served(channel: grpc.Channel, model: Model, numbers: list[int]) -> ServedModel:

@@ -13,7 +13,7 @@ from cortex.client.inputs import fill_tensor
 from cortex.client.line import Line
 from cortex.client.models import LATEST, choose_name, choose_version
 from cortex.client.outputs import flat_list
-from cortex.client.served import ServedModel, Version, await_models, open_channel, statuses
+from cortex.client.served import ServedModel, Version, available, await_models, open_channel, statuses
 from cortex.client.signature import Signature
 from cortex.errors import UserError
 from cortex.protos import predict_pb2, prediction_service_pb2_grpc
@@ -21,7 +21,7 @@ from cortex.spec import Model
 from cortex.tensors import Array, to_array
 
 _PREDICT_TIMEOUT_S = 300.0
-_HEALTH_TIMEOUT_S = 1.0
+_STATUS_TIMEOUT_S = 1.0
 
 
 class TensorFlowClient:
@@ -87,16 +87,20 @@ class TensorFlowClient:
 
     @property
     def input_signatures(self) -> dict[str, Any]:
-        """Describe the inputs of each model's latest version: ``{model: {input: {"shape": [...], "type": "..."}}}``."""
-        return {name: _latest(served).signature.describe() for name, served in self._models.items()}
+        """Describe the inputs of each model's latest version: ``{model: {input: {"shape": [...], "type": "..."}}}``.
+
+        Blocks for a second at most, as `metadata` does.
+        """
+        served = {name: versions for name, versions in self._served().items() if versions}
+        return {name: versions[max(versions)].signature.describe() for name, versions in served.items()}
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Describe every loaded version under ``name-version``, as Cortex 0.22 did. The values survive JSON."""
+        """Describe every version that is served under ``name-version``, as Cortex 0.22 did. The values survive JSON."""
         return {
-            f"{name}-{number}": _describe(Path(served.model.path) / str(number), version)
-            for name, served in self._models.items()
-            for number, version in sorted(served.versions.items())
+            f"{name}-{number}": _describe(Path(self._models[name].model.path) / str(number), version)
+            for name, versions in self._served().items()
+            for number, version in sorted(versions.items())
         }
 
     @property
@@ -107,7 +111,7 @@ class TensorFlowClient:
     def healthy(self) -> bool:
         """Say whether the model server answers for its models. Blocks for a second at most."""
         try:
-            statuses(self._channel, next(iter(self._models)), _HEALTH_TIMEOUT_S, wait_for_ready=False)
+            statuses(self._channel, next(iter(self._models)), _STATUS_TIMEOUT_S, wait_for_ready=False)
         except grpc.RpcError:
             return False
         return True
@@ -117,6 +121,20 @@ class TensorFlowClient:
         self._channel.close()
         if self._line is not None:
             self._line.close()
+
+    def _served(self) -> dict[str, Mapping[int, Version]]:
+        """Return the versions of each model, without those that the model server, started again, has given up.
+
+        Where it does not say which it has given up, that is none of them.
+        """
+        try:
+            return {name: self._available(served) for name, served in self._models.items()}
+        except grpc.RpcError:
+            return {name: served.versions for name, served in self._models.items()}
+
+    def _available(self, served: ServedModel) -> Mapping[int, Version]:
+        rows = statuses(self._channel, served.model.name, _STATUS_TIMEOUT_S, wait_for_ready=False)
+        return {number: served.versions[number] for number in available(rows) if number in served.versions}
 
     def _run(self, model_input: Mapping[str, Any], model_name: str | None, model_version: str) -> Mapping[str, Any]:
         name = choose_name(list(self._models), model_name)
@@ -150,10 +168,6 @@ def _fill(
             fill_tensor(request.inputs[name], value, expected.dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f'key "{name}": {expected.expectation}: {error}') from error
-
-
-def _latest(served: ServedModel) -> Version:
-    return served.versions[max(served.versions)]
 
 
 def _describe(path: Path, version: Version) -> dict[str, Any]:

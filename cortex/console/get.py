@@ -44,7 +44,8 @@ def _summary(api: "API") -> tuple[endpoint.Summary, str]:
     if api.status != "live":
         return endpoint.Summary(), text.NO_SCHEMA_YET
     try:
-        return endpoint.summary(api), ""
+        summary = endpoint.summary(api)
+        return summary, "" if summary.inputs or summary.running else text.none_served(api.spec.name)
     except UserError as error:
         return endpoint.Summary(), f"the model's input schema is not available: {error}"
 

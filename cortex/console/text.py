@@ -17,6 +17,11 @@ NO_APIS = "no apis are deployed"
 NO_SCHEMA_YET = "the model's input schema will be available when the api is live"
 
 
+def none_served(name: str) -> str:
+    """Say that an API runs, and no version of its models does."""
+    return f"no version of its models is served any more; `cortex logs {name}` says why"
+
+
 def message(text: str, output: str) -> str:
     """Return a command's one message as ``output`` asks for it: ``pretty`` or ``json``."""
     return document.line({"message": text}) if output == "json" else bold(text)

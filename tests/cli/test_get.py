@@ -210,6 +210,12 @@ def test_summary_that_makes_no_sense(
     assert "\nthe model's input schema is not available: iris: GET http://127.0.0.1:" in ran.out
 
 
+def test_models_of_which_none_is_served(cortex: Callable[..., Any], world: Any, fakes: Any, serve: Any) -> None:
+    """The model server gives up what ends it again and again; an API with nothing else left says so."""
+    world.apis = [fakes.api(endpoint=serve(json.dumps({"model_metadata": {}})))]
+    assert "\nno version of its models is served any more; `cortex logs iris` says why\n" in cortex("get", "iris").out
+
+
 def test_python_predictor_has_no_schema(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:
     world.apis = [fakes.api(APISpec(name="iris", predictor=Predictor(type="python", path="predictor.py")))]
     assert "model" not in cortex("get", "iris").out.partition("configuration")[0]

@@ -1,9 +1,9 @@
 """A stand-in for a TF Serving model server: it answers every Predict with its own inputs.
 
 ``fake_model_server.py SOCKET CONFIG.json [typed|content]``. CONFIG maps a model to ``versions`` (a number to
-``AVAILABLE``, ``LOADING:0.5`` for half a second, or ``END:why``) and to ``signatures``, each with its inputs as
-``{name: [dtype number, shape]}``, where null is the shape of unknown rank, perhaps to ``other_signatures``, by version,
-and perhaps ``runtime``, the text that it sends beside the signatures.
+``AVAILABLE``, ``LOADING:0.5`` for half a second, ``END:why``, or ``UNTIL:PATH`` for available until that file is there)
+and to ``signatures``, each with its inputs as ``{name: [dtype number, shape]}``, where null is the shape of unknown
+rank, perhaps to ``other_signatures``, by version, and perhaps ``runtime``, the text that it sends beside them.
 Three input names do something: ``sleep`` (seconds), ``crash`` (ends the process), ``fail`` (an error).
 """
 
@@ -43,6 +43,8 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
             state, _, detail = text.partition(":")
             if state == "LOADING" and time.monotonic() - STARTED > float(detail):
                 state = "AVAILABLE"
+            if state == "UNTIL":
+                state = "END" if Path(detail).exists() else "AVAILABLE"
             row = answer.model_version_status.add(version=int(version))
             row.state = get_model_status_pb2.ModelVersionStatus.State.Value(state)
             if state == "END":

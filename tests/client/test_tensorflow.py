@@ -220,6 +220,17 @@ def test_a_broken_version_does_not_hide_a_good_one(start_model_server):
     client.close()
 
 
+def test_a_version_that_was_given_up_is_not_described(start_model_server, tmp_path):
+    """The model server, which may have started again since, is asked what it serves."""
+    config = {"m": {**MANY["large"], "versions": {"1": "AVAILABLE", "2": f"UNTIL:{tmp_path / 'gone'}"}}}
+    client = connect(start_model_server(config), "m")
+    assert set(client.metadata) == {"m-1", "m-2"}
+    (tmp_path / "gone").touch()
+    assert set(client.metadata) == {"m-1"}
+    assert client.input_signatures == {"m": {"x": {"shape": [-1], "type": "float32"}}}
+    client.close()
+
+
 @pytest.mark.parametrize("signature_key", [None, "predict"])
 def test_an_old_version_without_the_signature_is_left_out(start_model_server, caplog, signature_key):
     """The highest version decides: a lower one that cannot be called as it is only costs itself, with a warning."""
