@@ -1,6 +1,10 @@
-"""The model server's end of the line, see `cortex.line`: a thread for each connection, which answers on the spot."""
+"""The model server's end of the line, see `cortex.line`: a thread for each connection, which answers on the spot.
+
+One more takes the connections, and hears which of them a client has ended.
+"""
 
 import logging
+import select
 import socket
 import threading
 import time
@@ -12,7 +16,7 @@ from google.protobuf.message import DecodeError
 from cortex import line
 from cortex.model_server.engines.base import deadline_after
 from cortex.model_server.handlers import Handlers
-from cortex.model_server.request import Recorder, watch
+from cortex.model_server.request import Recorder, Request, watch
 from cortex.model_server.status import Code, StatusError, guarded, invalid, truncated
 from cortex.protos import predict_pb2
 
@@ -32,6 +36,8 @@ class LineServer:
         self._recorder = recorder or Recorder()
         self._listener: socket.socket | None = None
         self._threads: dict[socket.socket, threading.Thread] = {}
+        self._asked: dict[int, tuple[socket.socket, Request]] = {}  # by descriptor
+        self._ends = select.epoll()
         self._changing = threading.Lock()  # guards the threads
         self._stopping = threading.Event()
 
@@ -47,15 +53,15 @@ class LineServer:
             return
         listener.listen(_BACKLOG)
         self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), name="line", daemon=True).start()
+        self._ends.register(listener, select.EPOLLIN)
+        threading.Thread(target=self._listen, args=(listener,), name="line", daemon=True).start()
 
     def stop(self, grace: float) -> None:
         """Take no more requests, and wait up to ``grace`` seconds for those that run."""
         if self._listener is None:
             return
         self._stopping.set()
-        self._listener.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept; close alone does not
-        self._listener.close()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that listens, which closes it
         Path(self._path).unlink(missing_ok=True)
         with self._changing:
             threads = dict(self._threads)
@@ -66,14 +72,18 @@ class LineServer:
         for thread in threads.values():
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                self._take(listener.accept()[0])
-            except (OSError, RuntimeError) as error:  # it was stopped, or there are no more descriptors or threads
-                if self._stopping.wait(_PAUSE):
-                    return
-                _log.warning("The line cannot take a connection now: %s", error)
+    def _listen(self, listener: socket.socket) -> None:
+        with listener:
+            while not self._stopping.is_set():
+                try:
+                    for descriptor, _ in self._ends.poll(maxevents=1):
+                        if descriptor == listener.fileno():
+                            self._take(listener.accept()[0])
+                        elif descriptor in self._asked:
+                            _cancel_if_gone(*self._asked[descriptor])
+                except (OSError, RuntimeError) as error:  # it was stopped, or there are no more descriptors or threads
+                    if not self._stopping.wait(_PAUSE):
+                        _log.warning("The line cannot take a connection now: %s", error)
 
     def _take(self, connection: socket.socket) -> None:
         """Serve a connection, or close it where there are too many, or it is too late. Raises RuntimeError."""
@@ -83,19 +93,23 @@ class LineServer:
                 return
             thread = threading.Thread(target=self._serve, args=(connection,), name="line", daemon=True)
             try:
+                self._ends.register(connection, select.EPOLLET)  # of its end alone, once
                 thread.start()
-            except RuntimeError:
+            except (OSError, RuntimeError):
                 connection.close()
                 raise
             self._threads[connection] = thread
 
     def _serve(self, connection: socket.socket) -> None:
+        descriptor = connection.fileno()
         try:
             with connection:
                 while True:
                     head, message = line.receive_request(connection)
                     with watch(self._recorder, "LINE", "Predict") as watched:  # counted once the answer has left
+                        self._asked[descriptor] = connection, watched
                         answer, watched.code = self._answer(message, head.seconds)
+                        del self._asked[descriptor]
                         line.send_answer(connection, answer, watched.code)
         except (OSError, EOFError, MemoryError) as error:
             _log.debug("A connection of the line has ended: %s", error)
@@ -110,6 +124,13 @@ class LineServer:
                 return answer.SerializeToString(), Code.OK
         except StatusError as error:
             return truncated(error.message).encode(), error.code
+
+
+def _cancel_if_gone(connection: socket.socket, request: Request) -> None:
+    """Take a request out of the queues whose client has ended the connection, not another that had its descriptor."""
+    with suppress(OSError):
+        if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            request.cancel()
 
 
 def _parsed(message: bytes) -> predict_pb2.PredictRequest:

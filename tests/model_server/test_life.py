@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
+from cortex import line
 from cortex.protos import model_management_pb2
 from tests.model_server.harness import Server, Start, arrays, config_file, free_port, poll, predict_request
 
@@ -165,6 +166,13 @@ def test_a_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tm
         poll(lambda: _metric(server, flying) == 1)
     poll(lambda: _metric(server, flying) == 0)
     assert _metric(server, left_out) == 2
+    flying = 'cortex_model_requests_in_flight{door="LINE"}'
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(line.address(str(server.socket_path)))
+        line.send_request(connection, predict_request("half_plus", X).SerializeToString(), 600.0)
+        poll(lambda: _metric(server, flying) == 1)
+    poll(lambda: _metric(server, flying) == 0)
+    assert _metric(server, left_out) == 3
 
 
 def _vanish(server: Server, requests: int) -> None:
