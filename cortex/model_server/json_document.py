@@ -17,8 +17,10 @@ from cortex.model_server.status import StatusError, invalid
 
 Document = dict[str, Any]
 
-_BARE_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
-_INFINITY = re.compile(r"-?Inf\b")
+_BARE_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b|-NaN\b')
+_WORD = re.compile(r"-?Inf\b|-NaN\b")
+_WORDS = {"Inf": "Infinity", "-NaN": "NaN"}
+"""What RapidJSON takes and Python does not, to what both do."""
 _SPACE = " \t\r\n"
 _TOO_LARGE = "Number too big to be stored in double."
 _BOM = b"\xef\xbb\xbf"
@@ -73,8 +75,8 @@ def _load(text: str, skipped: int) -> Any:
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        if _INFINITY.match(text, error.pos):
-            return _load(_BARE_INFINITY.sub(lambda word: "Infinity" if word[0] == "Inf" else word[0], text), skipped)
+        if _WORD.match(text, error.pos):
+            return _load(_BARE_WORD.sub(lambda word: _WORDS.get(word[0], word[0]), text), skipped)
         _check_numbers(text, error.pos, skipped)
         raise _broken(text, skipped, *json_syntax.explain(text, error)) from error
     except RecursionError as error:
