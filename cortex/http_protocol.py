@@ -1,4 +1,4 @@
-"""One HTTP connection on uvicorn: a request's head has limits, and no offer of another protocol is taken."""
+"""One HTTP connection on uvicorn: heads and silent readers have limits, and no offer of another protocol is taken."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ _HEAD_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself waits for a head for ever, keeps all of it, and loses a body after an offer.
+    """uvicorn's protocol, which by itself waits for a head and a reader for ever, and loses a body after an offer.
 
     Java's client offers HTTP/2 with the first request of every connection; a server that has none answers as if it had
     not been asked (RFC 9110, 7.8).
@@ -22,10 +22,13 @@ class HttpProtocol(HttpToolsProtocol):
     """How long the head of a request may take to arrive."""
     rest_seconds = 5.0
     """How long more of a body is waited for once its request was refused."""
+    unread_seconds = 60.0
+    """How long a client may read nothing of what is sent to it."""
     _received = b""
     _in_head = True
     _head_size = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
     _is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,6 +41,22 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._end_head_timer()
+        self._end_unread_timer()
+
+    def pause_writing(self) -> None:
+        """Hear that a client reads more slowly than it is written to."""
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """Hear that a client has read nearly all."""
+        super().resume_writing()
+        self._end_unread_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which no further request has come; what is still to be read holds that up."""
+        super().timeout_keep_alive_handler()
+        self._expect_reading()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head that is too large, or takes too long, ends the connection."""
@@ -135,6 +154,22 @@ class HttpProtocol(HttpToolsProtocol):
         elif not self.transport.is_closing():
             self.transport.write(_HEAD_TOO_SLOW)
             self.transport.close()
+
+    def _expect_reading(self) -> None:
+        self._end_unread_timer()
+        if unread := self.transport.get_write_buffer_size():
+            self._unread_timer = self.loop.call_later(self.unread_seconds, self._check_reading, unread)
+
+    def _check_reading(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() < unread:
+            self._expect_reading()
+        else:
+            self.transport.abort()
+
+    def _end_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _end_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -5,7 +5,9 @@ import contextlib
 import http.client
 import socket
 import threading
+import time
 
+import psutil
 import pytest
 import requests
 from starlette.exceptions import HTTPException
@@ -128,14 +130,15 @@ def test_a_head_has_a_limit(worker):
 
 
 @contextlib.contextmanager
-def serving(protocol, state=None, go_on=None):
+def serving(protocol, state=None, go_on=None, body=b"ok"):
     """Run an app that answers "ok" behind a protocol, in a thread; lend its address. It may wait before its body."""
+    headers = [(b"content-length", b"%d" % len(body))]
 
     async def app(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         while go_on and not go_on.is_set():
             await asyncio.sleep(0.01)
-        await send({"type": "http.response.body", "body": b"ok"})
+        await send({"type": "http.response.body", "body": body})
 
     config = Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1)
     server = DrainServer(config, state or DrainState())
@@ -189,6 +192,40 @@ def test_a_head_in_pieces_is_served():
             connection.sendall(REQUEST[:10])
             connection.sendall(REQUEST[10:])
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+class Hurried(DrainProtocol):
+    """The worker's protocol, which gives a client that reads nothing no more than a moment."""
+
+    unread_seconds = 0.5
+
+
+LARGE = 20_000_000
+
+
+def test_an_answer_that_nobody_reads_is_given_up(until):
+    """A client that reads nothing for a while loses its connection, which would hold the answer for ever."""
+    with serving(Hurried, body=bytes(LARGE)) as address, socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(REQUEST)
+        connection.recv(1)
+        own = psutil.Process()
+        until(lambda: all(each.laddr != address or not each.raddr for each in own.net_connections("tcp")))
+        assert _read(connection) < LARGE - 1
+
+
+def test_an_answer_that_is_read_slowly_is_sent_whole():
+    """Whoever reads at all has as long as it takes, even beyond the time that a connection may be idle."""
+    with serving(Hurried, body=bytes(LARGE)) as address, socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(REQUEST)
+        assert _read(connection, pause=0.2) > LARGE
+
+
+def _read(connection, pause=0.0):
+    size = 0
+    while piece := connection.recv(LARGE // 10, socket.MSG_WAITALL):
+        size += len(piece)
+        time.sleep(pause)
+    return size
 
 
 class Written:
