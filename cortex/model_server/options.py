@@ -1,8 +1,11 @@
 """The flags, as the options of the parts that they are for. Raises StatusError for flags that contradict each other."""
 
+import errno
 import logging
+import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cortex.line import address
@@ -30,9 +33,18 @@ def has_rest(flags: Flags) -> bool:
 
 
 def check_doors(flags: Flags) -> None:
-    """Raise StatusError where the flags open no door: the models would be loaded for nobody."""
+    """Raise StatusError where the flags open no door, or another server's: the models would be loaded for nobody."""
     if not (flags.port or flags.grpc_socket_path or flags.rest_api_port):
         raise invalid("server_options.grpc_port is not set, nor --grpc_socket_path or --rest_api_port")
+    if flags.grpc_socket_path and _is_open(flags.grpc_socket_path):  # gRPC would take it from the other server
+        raise invalid(f"Failed to BuildAndStart gRPC server: unix:{flags.grpc_socket_path} is in use")
+
+
+def _is_open(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.setblocking(False)
+        return connection.connect_ex(path) in (0, errno.EAGAIN)  # it is taken, or waits for its turn
+    return False
 
 
 def models(flags: Flags) -> Sequence[ModelConfig]:

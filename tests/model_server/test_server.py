@@ -424,6 +424,22 @@ def test_a_port_in_use_is_named(models: Path) -> None:
         assert f"Failed to start HTTP Server at localhost:{port}: " in text
 
 
+def test_a_socket_in_use_is_named(server: Server, models: Path) -> None:
+    """A second server on a Unix socket takes neither it nor the line beside it from the first."""
+    text = _refusal(f"--model_base_path={models / 'half_plus'}", "--port=0", f"--grpc_socket_path={server.socket_path}")
+    assert f"unix:{server.socket_path} is in use" in text
+    assert _y(server.prediction) == 3.5
+
+
+def test_a_signal_to_reload_may_come_early(start: Start, models: Path) -> None:
+    """SIGHUP while the server has yet to be imported does not end it."""
+    server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", ready=False)
+    status = Path(f"/proc/{server.process.pid}/status")
+    poll(lambda: int(re.search(r"SigIgn:\s*(\w+)", status.read_text())[1], 16) & 1)
+    server.process.send_signal(signal.SIGHUP)
+    poll(server.is_ready)
+
+
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
