@@ -47,8 +47,8 @@ class Home:
         return sorted(path.parent.name for path in self.root.glob("apis/*/status.json"))
 
     def unfinished(self) -> list[str]:
-        """Return the names of what is being deployed for the first time, or was when its command was killed."""
-        return sorted({path.parent.name for path in self.root.glob("apis/*/revisions")} - {*self.names()})
+        """Return the names of what is being deployed for the first time or deleted, or was when that was killed."""
+        return sorted({path.name for path in self.root.glob("apis/*/")} - {*self.names()})
 
     def by_age(self) -> list[str]:
         """Return the names of all deployed APIs in the order in which they got their ports."""

@@ -56,6 +56,14 @@ def test_a_lock_is_held_against_other_processes_and_dies_with_its_holder(tmp_pat
     assert not list((tmp_path / "locks").iterdir())
 
 
+@pytest.mark.parametrize("left", ["revisions", "logs"])
+def test_what_was_killed_in_the_middle_is_found(tmp_path: Path, left: str) -> None:
+    """A deployment that was killed may have left anything, a deletion whatever it came to last."""
+    _write(tmp_path, _status(1, 0.0))
+    (Home(tmp_path).api("b").path / left).mkdir(parents=True)
+    assert Home(tmp_path).unfinished() == ["b"]
+
+
 def test_a_lock_is_released_by_an_error(tmp_path: Path) -> None:
     """An exception inside leaves neither the lock nor its file."""
     home = Home(tmp_path)

@@ -235,7 +235,7 @@ class LocalEnvironment:
         )
 
     def _sweep(self) -> None:
-        """Remove what commands that were killed left of APIs that never ran."""
+        """Remove what commands that were killed left of APIs that never ran, or run no more."""
         for name in self._home.unfinished():
             with contextlib.suppress(UserError), self._home.lock(name), _tidy(self._home.api(name)):
                 pass  # some command is at work on it where the lock is taken
