@@ -7,23 +7,27 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
-from cortex.spec.problem import Step, Steps
+from cortex.spec.problem import Step, Steps, dotted
 from cortex.spec.wording import choice, quote
 from cortex.spec.written import WrittenAPI
 
-_RENAMED: dict[Steps, str] = {
-    ("endpoint",): 'since Cortex 0.18 it is "networking.endpoint"',
-    ("predictor", "model"): 'since Cortex 0.18 it is "model_path"',
-    ("predictor", "models", "model"): 'since Cortex 0.18 it is "model_path"',
-    ("autoscaling", "workers_per_replica"): 'since Cortex 0.18 it is "predictor.processes_per_replica"',
-    ("autoscaling", "threads_per_worker"): 'since Cortex 0.18 it is "predictor.threads_per_process"',
-    ("predictor", "models", "path"): 'of Cortex 0.25 and later; here it is "predictor.model_path"',
-    ("predictor", "models", "paths", "path"): 'of Cortex 0.25 and later; here it is "model_path"',
-    ("predictor", "multi_model_reloading"): 'of Cortex 0.25 and later; here it is "models"',
-    ("handler",): 'of Cortex 0.34 and later; here it is "predictor", with the class of its type',
-    ("pod",): 'of Cortex 0.36 and later, whose APIs are containers; here one is a "predictor"',
+_SINCE = "since Cortex 0.18 it is {}"
+_LATER = "of Cortex 0.25 and later; here it is {}"
+_RENAMED: dict[Steps, tuple[str, Steps]] = {
+    ("endpoint",): (_SINCE, ("networking", "endpoint")),
+    ("local_port",): (_SINCE, ("networking", "local_port")),
+    ("tracker",): (_SINCE, ("monitoring",)),
+    ("predictor", "model"): (_SINCE, ("predictor", "model_path")),
+    ("predictor", "models", "model"): (_SINCE, ("predictor", "models", "model_path")),
+    ("autoscaling", "workers_per_replica"): (_SINCE, ("predictor", "processes_per_replica")),
+    ("autoscaling", "threads_per_worker"): (_SINCE, ("predictor", "threads_per_process")),
+    ("predictor", "models", "path"): (_LATER, ("predictor", "model_path")),
+    ("predictor", "models", "paths", "path"): (_LATER, ("predictor", "models", "paths", "model_path")),
+    ("predictor", "multi_model_reloading"): (_LATER, ("predictor", "models")),
+    ("handler",): ("of Cortex 0.34 and later; here it is {}, with the class of its type", ("predictor",)),
+    ("pod",): ("of Cortex 0.36 and later, whose APIs are containers; here one is a {}", ("predictor",)),
 }
-"""Keys of Cortex before 0.18 and after 0.23, and what they are here. The way has no positions in lists."""
+"""Keys of Cortex before 0.18 and after 0.23, and what they are here. The ways have no positions in lists."""
 
 
 def below(steps: Steps) -> Mapping[str, FieldInfo]:
@@ -47,11 +51,23 @@ def hint(steps: Steps, key: str) -> str:
     if key in supported:
         others = [name for name, info in supported.items() if info is supported[key] and name != key]
         return f" together with {choice(others)}, which is the same key"
-    renamed = _RENAMED.get((*(step for step in steps if isinstance(step, str)), key))
-    if renamed:
-        return f" ({renamed})"
+    old = (*steps, key)
+    if (new := current(old)) != old:
+        text, _ = _RENAMED[_names_of(old)]
+        return f" ({text.format(quote(new[-1] if new[:-1] == steps else dotted(new)))})"
     close = difflib.get_close_matches(key, supported, n=1, cutoff=0.75)
     return f" (did you mean {quote(close[0])}?)" if close else ""
+
+
+def current(steps: Steps) -> Steps:
+    """Return the way to what the key at ``steps``, of another version of Cortex, is here; any other key is itself."""
+    names = _names_of(steps)
+    _, new = _RENAMED.get(names, ("", names))
+    return (*steps[:-1], new[-1]) if new[:-1] == names[:-1] else new
+
+
+def _names_of(steps: Steps) -> Steps:
+    return tuple(step for step in steps if isinstance(step, str))
 
 
 def _keys(cls: type[BaseModel]) -> dict[str, FieldInfo]:

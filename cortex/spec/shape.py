@@ -35,7 +35,8 @@ class Shape:
 
     def touches(self, reads: Iterable[Steps]) -> bool:
         """Say whether something is wrong with one of the values at ``reads``."""
-        return any(overlap(steps, problem.at) for steps in reads for problem in self.problems)
+        wrong = {steps for problem in self.problems for steps in (problem.at, keys.current(problem.at))}
+        return any(overlap(steps, each) for steps in reads for each in wrong)
 
 
 def check(data: Any) -> Shape:
@@ -52,7 +53,10 @@ def _parse(data: Any) -> WrittenAPI | tuple[Problem, ...]:
     try:
         return WrittenAPI.model_validate(data, context=YAML)
     except ValidationError as error:
-        return tuple(_problem(details) for details in error.errors(include_url=False))
+        problems = tuple(_problem(details) for details in error.errors(include_url=False))
+    # what is missing only since it has the name of another version is told once
+    renamed = {keys.current(problem.at) for problem in problems if problem.key}
+    return tuple(problem for problem in problems if problem.key or problem.at not in renamed)
 
 
 def _problem(details: ErrorDetails) -> Problem:

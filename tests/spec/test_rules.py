@@ -19,6 +19,10 @@ def _no_model(kind: str) -> str:
     )
 
 
+def _renamed(at: str, key: str, when: str) -> str:
+    return f'{at}: key "{key}" is not supported ({when} it is "model_path")'
+
+
 def _cores(processes: int) -> str:
     return (
         "predictor: cannot evenly distribute 1 Inferentia ASIC (4 NeuronCores total) over "
@@ -44,6 +48,18 @@ ROWS = [
     ('{type: python, path: "a\\nb"}', "", ["predictor.path: a\\nb: file does not exist"]),
     (f"{{type: python, path: {'a' * 5000}}}", "", [f"predictor.path: {'a' * 95}...: file does not exist"]),
     (f"{{{PYTHON}, python_path: src}}", "", []),
+    # keys of other versions of Cortex: what they are here is not missed, too
+    (f"{{{TENSORFLOW}, model: m}}", "", [_renamed("predictor", "model", "since Cortex 0.18")]),
+    (
+        f"{{{TENSORFLOW}, models: [{{name: a, model: m}}]}}",
+        "",
+        [_renamed("predictor.models[0]", "model", "since Cortex 0.18")],
+    ),
+    (
+        f"{{{TENSORFLOW}, models: {{paths: [{{name: a, path: m}}]}}}}",
+        "",
+        [_renamed("predictor.models.paths[0]", "path", "of Cortex 0.25 and later; here")],
+    ),
     # keys that mean nothing for the type
     (f"{{{PYTHON}, model_path: m}}", "", []),
     (f"{{{PYTHON}, models: {{dir: m}}}}", "", []),

@@ -115,17 +115,18 @@ IN_PREDICTOR = [
     ),
 ]
 
+POD = 'key "pod" is not supported (of Cortex 0.36 and later, whose APIs are containers; here one is a "predictor")'
+
 IN_API = [
     ("foo: 1", 'key "foo" is not supported'),
+    ("tracker: {}", 'key "tracker" is not supported (since Cortex 0.18 it is "monitoring")'),
+    ("local_port: 1", 'key "local_port" is not supported (since Cortex 0.18 it is "networking.local_port")'),
     ("endpoint: /a", 'key "endpoint" is not supported (since Cortex 0.18 it is "networking.endpoint")'),
     (
         "handler: {type: python}",
         'key "handler" is not supported (of Cortex 0.34 and later; here it is "predictor", with the class of its type)',
     ),
-    (
-        "pod: {port: 9000}",
-        'key "pod" is not supported (of Cortex 0.36 and later, whose APIs are containers; here one is a "predictor")',
-    ),
+    ("pod: {port: 9000}", POD),
     ("monitoring: {}", 'monitoring.model_type: must be defined, and set to "classification" or "regression"'),
     (
         "monitoring: {model_type: a}",
@@ -315,6 +316,10 @@ REQUIRED = [
     (
         "- name: a\n  predictor:\n    type: python\n    path: 1",
         ["4: a: predictor.path: 1: invalid type (expected string)"],
+    ),
+    (
+        "- name: a\n  pod: {}",
+        [f"2: a: {POD}"],
     ),
 ]
 
