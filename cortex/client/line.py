@@ -79,7 +79,8 @@ class Line:
         """Yield the idle connections, the last used first, and then a new one if there is a listener."""
         yield from self._popped()
         connection = socket.socket(socket.AF_UNIX)
-        # not settimeout: connects would not wait their turn when many come at once, and each send would poll first
+        connection.settimeout(None)  # a predictor may have set a default for its downloads
+        # not by settimeout: connects would not wait their turn when many come at once, and each send would poll first
         for each in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             connection.setsockopt(socket.SOL_SOCKET, each, self._timeout)
         try:

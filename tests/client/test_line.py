@@ -149,6 +149,23 @@ def test_a_server_that_stays_silent(listen: Callable[[Serve], Listener], tmp_pat
         assert len(server.connections) == connections
 
 
+def test_the_time_that_a_predictor_gives_its_sockets(listen: Callable[[Serve], Listener], asking: Line) -> None:
+    """A default for downloads does not cut a prediction short."""
+    slow = threading.Event()
+
+    def dawdle(connection: socket.socket) -> None:
+        connection.settimeout(None)
+        slow.wait(0.5)
+        echo(connection)
+
+    listen(dawdle)
+    socket.setdefaulttimeout(0.1)
+    try:
+        assert asking.predict(REQUEST) is not None
+    finally:
+        socket.setdefaulttimeout(None)
+
+
 def test_an_error_is_an_rpc_error(listen: Callable[[Serve], Listener], asking: Line) -> None:
     """What the server refuses has gRPC's type, code and details, as users' code catches it."""
 
