@@ -94,7 +94,7 @@ class Worker:
         if self.draining():
             return "draining"
         if self.client is not None and not await run_in_threadpool(self.client.healthy):
-            return "the model server does not answer"
+            return "the model server does not answer, or serves no model"
         return None
 
     def _predict(self, arguments: dict[str, Any], asked: float) -> tuple[Any, Response]:

@@ -109,12 +109,11 @@ class TensorFlowClient:
         return self._stub
 
     def healthy(self) -> bool:
-        """Say whether the model server answers for its models. Blocks for a second at most."""
+        """Say whether the model server answers, and still serves one of its models. Blocks for a second at most."""
         try:
-            statuses(self._channel, next(iter(self._models)), _STATUS_TIMEOUT_S, wait_for_ready=False)
+            return any(self._available(served) for served in self._models.values())
         except grpc.RpcError:
             return False
-        return True
 
     def close(self) -> None:
         """Close all connections; predictions under way may fail."""

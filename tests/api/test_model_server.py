@@ -44,7 +44,7 @@ def test_requests_wait_for_a_model_server_that_restarts(start, workers):
     process.kill()
     process.wait()
     answer = ready(worker)
-    assert (answer.status_code, answer.text) == (503, "the model server does not answer")
+    assert (answer.status_code, answer.text) == (503, "the model server does not answer, or serves no model")
     answers = []
     threads = [
         threading.Thread(target=lambda: answers.append(requests.post(worker.url, json={"x": [1]}, timeout=30)))

@@ -231,6 +231,17 @@ def test_a_version_that_was_given_up_is_not_described(start_model_server, tmp_pa
     client.close()
 
 
+def test_a_client_whose_models_were_all_given_up_is_not_healthy(start_model_server, tmp_path):
+    """Whoever asks whether to send requests is told not to: none could be answered."""
+    config = {"m": {**MANY["large"], "versions": {"1": f"UNTIL:{tmp_path / 'gone'}"}}}
+    client = connect(start_model_server(config), "m")
+    assert client.healthy()
+    (tmp_path / "gone").touch()
+    assert not client.healthy()
+    assert (client.metadata, client.input_signatures) == ({}, {})
+    client.close()
+
+
 @pytest.mark.parametrize("signature_key", [None, "predict"])
 def test_an_old_version_without_the_signature_is_left_out(start_model_server, caplog, signature_key):
     """The highest version decides: a lower one that cannot be called as it is only costs itself, with a warning."""
