@@ -79,8 +79,8 @@ class LineServer:
                     for descriptor, _ in self._ends.poll(maxevents=1):
                         if descriptor == listener.fileno():
                             self._take(listener.accept()[0])
-                        elif descriptor in self._asked:
-                            _cancel_if_gone(*self._asked[descriptor])
+                        elif asked := self._asked.get(descriptor):
+                            _cancel_if_gone(*asked)
                 except (OSError, RuntimeError) as error:  # it was stopped, or there are no more descriptors or threads
                     if not self._stopping.wait(_PAUSE):
                         _log.warning("The line cannot take a connection now: %s", error)
