@@ -10,6 +10,8 @@ from typing import Any, TextIO
 _LEVELS = {"cortex": logging.INFO, "uvicorn": logging.WARNING}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _HANDLER = logging.StreamHandler(sys.stdout)
+_MANAGER = logging.Manager(logging.root)
+"""Of our loggers: `logging.disable` of a predictor does not reach it."""
 
 
 class _Formatter(logging.Formatter):
@@ -49,6 +51,7 @@ def attach() -> None:
         logger.propagate = False
     for each in list(logging.root.manager.loggerDict.values()):
         if isinstance(each, logging.Logger) and each.name.partition(".")[0] in _LEVELS:
+            each.manager = _MANAGER
             each.disabled = False  # as every logger becomes that a configuration does not name
 
 

@@ -187,6 +187,7 @@ def test_the_log_has_the_cause_and_the_id(worker):
     "silent",
     [
         'import logging.config\nlogging.config.dictConfig({"version": 1, "root": {"handlers": []}})\n',
+        "import logging\nlogging.disable(logging.CRITICAL)\n",
         "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach(), 'ascii')\n",
         "import sys\nsys.stdout.close()\nsys.stdout = sys.stderr\n",
     ],
