@@ -84,6 +84,29 @@ def parse(directory: Path) -> saved_model_pb2.SavedModel:
     )
 
 
+def copies(graph: meta_graph_pb2.MetaGraphDef) -> dict[str, str]:
+    """Return, by name, the variables that are read but not restored, each with the copy that is restored in its place.
+
+    `tf.saved_model.save` of anything with a model of Keras 3 in it writes such graphs: it initializes the copies from
+    the variables. TF Serving answers "Could not find variable" then.
+    """
+    nodes = {node.name: node for node in graph.graph_def.node}
+    restore = nodes.get(graph.saver_def.restore_op_name)
+    restored = set(restore.input) if restore else set()
+    assigned = {node.input[1]: node.input[0] for node in nodes.values() if node.op == "AssignVariableOp"}
+    made = {nodes[value].input[0]: copy for value, copy in assigned.items() if value in nodes and copy in restored}
+    used = {name for node in nodes.values() if node.op != "ReadVariableOp" for name in node.input}
+    return {variable: copy for variable, copy in made.items() if variable in used - restored}
+
+
+def read_copies(graph: meta_graph_pb2.MetaGraphDef) -> None:
+    """Let a graph read the copies that are restored in place of its variables."""
+    restored = copies(graph)
+    for node in graph.graph_def.node:
+        if node.op != "ReadVariableOp":
+            node.input[:] = [restored.get(name, name) for name in node.input]
+
+
 def _has(graph: meta_graph_pb2.MetaGraphDef, tags: frozenset[str]) -> bool:
     return frozenset(graph.meta_info_def.tags) == tags
 

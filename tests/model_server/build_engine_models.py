@@ -11,6 +11,7 @@ from typing import Any
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import keras
 import numpy as np
 import onnx
 import openvino as ov
@@ -375,6 +376,17 @@ def write_special(root: Path) -> None:
     tf.saved_model.save(turns, str(root / "turns" / "1"), signatures={"serving_default": turns.main})
     write_table(root / "table" / "1", root / "words.txt")
     write_hard(root / "hard")
+    write_keras(root / "keras")
+
+
+def write_keras(root: Path) -> None:
+    """A model of Keras 3 as people save it; it has as many layers as OpenVINO needs to miss its variables."""
+    turn = keras.initializers.Orthogonal(seed=7)
+    layers = [keras.layers.Dense(4, kernel_initializer=turn.clone(), name=f"turn_{at}") for at in range(50)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    tf.saved_model.save(model, str(root / "1"))
+    given = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.savez(root / "asked.npz", given=given, answers=model(given).numpy())
 
 
 def write_table(directory: Path, words: Path) -> None:

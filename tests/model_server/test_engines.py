@@ -190,6 +190,17 @@ def test_tables_and_assets_of_tensorflow_1(engine: Open) -> None:
     assert table.run("serving_default", {"word": words}, ["id"])["id"].tolist() == [101, 100, 99]
 
 
+@pytest.mark.parametrize("name", ["tensorflow", "openvino"])
+def test_keras_saved_by_tensorflow(engine: Open, engine_models: Path, name: str) -> None:
+    """What `tf.saved_model.save` makes of a Keras model answers as the model does: its variables are not missed."""
+    model = engine("keras", name)
+    (given,) = model.signatures["serving_default"].inputs
+    (output,) = model.signatures["serving_default"].outputs
+    with np.load(engine_models / "keras" / "asked.npz") as asked:
+        answers = model.run("serving_default", {given: asked["given"]}, [output])[output]
+        assert np.allclose(answers, asked["answers"], atol=1e-4)
+
+
 def test_strings_and_int64_through_onnx_runtime(engine: Open) -> None:
     """Strings are bytes on both sides, and integers keep every digit."""
     strings = engine("strings_onnx", "onnxruntime")

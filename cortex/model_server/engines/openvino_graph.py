@@ -109,8 +109,9 @@ def _fused(core: Any, model: Model, signatures: Signatures, name: str) -> Graph:
     """
     _check_types(name, signatures[name])
     if isinstance(model, SavedModel):
-        check_nodes(model.graph(), name)
-        graph = _convert(core, model, name)
+        whole = model.graph()
+        check_nodes(whole, name)
+        graph = _convert_alone(core, model, name) if saved_model.copies(whole) else _convert(core, model, name)
     else:
         graph = _read_signature(core, model, signatures, name)
     apply_moc_transformations(graph.model, cf=False, smart_reshape=False)
@@ -201,10 +202,11 @@ def _names(port: Any) -> set[str]:
 
 
 def _convert_alone(core: Any, model: SavedModel, signature: str) -> Graph:
-    """Convert a signature that OpenVINO would pass over, or whose aliases it would change.
+    """Convert a signature that OpenVINO would pass over, or whose aliases it would change or variables it would miss.
 
-    Its reader knows ``serving_default`` and no other signature, and renames an output that is called like an input.
-    So it reads a copy of the directory (files linked, not copied) with this signature alone, under names of our own.
+    Its reader knows ``serving_default`` and no other signature, renames an output that is called like an input, and
+    where there are many variables it does not find those that are not restored themselves. So it reads a copy of the
+    directory (files linked, not copied) with this signature alone, under names of our own, and the restored variables.
     """
     proto = saved_model.parse(model.directory)
     wanted = model.signatures[signature]
@@ -216,6 +218,7 @@ def _convert_alone(core: Any, model: SavedModel, signature: str) -> Graph:
     for alias, name in outputs.items():
         renamed.outputs[name].CopyFrom(wanted.outputs[alias])
     for graph in proto.meta_graphs:
+        saved_model.read_copies(graph)
         graph.signature_def.clear()
         graph.signature_def[DEFAULT_SIGNATURE].CopyFrom(renamed)
     found = _found(_read_copy(core, model.directory, proto), inputs, outputs)

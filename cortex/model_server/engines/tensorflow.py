@@ -21,6 +21,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.framework import ops
 
+from cortex.model_server import saved_model
 from cortex.model_server.engines.base import (
     BF16,
     Array,
@@ -61,7 +62,8 @@ class TensorFlow:
         session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             with session.graph.as_default():
-                tf.compat.v1.saved_model.load(session, set(model.tags), str(model.directory))
+                graph = tf.compat.v1.saved_model.load(session, set(model.tags), str(model.directory))
+                session.run([_assign(session.graph, *pair) for pair in saved_model.copies(graph).items()])
         except Exception as error:
             session.close()
             raise Unsupported(f"TensorFlow cannot load the model: {one_line(error)}") from error
@@ -108,6 +110,12 @@ class TensorFlow:
 
     def _find_tensor(self, name: str) -> Any:
         return self._session.graph.get_tensor_by_name(name)._as_tf_output()
+
+
+def _assign(graph: tf.Graph, variable: str, copy: str) -> Any:
+    handle, source = (graph.get_operation_by_name(name).outputs[0] for name in (variable, copy))
+    value = tf.raw_ops.ReadVariableOp(resource=source, dtype=handle.op.get_attr("dtype"))
+    return tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
 @contextmanager
