@@ -323,6 +323,7 @@ HARD: dict[str, tuple[Any, Any]] = {
     "modulo_of_rows": (lambda _, x: tf.map_fn(lambda row: row % 60, x), Hard.WHOLE),
     "gather_inside": (lambda _, x, at: tf.cond(x[0, 0] > 0, lambda: tf.gather_nd(x, at), lambda: x[0]), Hard.PLACES),
     "equal": (lambda _, x: tf.cast(tf.equal(x, x[:, ::-1]), tf.int32), Hard.WHOLE),
+    "small": (lambda _, x: tf.matmul(*[tf.cast(x, tf.int8)] * 2, transpose_b=True, output_type=tf.int32), Hard.WHOLE),
     "double": (lambda _, x: tf.cast(tf.cast(x, tf.float64) + 1e9 - 1e9, tf.float32), Hard.ROWS),
     "turns": (Hard.turns, Hard.ROWS),
     "listed": (lambda _, x: tf.gather(tf.constant([5, 6, 7]), x[:, 0]), Hard.WHOLE),

@@ -37,6 +37,7 @@ def opened(engine_models: Path, name: str, engine: str) -> Engine:
         ("modulo_of_rows", "divides integers in floating point"),
         ("gather_inside", "what lies behind a tensor"),
         ("equal", "compares integers in single precision"),
+        ("small", "adds up products of 8-bit integers within 8 bits"),
         ("double", "computes with doubles in single precision"),
         ("turns", "makes no turn"),
         ("listed", "what lies behind a tensor"),

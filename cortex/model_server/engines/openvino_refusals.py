@@ -68,6 +68,8 @@ def _reason(kind: str, node: Any, given: list[bool]) -> str:
     dtype = node.get_output_element_type(0).get_type_name() if node.get_output_size() else ""
     if dtype == "f64":
         return "computes with doubles in single precision"
+    if kind in ("MatMul", "Einsum") and dtype in ("i8", "u8"):
+        return "adds up products of 8-bit integers within 8 bits"
     if kind in _DIVISIONS and dtype[0] in "iu":
         return "divides integers in floating point"
     if kind in _COMPARISONS and all(given) and node.get_input_element_type(0).get_type_name() in ("i32", "i64"):
