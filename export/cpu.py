@@ -149,7 +149,8 @@ def _compare_signatures(source: Source, engine: OpenVINO) -> None:
     for side in ("inputs", "outputs"):
         kinds = [{alias: info["dtype"] for alias, info in each[side].items()} for each in (want, got)]
         if kinds[0] != kinds[1]:
-            raise UserError(f"{source.directory}: an IR cannot keep its {side}: {kinds[0]} become {kinds[1]}")
+            reason = f"an IR cannot keep its {side}: {kinds[0]} become {kinds[1]}"
+            raise UserError(f"{source.directory}: {reason}; {ir.INSTEAD}")
 
 
 def _check_source(job: _Job, reference: OpenVINO) -> None:

@@ -17,6 +17,7 @@ from cortex.model_server.saved_model import SavedModel
 from export.signature import SIGNATURE
 
 FILE = "model.xml"
+INSTEAD = "deploy the SavedModel as it is"
 
 _SMALLEST = 256  # values; what is smaller saves nothing
 
@@ -28,11 +29,12 @@ def convert(source: SavedModel) -> Any:
     """
     signature = source.signatures[SIGNATURE]
     if shared := sorted(set(signature.inputs) & set(signature.outputs)):
-        raise UserError(f"{source.directory}: {shared[0]!r} is both an input and an output, which an IR cannot hold")
+        reason = f"{shared[0]!r} is both an input and an output, which an IR cannot hold"
+        raise UserError(f"{source.directory}: {reason}; {INSTEAD}")
     try:
         graph = openvino_graph.convert(ov.Core(), source, source.signatures, SIGNATURE)
     except Unsupported as error:
-        raise UserError(f"{source.directory}: {error}") from error
+        raise UserError(f"{source.directory}: {error}; {INSTEAD}") from error
     for ports, indices in ((graph.model.inputs, graph.inputs), (graph.model.outputs, graph.outputs)):
         for alias, index in indices.items():
             ports[index].set_names({alias})

@@ -140,10 +140,10 @@ def _in_64_bits(signatures: Any) -> None:
     ("edit", "message"),
     [
         (_without_default, "classifier/1: has no signature serving_default (it has: mine, other)"),
-        (_same_names, "classifier/1: 'input' is both an input and an output, which an IR cannot hold"),
+        (_same_names, "classifier/1: 'input' is both an input and an output, which an IR cannot hold; deploy the"),
         (
             _in_64_bits,
-            "classifier/1: OpenVINO has no exact int64, which output 'output' of signature 'serving_default'",
+            "no exact int64, which output 'output' of signature 'serving_default' is; deploy the SavedModel as it is",
         ),
     ],
 )
