@@ -176,6 +176,18 @@ def lengths_graph() -> onnx.GraphProto:
     )
 
 
+def recurrent_graph() -> onnx.GraphProto:
+    """A layer with gates, over a sequence of any length."""
+    random = np.random.default_rng(6)
+    constants = {"w": random.normal(size=(1, 9, 4)), "r": random.normal(size=(1, 9, 3))}
+    return graph(
+        [helper.make_node("GRU", ["x", "w", "r"], ["y"], hidden_size=3)],
+        {"x": (onnx.TensorProto.FLOAT, ["t", "n", 4])},
+        {"y": (onnx.TensorProto.FLOAT, ["t", 1, "n", 3])},
+        {name: value.astype(np.float32) for name, value in constants.items()},
+    )
+
+
 def turns_graph() -> onnx.GraphProto:
     """A loop of as many turns as a request says, whose answers are put together."""
     sides = [
@@ -363,7 +375,7 @@ def save_hard(directory: Path, function: Any, given: Any) -> None:
 def write_special(root: Path) -> None:
     save_onnx(root / "half_plus_onnx", "model", half_plus_graph(2.0))
     save_onnx(root / "strings_onnx", "model", strings_graph())
-    for made in (ties_graph, lengths_graph, turns_graph, sum_graph, any_rank_graph):
+    for made in (ties_graph, lengths_graph, recurrent_graph, turns_graph, sum_graph, any_rank_graph):
         save_onnx(root / made.__name__.replace("_graph", "_onnx"), "model", made())
     modules = {"half_plus": HalfPlus(), "strings": Strings(), "any_rank": AnyRank(), "picked": Picked()}
     for name, module in modules.items():

@@ -212,6 +212,18 @@ def test_strings_and_int64_through_onnx_runtime(engine: Open) -> None:
         strings.run("serving_default", inputs | {"word": np.array([b"\xff", b""], np.object_)}, ["same"])
 
 
+@pytest.mark.parametrize("shape", [(2, 0, 4), (0, 2, 4)])
+def test_an_empty_sequence_does_not_end_the_process(engine: Open, shape: tuple[int, ...]) -> None:
+    """ONNX Runtime would abort over it; what is not empty is answered, before and after."""
+    recurrent = engine("recurrent_onnx", "onnxruntime")
+    full = {"x": np.ones((2, 3, 4), np.float32)}
+    assert recurrent.run("serving_default", full, ["y"])["y"].shape == (2, 1, 3, 3)
+    with pytest.raises(StatusError, match="an input is empty, over which ONNX Runtime ends the process") as refusal:
+        recurrent.run("serving_default", {"x": np.zeros(shape, np.float32)}, ["y"])
+    assert refusal.value.code == Code.INVALID_ARGUMENT
+    assert recurrent.run("serving_default", full, ["y"])["y"].shape == (2, 1, 3, 3)
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "tflite"])
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2, 1), (3,)])
 def test_any_rank_keeps_its_dimensions(engine: Open, name: str, shape: tuple[int, ...]) -> None:

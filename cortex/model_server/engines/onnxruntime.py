@@ -6,8 +6,11 @@ and says so in the log and in its description: a GPU that is silently not used i
 """
 
 import logging
+import mmap
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -48,6 +51,9 @@ _TYPES: dict[str, Any] = {
 }
 """The element types that ONNX Runtime exchanges with numpy."""
 
+_RECURRENT = re.compile(rb"\x22.\w*(?:LSTM|GRU)", re.DOTALL)
+"""A recurrent layer in a file: the tag of a node's type, its length, and the type."""
+
 _REFUSALS = (native.InvalidArgument, native.RuntimeException, native.Fail, native.NotImplemented)
 
 
@@ -61,8 +67,17 @@ class OnDevice(Description):
 class ONNXRuntime:
     """Run a graph in one session, which any number of threads may use."""
 
-    def __init__(self, session: Any, signatures: Signatures, description: Description, bindings: Pool[Binding] | None):
+    def __init__(
+        self,
+        session: Any,
+        signatures: Signatures,
+        description: Description,
+        bindings: Pool[Binding] | None,
+        *,
+        takes_empty: bool,
+    ) -> None:
         self.signatures = signatures
+        self._takes_empty = takes_empty
         self._session = session
         self._description = description
         self._bindings = bindings
@@ -94,6 +109,7 @@ class ONNXRuntime:
                 "onnxruntime", providers.precision(recipe, used), options.cores, device=_device(model, choice, used)
             ),
             Pool(lambda: Binding(session, pinned_memory(used)), AT_ONCE) if is_bound else None,
+            takes_empty=not _is_recurrent(model.path),
         )
 
     def run(
@@ -102,6 +118,8 @@ class ONNXRuntime:
         """Return the named outputs. The deadline is looked at before the run, which is not interrupted."""
         remaining(deadline)
         feeds = {alias: _fed(alias, fitted(array, self._ranks[alias])) for alias, array in inputs.items()}
+        if not self._takes_empty and not all(array.size for array in feeds.values()):
+            raise invalid("an input is empty, over which ONNX Runtime ends the process in a recurrent layer")
         try:
             values = self._values(feeds, list(outputs), deadline)
         except _REFUSALS as error:
@@ -122,6 +140,11 @@ class ONNXRuntime:
             return values
         with self._bindings.item(deadline) as binding:
             return binding.run(feeds, outputs)
+
+
+def _is_recurrent(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _RECURRENT.search(content) is not None
 
 
 def _session(model: ModelFile, options: EngineOptions, choice: providers.Choice) -> Any:
