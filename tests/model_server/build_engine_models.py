@@ -6,6 +6,7 @@ and is it red, green or blue? So that agreement between engines means something.
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +391,26 @@ def write_special(root: Path) -> None:
     write_table(root / "table" / "1", root / "words.txt")
     write_hard(root / "hard")
     write_keras(root / "keras")
+    write_half(root / "half_tflite" / "1")
+
+
+def write_half(directory: Path) -> None:
+    """A network of TF Lite whose weights are in half precision, with a branch that is added and one that is a gate."""
+    layers = keras.layers
+    given = keras.Input((16, 16, 8), name="given")
+    x = layers.Conv2D(8, 1, activation="relu")(given)
+    x = layers.Add()([x, layers.Conv2D(8, 1)(x)])
+    gate = layers.Conv2D(8, 1, activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply()([x, layers.Conv2D(8, 1, activation="hard_sigmoid")(gate)])
+    model = keras.Model(given, x)
+    random = np.random.default_rng(8)
+    model.set_weights([random.normal(0, 0.3, weight.shape) for weight in model.weights])
+    with tempfile.TemporaryDirectory() as saved:
+        model.export(saved, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+        converter.optimizations, converter.target_spec.supported_types = [tf.lite.Optimize.DEFAULT], [tf.float16]
+        directory.mkdir(parents=True)
+        (directory / "model.tflite").write_bytes(converter.convert())
 
 
 def write_keras(root: Path) -> None:

@@ -12,7 +12,7 @@ from openvino._offline_transformations import apply_moc_transformations
 
 from cortex.model_server.engines.base import BF16, FP32, EngineOptions
 from cortex.model_server.engines.openvino import OpenVINO
-from cortex.model_server.model_file import IR, ModelFile
+from cortex.model_server.model_file import IR, TFLITE, ModelFile
 
 pytestmark = pytest.mark.skipif(
     "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
@@ -78,14 +78,24 @@ def test_numbers_that_mean_something_are_exact_in_bf16(
     model = ov.Model([answer], [given])
     apply_moc_transformations(model, cf=False)  # as whatever writes an IR does
     ov.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
-    want, got = (ask(tmp_path, precision, sent) for precision in (FP32, BF16))
+    written = ModelFile(tmp_path, IR, tmp_path / "model.xml")
+    want, got = (ask(written, precision, sent) for precision in (FP32, BF16))
     assert 0 < np.abs(got - want).max() < 0.02 * np.abs(want).max()  # but the products are rounded
 
 
-def ask(directory: Path, precision: str, sent: Any) -> Any:
-    engine = OpenVINO.open(ModelFile(directory, IR, directory / "model.xml"), EngineOptions(precision=precision))
+def test_weights_in_half_precision_stay_what_they_are(engine_models: Path) -> None:
+    """Some became NaN, or others, where what is exact was said in another way."""
+    sent = RANDOM.normal(0, 1, (2, 16, 16, 8)).astype(np.float32)
+    model = ModelFile(engine_models / "half_tflite" / "1", TFLITE, engine_models / "half_tflite" / "1" / "model.tflite")
+    want, got = (ask(model, precision, sent) for precision in (FP32, BF16))
+    assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+
+
+def ask(model: ModelFile, precision: str, sent: Any) -> Any:
+    engine = OpenVINO.open(model, EngineOptions(precision=precision))
+    (answer,) = engine.signatures["serving_default"].outputs
     try:
         assert engine.describe().precision == precision
-        return engine.run("serving_default", {"given": sent}, ["answer"])["answer"]
+        return engine.run("serving_default", {"given": sent}, [answer])[answer]
     finally:
         engine.close()

@@ -36,8 +36,12 @@ def keep_exact(core: Any, model: Any) -> None:
 
 
 def _mark(model: Any, marks: list[tuple[str, Any]]) -> None:
+    fixed: set[str] = set()
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Unsqueeze" and node.get_output_element_type(0).is_real():
+        kind, sources = node.get_type_name(), [each.get_source_output().get_node().get_name() for each in node.inputs()]
+        if kind == "Constant" or (sources and fixed.issuperset(sources)):
+            fixed.add(node.get_name())
+        elif kind == "Unsqueeze" and node.get_output_element_type(0).is_real():
             _expand_by_slice(node)
     rounded: set[str] = set()
     for node in model.get_ordered_ops():
@@ -55,7 +59,10 @@ def _mark(model: Any, marks: list[tuple[str, Any]]) -> None:
 
 
 def _expand_by_slice(node: Any) -> None:
-    """Say new axes as a slice: the plugin makes a reshape of the other, which loses the mark."""
+    """Say new axes as a slice: the plugin makes a reshape of the other, which loses the mark.
+
+    Not for constants: of weights in half precision that become slices the plugin makes NaN.
+    """
     axes, rank = node.input_value(1).get_node(), node.get_output_partial_shape(0).rank
     if axes.get_type_name() != "Constant" or rank.is_dynamic:
         return
