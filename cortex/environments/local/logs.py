@@ -1,5 +1,6 @@
 """The logs of an API: one file per process, read as one."""
 
+import contextlib
 import heapq
 import re
 import time
@@ -32,18 +33,24 @@ def _stamped(path: Path, ends: dict[Path, int], *, unfinished: bool = False) -> 
     A last line without a line end is still being written, and is left for later unless ``unfinished`` asks for it.
     """
     stamp = ""
-    try:
-        with path.open("rb") as file:
-            if file.seek(0, 2) < ends.get(path, 0):
-                ends[path] = 0  # the file was moved aside and begun anew
-            file.seek(ends.get(path, 0))
-            for raw in file:
-                if not raw.endswith(b"\n") and not unfinished:
-                    break
-                ends[path] = ends.get(path, 0) + len(raw)
-                line = raw.decode(errors="replace").rstrip("\r\n")
-                found = _TIMESTAMP.match(line)
-                stamp = found.group().replace("T", " ").replace(",", ".") if found else stamp
-                yield stamp, line
-    except FileNotFoundError:
-        return
+    for raw in _gained(path, ends, unfinished=unfinished):
+        line = raw.decode(errors="replace").rstrip("\r\n")
+        found = _TIMESTAMP.match(line)
+        stamp = found.group().replace("T", " ").replace(",", ".") if found else stamp
+        yield stamp, line
+
+
+def _gained(path: Path, ends: dict[Path, int], *, unfinished: bool) -> Iterator[bytes]:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        end = ends.get(path, 0)
+        if file.seek(0, 2) < end:  # what was in it is aside (`cortex.rotation`), with what nobody has read yet
+            ends[path] = 0
+            with path.with_suffix(".log.1").open("rb") as aside:
+                aside.seek(end)
+                yield from aside
+        file.seek(ends.get(path, 0))
+        for raw in file:
+            if not raw.endswith(b"\n") and not unfinished:
+                break
+            ends[path] = ends.get(path, 0) + len(raw)
+            yield raw
