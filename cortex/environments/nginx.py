@@ -147,8 +147,8 @@ def _http(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]:
     yield "  default $request_id;"
     yield '  "~^[A-Za-z0-9._:/+=-]{1,128}$" $http_x_request_id;'  # what the API takes for one, too
     yield "}"
-    if front.rate:
-        yield f"limit_req_zone $binary_remote_addr zone=addresses:10m rate={front.rate};"
+    if front.rate:  # in capitals, as SESSIONS below: no API has such a name, and each has a zone of its own
+        yield f"limit_req_zone $binary_remote_addr zone=ADDRESSES:10m rate={front.rate};"
     for route in routes:
         yield from _upstream(route)
     if front.certificate:
@@ -185,11 +185,11 @@ def _server(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]
         yield f"ssl_certificate {_word(front.certificate)};"
         yield f"ssl_certificate_key {_word(front.certificate_key)};"
         yield "ssl_protocols TLSv1.2 TLSv1.3;"
-        yield "ssl_session_cache shared:sessions:10m;"
+        yield "ssl_session_cache shared:SESSIONS:10m;"
     else:
         yield f"listen {front.listen};"
     if front.rate:
-        yield "limit_req zone=addresses burst=20 nodelay;"
+        yield "limit_req zone=ADDRESSES burst=20 nodelay;"
         yield "limit_req_status 429;"
     yield from _proxy(front)
     for code, message in _ERRORS.items():
