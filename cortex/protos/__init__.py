@@ -4,7 +4,7 @@
 2.5 s and 600 MB. The message modules need none of it. So while they load, a bare module that only knows TensorFlow's
 ``__path__`` stands in ``sys.modules``; afterwards it is taken out, and a later real ``import tensorflow`` works.
 
-Where TensorFlow is not installed at all, the same modules are made from the descriptors in ``tf_serving.binpb``, which
+What is not installed, both packages or TF Serving's alone, is made from the descriptors in ``tf_serving.binpb``, which
 ``python -m cortex.protos`` writes from the installed packages.
 """
 
@@ -12,26 +12,21 @@ import importlib.util
 import sys
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from cortex.errors import UserError
 from cortex.protos import shipped
 
 
 @contextmanager
 def _message_modules() -> Iterator[None]:
-    if "tensorflow" in sys.modules:
-        yield
-        return
     path = _path_of("tensorflow")
-    if path is None:
-        with shipped.modules():
-            yield
-    elif _path_of("tensorflow_serving") is None:
-        raise UserError("TF Serving's message classes are missing: pip install tensorflow-serving-api")
-    else:
-        with _bare_tensorflow(path):
-            yield
+    missing = ["tensorflow"] * (path is None) + ["tensorflow_serving"] * (_path_of("tensorflow_serving") is None)
+    with ExitStack() as entered:
+        if path is not None and "tensorflow" not in sys.modules:
+            entered.enter_context(_bare_tensorflow(path))
+        if missing:
+            entered.enter_context(shipped.modules(missing))
+        yield
 
 
 def _path_of(package: str) -> list[str] | None:

@@ -1,7 +1,7 @@
 """The message modules of TensorFlow and TF Serving, made from a file of descriptors that this package carries.
 
-They take the place of ``tensorflow.core...._pb2`` and ``tensorflow_serving...._pb2`` and ``_pb2_grpc`` while
-`modules` is entered, and hold what `cortex` uses of those: messages, enums, stubs, servicers and their registration.
+While `modules` is entered they stand for ``tensorflow.core...._pb2``, for ``tensorflow_serving...._pb2`` and
+``_pb2_grpc``, or for both, and hold what `cortex` uses of those: messages, enums, stubs, servicers, registrations.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,44 +19,44 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import enum_type_wrapper
 
 PATH = Path(__file__).with_name("tf_serving.binpb")
-_PACKAGES = ("tensorflow", "tensorflow_serving")
 
 
 @contextmanager
-def modules() -> Iterator[None]:
-    """Serve imports of the message modules; on leaving, no package of these names stays in ``sys.modules``."""
-    finder = _Finder(_file_names())
+def modules(packages: Collection[str]) -> Iterator[None]:
+    """Serve imports of these packages' message modules; on leaving, nothing of them stays in ``sys.modules``."""
+    finder = _Finder(packages)
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in [each for each in sys.modules if each.split(".")[0] in _PACKAGES]:
+        for name in [each for each in sys.modules if each.split(".")[0] in packages]:
             del sys.modules[name]
 
 
-def _file_names() -> set[str]:
-    """Add the descriptors to protobuf's pool, and return the names of their files."""
+def _add_files(packages: Collection[str]) -> set[str]:
+    """Add the packages' descriptors to protobuf's pool, and return the names of their files."""
     files = descriptor_pb2.FileDescriptorSet.FromString(PATH.read_bytes()).file
-    pool = descriptor_pool.Default()
-    for file in files:
+    own = {file.name: file for file in files if _package_of(file.name) in packages}
+    for file in own.values():
         for name in file.dependency:
-            if name.startswith("google/protobuf/"):  # protobuf's own, which loads with its module
+            if name not in own:  # another package's, which loads with its module
                 importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2")
-        pool.AddSerializedFile(file.SerializeToString())
-    return {file.name for file in files}
+        descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    return set(own)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Find and make the modules of some proto files, and the bare packages above them."""
 
-    def __init__(self, files: set[str]) -> None:
-        self._files = files
+    def __init__(self, packages: Collection[str]) -> None:
+        self._packages = packages
+        self._files = _add_files(packages)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname.split(".")[0] not in _PACKAGES:
+        if fullname.split(".")[0] not in self._packages:
             return None
         file, _ = _file_of(fullname)
         is_package = any(each.startswith(fullname.replace(".", "/") + "/") for each in self._files)
@@ -74,6 +74,11 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 vars(module).update(_service(service))
         else:
             vars(module).update(_messages(file))
+
+
+def _package_of(file: str) -> str:
+    """Return which of the two packages brings a file: TensorFlow brings XLA's, too."""
+    return "tensorflow_serving" if file.startswith("tensorflow_serving/") else "tensorflow"
 
 
 def _file_of(module: str) -> tuple[str, bool]:

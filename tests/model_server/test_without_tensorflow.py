@@ -1,4 +1,4 @@
-"""A machine without TensorFlow: what needs none of it works."""
+"""A machine without TensorFlow, or with TensorFlow alone: what needs none of it works."""
 
 import subprocess
 import sys
@@ -11,16 +11,21 @@ from cortex.protos import shipped
 from cortex.protos.__main__ import descriptors
 from tests.model_server.harness import poll
 
-HIDDEN = """
+
+def _hiding(*packages: str) -> str:
+    return f"""
 import runpy, sys
 
 class Hide:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("tensorflow", "tensorflow_serving", "keras"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name.split(".")[0] in {packages}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Hide())
 """
+
+
+HIDDEN = _hiding("tensorflow", "tensorflow_serving", "keras")
 SERVER = HIDDEN + "runpy.run_module('cortex.model_server', run_name='__main__', alter_sys=True)"
 CLIENT = (
     HIDDEN
@@ -80,3 +85,21 @@ def test_a_model_that_needs_tensorflow_says_so(models: Path, model: str, why: st
     assert "engine tensorflow is not installed" in failed.stderr
     assert "pip install tensorflow" in failed.stderr
     assert why is None or why in failed.stderr
+
+
+@pytest.mark.parametrize("first", ["", "import tensorflow"])
+def test_tensorflow_needs_no_package_of_tf_servings(models: Path, first: str) -> None:
+    """A model runs on TensorFlow where that is all that was installed, whoever imports it first."""
+    code = f"""
+{first}
+import numpy
+from pathlib import Path
+from cortex.model_server import saved_model
+from cortex.model_server.engines.base import EngineOptions
+from cortex.model_server.engines.tensorflow import TensorFlow
+
+engine = TensorFlow.open(saved_model.read(Path(sys.argv[1]), frozenset(["serve"])), EngineOptions())
+print(engine.run("serving_default", {{"x": numpy.array([1.0], numpy.float32)}}, ["y"])["y"].tolist())
+"""
+    ran = _run(_hiding("tensorflow_serving") + code, str(models / "half_plus/1"))
+    assert ran.stdout == "[2.5]\n", ran.stderr

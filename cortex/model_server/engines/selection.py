@@ -77,5 +77,6 @@ def _engine(name: str) -> type[Engine]:
         engine: type[Engine] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         wheel = _WHEELS.get(name, name)
-        raise Unsupported(f"engine {name} is not installed ({error}): pip install {wheel}") from error
+        image = f"for an image, docker build --build-arg ENGINES={wheel}"
+        raise Unsupported(f"engine {name} is not installed ({error}): pip install {wheel}; {image}") from error
     return engine

@@ -43,11 +43,14 @@ def test_what_the_images_share_is_the_same() -> None:
 
 
 def test_what_is_installed_beside_them_is_pinned_alike(pinned: dict[str, str]) -> None:
-    """ONNX Runtime for an ONNX predictor; TensorFlow and ONNX Runtime on a GPU."""
+    """ONNX Runtime for an ONNX predictor; TensorFlow and ONNX Runtime on a GPU; what pages name as ENGINES."""
     assert _pins(packages.ONNX_RUNTIME) == {"onnxruntime": pinned["onnxruntime"]}
     text = (ROOT / "deploy/Dockerfile.gpu").read_text()
     assert f'"tensorflow[and-cuda]=={pinned["tensorflow"]}"' in text
     assert f"onnxruntime-gpu=={pinned['onnxruntime']}" in text
+    for page in ("deploy/Dockerfile", "docs/environments.md", "docs/model_server.md"):
+        (engines,) = re.findall(r'ENGINES="(.+)"', (ROOT / page).read_text())
+        assert _pins(engines.replace(" ", "\n")).items() <= pinned.items()
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
