@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cortex.model_server import batching_rows
 from cortex.model_server.batching_pace import Pace
@@ -12,15 +12,29 @@ from cortex.model_server.batching_parameters import BatchingParameters
 from cortex.model_server.batching_queue import Piece, Run, Task
 from cortex.model_server.call import Call
 from cortex.model_server.engines.base import Arrays
+from cortex.model_server.request import Recorder
 from cortex.model_server.status import Code, StatusError, invalid
-
-if TYPE_CHECKING:
-    from cortex.model_server.batching import Batcher
 
 _log = logging.getLogger(__name__)
 
 _WARN_EVERY = 120.0
 """Seconds between two warnings that requests run alone."""
+
+
+class Batches(Protocol):
+    """What all lanes share, and hand their requests to: a `Batcher`."""
+
+    @property
+    def parameters(self) -> BatchingParameters: ...
+
+    @property
+    def recorder(self) -> Recorder: ...
+
+    def run(self, lane: "Lane", call: Call, run: Run, rows: int, deadline: float | None) -> Arrays:
+        """Queue a call until a batch has answered it."""
+
+    def measured(self, lane: "Lane", signature: str, rows: int, seconds: float) -> None:
+        """Hear what a run of a lane took."""
 
 
 class Lane:
@@ -29,7 +43,7 @@ class Lane:
     The batcher serializes the calls of all but `run` and `execute`.
     """
 
-    def __init__(self, batcher: "Batcher", model: str, directory: Path, own: BatchingParameters | None) -> None:
+    def __init__(self, batcher: Batches, model: str, directory: Path, own: BatchingParameters | None) -> None:
         self.model = model
         self.directory = directory
         self.own = own
