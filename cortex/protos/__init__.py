@@ -4,8 +4,8 @@
 2.5 s and 600 MB. The message modules need none of it. So while they load, a bare module that only knows TensorFlow's
 ``__path__`` stands in ``sys.modules``; afterwards it is taken out, and a later real ``import tensorflow`` works.
 
-What is not installed, both packages or TF Serving's alone, is made from the descriptors in ``tf_serving.binpb``, which
-``python -m cortex.protos`` writes from the installed packages.
+Where TF Serving's package is not installed, or TensorFlow is not, the modules that are missing are made from the
+descriptors in ``tf_serving.binpb``, which ``python -m cortex.protos`` writes from the installed packages.
 """
 
 import importlib.util
@@ -20,9 +20,12 @@ from cortex.protos import shipped
 @contextmanager
 def _message_modules() -> Iterator[None]:
     path = _path_of("tensorflow")
-    missing = ["tensorflow"] * (path is None) + ["tensorflow_serving"] * (_path_of("tensorflow_serving") is None)
+    if path is None:  # what is there of TF Serving's needs more of TensorFlow's modules than is carried along
+        missing = ["tensorflow", "tensorflow_serving"]
+    else:
+        missing = [] if _path_of("tensorflow_serving") else ["tensorflow_serving"]
     with ExitStack() as entered:
-        if path is not None and "tensorflow" not in sys.modules:
+        if path and "tensorflow" not in sys.modules:
             entered.enter_context(_bare_tensorflow(path))
         if missing:
             entered.enter_context(shipped.modules(missing))
