@@ -70,20 +70,21 @@ def test_a_stopped_worker_does_not_hold_up_the_others(crew, connect, until):
     pids = {worker.await_ready().process.pid for worker in running}
     stopped, *others = running
     stopped.process.send_signal(signal.SIGSTOP)
+    counts = Counter({worker.process.pid: 0 for worker in others})
+
+    def spread(least):
+        counts[connect(others[0])[1]] += 1
+        return counts.total() >= least and level(counts)
+
     try:
-        counts = Counter(connect(others[0])[1] for _ in range(30))
+        until(lambda: spread(30))
     finally:
         stopped.process.send_signal(signal.SIGCONT)
     assert set(counts) == pids - {stopped.process.pid}
-    assert level(counts)
+    before = counts.total()
     counts[stopped.process.pid] = 0
-
-    def joins():
-        counts[connect(others[0])[1]] += 1
-        return level(counts)
-
-    until(joins)
-    assert counts.total() < 60, counts
+    until(lambda: spread(before))
+    assert counts.total() < 2 * before, counts
 
 
 def test_a_starting_and_a_draining_worker_take_none(crew, connect):

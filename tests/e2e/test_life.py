@@ -242,12 +242,13 @@ def test_a_killed_supervisor_is_told_and_mended(cortex: Cortex, deployed: str, p
 
 def test_a_request_that_waits_does_not_outlive_the_supervisor(cortex: Cortex, deployed: str, project: Path) -> None:
     """It waits for a model server that nobody will start again: it is told so, and the worker ends."""
+    endpoint = cortex.get()["endpoint"]  # its supervisor was killed, and the port may have gone to others
     supervisor = cortex.status()["supervisor"]
     os.kill(supervisor, signal.SIGSTOP)
     os.kill(cortex.pids()["model-server-0"], signal.SIGKILL)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(post, deployed, sample())
-        until(lambda: "cortex_in_flight_requests 1.0" in requests.get(f"{deployed}/metrics", timeout=10).text)
+        answer = pool.submit(post, endpoint, sample())
+        until(lambda: "cortex_in_flight_requests 1.0" in requests.get(f"{endpoint}/metrics", timeout=10).text)
         os.kill(supervisor, signal.SIGKILL)
         until(lambda: not cortex.family(), seconds=20)
     assert answer.result().status_code == 500
@@ -256,7 +257,7 @@ def test_a_request_that_waits_does_not_outlive_the_supervisor(cortex: Cortex, de
 
 def test_delete_leaves_nothing(cortex: Cortex, deployed: str) -> None:
     """No process, no socket, no file of the API, and the port is free; who reads its files goes on."""
-    pids = cortex.pids().values()
+    pids, endpoint = cortex.pids().values(), cortex.get()["endpoint"]
     spec = next((cortex.home / "apis" / NAME / "revisions").glob("*/*.json"))
     reader = subprocess.Popen(["tail", "-f", spec], stdout=subprocess.DEVNULL)
     try:
@@ -269,7 +270,7 @@ def test_delete_leaves_nothing(cortex: Cortex, deployed: str) -> None:
     assert not cortex.family()
     left = [path for path in cortex.home.rglob("*") if path.is_file() and path.name not in (".lock", "cli.yaml")]
     assert left == []
-    port = _port(deployed)
+    port = _port(endpoint)
     until(lambda: _is_free(port) or _others(port, cortex.home))
     assert f"error: {NAME} is not deployed" in cortex("get", NAME, code=1)
     assert f"error: {NAME} is not deployed" in cortex("delete", NAME, code=1)
