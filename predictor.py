@@ -30,7 +30,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from cortex.client import TensorFlowClient
+from cortex.model_client import TensorFlowClient
 from download import DownloadError, download
 
 HERE = Path(__file__).parent

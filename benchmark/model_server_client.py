@@ -11,8 +11,8 @@ import numpy as np
 from benchmark.asker import answer_orders
 from benchmark.cells import LINE
 from cortex import tensors
-from cortex.client.line import Line
 from cortex.errors import UserError
+from cortex.model_client.line import Line
 from cortex.protos import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 _SECONDS = 300.0

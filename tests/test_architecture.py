@@ -33,13 +33,14 @@ MAY_IMPORT = {
     "revision": {"errors", "plan", "process"},
     "supervisor": {"control", "errors", "notify", "pid", "plan", "process", "revision", "rotation", "status"},
     "spec": GROUND | {"quantity", "duration"},
-    "client": GROUND | {"line", "spec"},
-    "api": GROUND | {"client", "http_protocol", "metrics_files", "spec"},
+    "model_client": GROUND | {"line", "spec"},
+    "api": GROUND | {"model_client", "http_protocol", "metrics_files", "spec"},
     "model_server": GROUND | {"bare_openvino", "http_protocol", "line", "metrics_files", "threads"},
     "environments": GROUND
     | {"control", "metrics_files", "pid", "plan", "quantity", "spec", "status", "supervisor", "threads", "topology"},
     "endpoint": {"errors", "environments"},
     "console": GROUND | {"endpoint", "environments", "spec"},
+    "python_client": GROUND | {"console", "environments", "spec"},
     "cli": GROUND | {"console", "endpoint", "environments", "spec"},
     "loadtest": GROUND,
 }
@@ -108,7 +109,7 @@ def test_no_module_is_called_utils() -> None:
     assert not [path for _, path in _modules() if path.stem in vague]
 
 
-@pytest.mark.parametrize("package", ["api", "client", "environments", "console", "spec"])
+@pytest.mark.parametrize("package", ["api", "model_client", "environments", "console", "spec"])
 def test_tensorflow_is_never_imported_outside_its_engine(package: str) -> None:
     """Nobody pays for TensorFlow who does not run it; `cortex.protos` alone knows the way around it."""
     for room, path in _modules():

@@ -30,7 +30,7 @@ from cortex.api.predictor import LoadedPredictor
 from cortex.api.refusal import Places
 from cortex.api.responses import EXCEPTION_HANDLERS, failed, refusal, then, to_response
 from cortex.api.trace import Trace
-from cortex.client.base import ModelClient
+from cortex.model_client.base import ModelClient
 from cortex.spec import APISpec
 
 _MESSAGE = "make a prediction by sending a post request to this endpoint with a json payload"

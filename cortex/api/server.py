@@ -27,15 +27,15 @@ if __name__ == "__main__":
 
 from uvicorn import Config
 
-from cortex import client as clients  # its classes are imported when they are named
+from cortex import model_client as clients  # its classes are imported when they are named
 from cortex.api.accept import Tally
 from cortex.api.app import Worker, create_app
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
 from cortex.api.metrics import Metrics
 from cortex.api.predictor import construct, load_class
 from cortex.api.refusal import Refusal
-from cortex.client.base import ModelClient
 from cortex.errors import UserError
+from cortex.model_client.base import ModelClient
 from cortex.notify import notify
 from cortex.spec import APISpec
 

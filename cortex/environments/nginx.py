@@ -6,7 +6,7 @@ has every path that no other API has, so that an API alone answers at ``/`` and 
 
 Sizes and times agree with `cortex.api`: a body is as large as ``networking.max_body_size`` and stalls for 60 s at most
 (`cortex.api.admission`), a connection to a worker is closed here before it is there (75 s, `cortex.api.server`), and an
-answer is awaited a little longer than a worker awaits its model server (300 s, `cortex.client.tensorflow`).
+answer is awaited a little longer than a worker awaits its model server (300 s, `cortex.model_client.tensorflow`).
 """
 
 import hashlib

@@ -16,7 +16,7 @@ import requests
 from cortex.notify import parse
 from cortex.spec import APISpec
 
-FAKE_MODEL_SERVER = Path(__file__).parents[1] / "client" / "fake_model_server.py"
+FAKE_MODEL_SERVER = Path(__file__).parents[1] / "model_client" / "fake_model_server.py"
 COMMAND = (sys.executable, "-P", "-m", "cortex.api.server")
 DEADLINE_S = 30.0
 

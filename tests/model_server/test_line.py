@@ -22,7 +22,7 @@ import pytest
 import trustme
 
 from cortex import line
-from cortex.client.line import Line, PredictionError
+from cortex.model_client.line import Line, PredictionError
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.line import LineServer
 from cortex.model_server.status import Code

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cortex.client.base import Progress, Timed
-from cortex.client.models import LATEST, choose_name, choose_version, versions_on_disk
 from cortex.errors import NotStarted, UserError
+from cortex.model_client.base import Progress, Timed
+from cortex.model_client.models import LATEST, choose_name, choose_version, versions_on_disk
 from cortex.spec import Model
 
 Array = NDArray[Any]

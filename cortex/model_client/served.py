@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
-from cortex.client.base import Progress
-from cortex.client.signature import Signature, choose_signature
 from cortex.errors import NotStarted, UserError
+from cortex.model_client.base import Progress
+from cortex.model_client.signature import Signature, choose_signature
 from cortex.protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,

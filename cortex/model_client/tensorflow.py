@@ -8,14 +8,14 @@ from typing import Any
 import grpc
 from google.protobuf import json_format
 
-from cortex.client.base import Progress, Timed
-from cortex.client.inputs import fill_tensor
-from cortex.client.line import Line
-from cortex.client.models import LATEST, choose_name, choose_version
-from cortex.client.outputs import flat_list
-from cortex.client.served import ServedModel, Version, available, await_models, open_channel, statuses
-from cortex.client.signature import Signature
 from cortex.errors import UserError
+from cortex.model_client.base import Progress, Timed
+from cortex.model_client.inputs import fill_tensor
+from cortex.model_client.line import Line
+from cortex.model_client.models import LATEST, choose_name, choose_version
+from cortex.model_client.outputs import flat_list
+from cortex.model_client.served import ServedModel, Version, available, await_models, open_channel, statuses
+from cortex.model_client.signature import Signature
 from cortex.protos import predict_pb2, prediction_service_pb2_grpc
 from cortex.spec import Model
 from cortex.tensors import Array, to_array
@@ -51,7 +51,7 @@ class TensorFlowClient:
     ) -> "TensorFlowClient":
         """Return a client once the model server at ``address`` (``unix:/path`` or ``host:port``) has loaded ``models``.
 
-        Raises NotStarted or UserError, see `cortex.client.served.await_models`.
+        Raises NotStarted or UserError, see `cortex.model_client.served.await_models`.
         """
         channel = open_channel(address)
         try:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from cortex import line
-from cortex.client.line import Line, PredictionError
+from cortex.model_client.line import Line, PredictionError
 from cortex.protos import predict_pb2
 
 Serve = Callable[[socket.socket], None]

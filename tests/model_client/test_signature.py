@@ -2,8 +2,8 @@
 
 import pytest
 
-from cortex.client.signature import Input, choose_signature
 from cortex.errors import UserError
+from cortex.model_client.signature import Input, choose_signature
 from cortex.protos import meta_graph_pb2, types_pb2
 
 

@@ -6,8 +6,8 @@ import grpc
 import numpy as np
 import pytest
 
-from cortex.client import TensorFlowClient
 from cortex.errors import NotStarted, UserError
+from cortex.model_client import TensorFlowClient
 from cortex.protos import predict_pb2, types_pb2
 from cortex.spec import SINGLE_MODEL, Model
 

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from cortex.client.inputs import fill_tensor
+from cortex.model_client.inputs import fill_tensor
 from cortex.protos import tensor_pb2, types_pb2
 from cortex.tensors import to_array
 

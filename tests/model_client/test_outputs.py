@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 
-from cortex.client.outputs import flat_list
+from cortex.model_client.outputs import flat_list
 from cortex.tensors import to_proto
 
 FIELDS = {

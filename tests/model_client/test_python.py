@@ -2,8 +2,8 @@
 
 import pytest
 
-from cortex.client import PythonClient
 from cortex.errors import UserError
+from cortex.model_client import PythonClient
 from cortex.spec import SINGLE_MODEL, Model
 
 

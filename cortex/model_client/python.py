@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cortex.client.models import LATEST, choose_name, choose_version, versions_on_disk
 from cortex.errors import UserError
+from cortex.model_client.models import LATEST, choose_name, choose_version, versions_on_disk
 from cortex.spec import Model
 
 

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from cortex.client import ONNXClient
 from cortex.errors import NotStarted, UserError
+from cortex.model_client import ONNXClient
 from cortex.spec import SINGLE_MODEL, Model
 
 
@@ -114,7 +114,7 @@ def test_a_missing_wheel_is_one_sentence(tmp_path):
     (tmp_path / "m.onnx").touch()
     code = (
         "import sys; sys.modules['onnxruntime'] = None\n"
-        "from cortex.client import ONNXClient; from cortex.spec import Model\n"
+        "from cortex.model_client import ONNXClient; from cortex.spec import Model\n"
         f"ONNXClient.load((Model(path={str(tmp_path)!r}),), print)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

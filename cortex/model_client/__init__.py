@@ -7,14 +7,14 @@ has a module of its own, so that a worker imports only the one it runs.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cortex.client.onnx import ONNXClient as ONNXClient
-    from cortex.client.python import PythonClient as PythonClient
-    from cortex.client.tensorflow import TensorFlowClient as TensorFlowClient
+    from cortex.model_client.onnx import ONNXClient as ONNXClient
+    from cortex.model_client.python import PythonClient as PythonClient
+    from cortex.model_client.tensorflow import TensorFlowClient as TensorFlowClient
 
 _MODULES = {
-    "TensorFlowClient": "cortex.client.tensorflow",
-    "ONNXClient": "cortex.client.onnx",
-    "PythonClient": "cortex.client.python",
+    "TensorFlowClient": "cortex.model_client.tensorflow",
+    "ONNXClient": "cortex.model_client.onnx",
+    "PythonClient": "cortex.model_client.python",
 }
 
 
