@@ -88,8 +88,8 @@ def _load(text: str, skipped: int) -> Any:
 
 
 def _check_numbers(text: str, end: int, skipped: int) -> None:
-    """Raise INVALID_ARGUMENT for a number too large for a double; Python makes an infinity of it."""
-    if json_syntax.has_large_exponent(text, end) and (place := json_syntax.large_number(text, end)) is not None:
+    """Raise INVALID_ARGUMENT for a number too large for a double; Python makes an infinity or an integer of it."""
+    if json_syntax.has_large_number(text, end) and (place := json_syntax.large_number(text, end)) is not None:
         raise _broken(text, skipped, _TOO_LARGE, place)
 
 

@@ -18,6 +18,8 @@ _NUMBER = re.compile(
     r'"(?:[^"\\]|\\.)*"|-?(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]+))?(?:[eE]\+?(?P<exponent>[0-9]+))?', re.DOTALL
 )
 _LARGEST_EXPONENT = 308
+_STEP = 155
+"""Any 309 digits in a row, the fewest of an integer that is too large, hold all places between two multiples of it."""
 _SIGNIFICANT = 17
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
@@ -45,9 +47,11 @@ def check_surrogates(body: bytes) -> None:
             raise invalid(f"JSON Parse error: {text}")
 
 
-def has_large_exponent(text: str, end: int) -> bool:
+def has_large_number(text: str, end: int) -> bool:
     """Say whether there may be a number before ``end`` that is too large for a double. Cheap, and seldom true."""
-    return any(pattern.search(text, 0, end) for pattern in _LARGE_EXPONENTS)
+    if any(pattern.search(text, 0, end) for pattern in _LARGE_EXPONENTS):
+        return True
+    return any(text[at : at + _STEP].isdecimal() for at in range(0, end, _STEP))
 
 
 def large_number(text: str, end: int) -> int | None:

@@ -297,6 +297,8 @@ LARGE = [
     ("[1e99999999999999999999]", 1),
     ('["é", 1e400, nul', 7),
     ("[" + "9" * 5000 + "]", 1),
+    ('{"inputs": [-' + "9" * 309 + "]}", 12),
+    ('{"inputs": [1], "a": ' + "1" * 310 + "}", 21),
 ]
 
 
@@ -312,6 +314,9 @@ def test_what_is_not_too_large() -> None:
     """The digits of a fraction make room for the exponent; a product just beyond is infinite."""
     body = '{"instances": [0.001e310, 1e-400, 9e308, 1e308], "a": "1e400 ", "b": "\\" 1e400 "} 1e400 '
     assert _decode(body, {"x": "DT_DOUBLE"})[0]["x"].tolist() == [1e307, 0.0, float("inf"), 1e308]
+    digits = "1" * 309
+    body = f'{{"instances": [{digits}, 0.{digits}], "a": "{digits}0"}}'
+    assert _decode(body, {"x": "DT_DOUBLE"})[0]["x"].tolist() == [float(digits), 1 / 9]
 
 
 def test_the_last_feature_of_a_name_counts() -> None:
