@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cortex import onnx_file
 from cortex.errors import NotStarted, UserError
 from cortex.model_client.base import Progress, Timed
 from cortex.model_client.models import LATEST, choose_name, choose_version, versions_on_disk
@@ -32,17 +34,20 @@ _NUMPY_TYPES = {
 }
 
 
+@dataclass(frozen=True)
+class _Version:
+    """One version of a model: its file, ONNX Runtime's session, and why no input of it may be empty, if none may."""
+
+    path: Path
+    session: Any
+    why_not_empty: str
+
+
 class ONNXClient:
     """Run the models of one API in this process. Safe to use from several threads."""
 
-    def __init__(
-        self,
-        sessions: Mapping[str, Mapping[int, Any]],
-        paths: Mapping[str, Mapping[int, Path]],
-        timed: Timed = nullcontext,
-    ) -> None:
-        self._sessions = sessions
-        self._paths = paths
+    def __init__(self, models: Mapping[str, Mapping[int, _Version]], timed: Timed = nullcontext) -> None:
+        self._models = models
         self._timed = timed
 
     @classmethod
@@ -53,18 +58,22 @@ class ONNXClient:
         """
         paths = {model.name: _files(Path(model.path)) for model in models}
         progress("loading the models")
-        sessions = {name: {number: _session(path) for number, path in rows.items()} for name, rows in paths.items()}
-        return cls(sessions, paths, timed)
+        loaded = {name: {number: _version(path) for number, path in rows.items()} for name, rows in paths.items()}
+        return cls(loaded, timed)
 
     def predict(self, model_input: Any, model_name: str | None = None, model_version: str = LATEST) -> list[Any]:
         """Return the outputs in the model's order, as ONNX Runtime's ``session.run([], ...)`` does.
 
         ``model_input`` maps each input to an array or a list; the bare value will do for a model with one input. Values
-        are cast and reshaped to the model's inputs. Raises UserError for an input that is missing or does not convert.
+        are cast and reshaped to the model's inputs. Raises UserError for an input that is missing, does not convert, or
+        is empty where that would end the process.
         """
-        name, session = self._chosen(model_name, model_version)
+        name, version = self._chosen(model_name, model_version)
         with self._timed():
-            outputs: list[Any] = session.run([], _inputs(session, model_input, name))
+            inputs = _inputs(version.session, model_input, name)
+            if version.why_not_empty and not all(array.size for array in inputs.values()):
+                raise UserError(f"model '{name}': {version.why_not_empty}")
+            outputs: list[Any] = version.session.run([], inputs)
         return outputs
 
     def get_model(self, model_name: str | None = None, model_version: str = LATEST) -> dict[str, Any]:
@@ -72,25 +81,25 @@ class ONNXClient:
 
         They are ONNX Runtime's own session, its inputs, and these as ``{input: {"shape": [...], "type": "..."}}``.
         """
-        _, session = self._chosen(model_name, model_version)
+        session = self._chosen(model_name, model_version)[1].session
         return {"session": session, "signatures": session.get_inputs(), "input_signatures": _describe(session)}
 
     @property
     def input_signatures(self) -> dict[str, Any]:
         """Describe the inputs of each model's latest version: ``{model: {input: {"shape": [...], "type": "..."}}}``."""
-        return {name: _describe(versions[max(versions)]) for name, versions in self._sessions.items()}
+        return {name: _describe(versions[max(versions)].session) for name, versions in self._models.items()}
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Describe every version under ``name-version``. The values survive JSON."""
         return {
             f"{name}-{number}": {
-                "disk_path": str(path),
-                "input_signatures": _describe(self._sessions[name][number]),
-                "timestamp": int(path.stat().st_mtime) if path.exists() else None,
+                "disk_path": str(version.path),
+                "input_signatures": _describe(version.session),
+                "timestamp": int(version.path.stat().st_mtime) if version.path.exists() else None,
             }
-            for name, rows in self._paths.items()
-            for number, path in sorted(rows.items())
+            for name, versions in self._models.items()
+            for number, version in sorted(versions.items())
         }
 
     def healthy(self) -> bool:
@@ -100,10 +109,10 @@ class ONNXClient:
     def close(self) -> None:
         """Do nothing: the sessions end with the process."""
 
-    def _chosen(self, model_name: str | None, model_version: str) -> tuple[str, Any]:
-        """Return the name and the session of the model that is meant. Raises UserError when there is none."""
-        name = choose_name(list(self._sessions), model_name)
-        return name, self._sessions[name][choose_version(self._sessions[name], model_version, name)]
+    def _chosen(self, model_name: str | None, model_version: str) -> tuple[str, _Version]:
+        """Return the name and the version of the model that is meant. Raises UserError when there is none."""
+        name = choose_name(list(self._models), model_name)
+        return name, self._models[name][choose_version(self._models[name], model_version, name)]
 
 
 def _files(path: Path) -> dict[int, Path]:
@@ -117,6 +126,10 @@ def _file(path: Path) -> Path:
     if len(found) != 1:
         raise UserError(f"{path}: expected exactly one file ending in .onnx, found {len(found)}")
     return found[0]
+
+
+def _version(path: Path) -> _Version:
+    return _Version(path, _session(path), onnx_file.why_not_empty(path))
 
 
 def _session(path: Path) -> Any:

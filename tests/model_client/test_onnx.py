@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cortex.errors import NotStarted, UserError
 from cortex.model_client import ONNXClient
@@ -20,6 +20,19 @@ def save(path, *inputs):
     node = helper.make_node("Sum", [name for name, _, _ in inputs], ["y"])
     output = helper.make_tensor_value_info("y", inputs[0][1], None)
     graph = helper.make_graph([node], "sum", values, [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def save_recurrent(path):
+    """Write a model of one layer with gates, over sequences of any length."""
+    constants = [("w", (1, 9, 4)), ("r", (1, 9, 3))]
+    graph = helper.make_graph(
+        [helper.make_node("GRU", ["x", "w", "r"], ["y"], hidden_size=3)],
+        "recurrent",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["t", "n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["t", 1, "n", 3])],
+        [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in constants],
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
 
@@ -58,6 +71,22 @@ def test_what_does_not_convert_is_refused(one, value):
     """The message names the input and the model."""
     with pytest.raises(UserError, match=f"key 'x' for model '{SINGLE_MODEL}': failed to convert to numpy array"):
         one.predict(value)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 4), (0, 2, 4)])
+def test_an_empty_sequence_does_not_end_the_process(tmp_path, shape):
+    """ONNX Runtime would abort over it; what is not empty is answered, before and after."""
+    save_recurrent(tmp_path / "m.onnx")
+    client, full = load(tmp_path), np.ones((2, 3, 4))
+    assert client.predict(full)[0].shape == (2, 1, 3, 3)
+    with pytest.raises(UserError, match=f"model '{SINGLE_MODEL}': an input is empty, over which ONNX Runtime ends"):
+        client.predict(np.zeros(shape))
+    assert client.predict(full)[0].shape == (2, 1, 3, 3)
+
+
+def test_nothing_is_a_sum_of_nothing(one):
+    """An input may be empty where nothing ends over it."""
+    assert one.predict(np.zeros((0, 2)))[0].shape == (0, 2)
 
 
 def test_a_type_that_numpy_lacks_is_refused(tmp_path):

@@ -1,22 +1,20 @@
 """ONNX Runtime, the reference for ONNX models, on the CPU and on NVIDIA GPUs.
 
 Its graph is one signature, ``serving_default``, whose aliases are the names of the graph's inputs and outputs. A GPU is
-used where the artifact was made for one. Where it cannot be used, the model runs on the CPU,
-and says so in the log and in its description: a GPU that is silently not used is an expensive surprise.
+used where the artifact was made for one. Where it cannot be used, the model runs on the CPU, and says so in the log and
+in its description: a GPU that is silently not used is an expensive surprise.
 """
 
 import logging
-import mmap
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from cortex import onnx_file
 from cortex.model_server.engines import onnxruntime_providers as providers
 from cortex.model_server.engines import onnxruntime_recipe as recipes
 from cortex.model_server.engines.base import (
@@ -51,9 +49,6 @@ _TYPES: dict[str, Any] = {
 }
 """The element types that ONNX Runtime exchanges with numpy."""
 
-_RECURRENT = re.compile(rb"\x22.\w*(?:LSTM|GRU)", re.DOTALL)
-"""A recurrent layer in a file: the tag of a node's type, its length, and the type."""
-
 _REFUSALS = (native.InvalidArgument, native.RuntimeException, native.Fail, native.NotImplemented)
 
 
@@ -73,11 +68,10 @@ class ONNXRuntime:
         signatures: Signatures,
         description: Description,
         bindings: Pool[Binding] | None,
-        *,
-        takes_empty: bool,
+        why_not_empty: str,
     ) -> None:
         self.signatures = signatures
-        self._takes_empty = takes_empty
+        self._why_not_empty = why_not_empty
         self._session = session
         self._description = description
         self._bindings = bindings
@@ -109,7 +103,7 @@ class ONNXRuntime:
                 "onnxruntime", providers.precision(recipe, used), options.cores, device=_device(model, choice, used)
             ),
             Pool(lambda: Binding(session, pinned_memory(used)), AT_ONCE) if is_bound else None,
-            takes_empty=not _is_recurrent(model.path),
+            onnx_file.why_not_empty(model.path),
         )
 
     def run(
@@ -118,8 +112,8 @@ class ONNXRuntime:
         """Return the named outputs. The deadline is looked at before the run, which is not interrupted."""
         remaining(deadline)
         feeds = {alias: _fed(alias, fitted(array, self._ranks[alias])) for alias, array in inputs.items()}
-        if not self._takes_empty and not all(array.size for array in feeds.values()):
-            raise invalid("an input is empty, over which ONNX Runtime ends the process in a recurrent layer")
+        if self._why_not_empty and not all(array.size for array in feeds.values()):
+            raise invalid(self._why_not_empty)
         try:
             values = self._values(feeds, list(outputs), deadline)
         except _REFUSALS as error:
@@ -140,11 +134,6 @@ class ONNXRuntime:
             return values
         with self._bindings.item(deadline) as binding:
             return binding.run(feeds, outputs)
-
-
-def _is_recurrent(path: Path) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _RECURRENT.search(content) is not None
 
 
 def _session(model: ModelFile, options: EngineOptions, choice: providers.Choice) -> Any:
