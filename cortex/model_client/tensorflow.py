@@ -136,16 +136,25 @@ class TensorFlowClient:
         return {number: served.versions[number] for number in available(rows) if number in served.versions}
 
     def _run(self, model_input: Mapping[str, Any], model_name: str | None, model_version: str) -> Mapping[str, Any]:
-        name = choose_name(list(self._models), model_name)
-        served = self._models[name]
-        number = choose_version(served.versions, model_version, name)
+        served = self._models[choose_name(list(self._models), model_name)]
+        number = choose_version(served.versions, model_version, served.model.name)
+        try:
+            return self._outputs(served, number, model_input)
+        except grpc.RpcError as error:
+            if model_version != LATEST or error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            left = self._available(served)
+            if number in left or not left:
+                raise
+            return self._outputs(served, max(left), model_input)  # the other was given up, and has answered nothing
+
+    def _outputs(self, served: ServedModel, number: int, model_input: Mapping[str, Any]) -> Mapping[str, Any]:
         signature = served.versions[number].signature
         request = predict_pb2.PredictRequest()
-        request.model_spec.name = name
+        request.model_spec.name = served.model.name
+        request.model_spec.version.value = number
         request.model_spec.signature_name = signature.key
-        if model_version != LATEST:
-            request.model_spec.version.value = number
-        _fill(request, signature, model_input, name)
+        _fill(request, signature, model_input, served.model.name)
         return dict(self._answer(request).outputs)
 
     def _answer(self, request: predict_pb2.PredictRequest) -> Any:

@@ -54,7 +54,7 @@ def test_a_tensorflow_worker(workers):
         "serving",
     ]
     answer = requests.post(worker.url, json={"x": [1, 2]}, timeout=10)
-    assert answer.json() == {"x": [1.0, 2.0], "asked_version": [0]}
+    assert answer.json() == {"x": [1.0, 2.0], "asked_version": [1]}
     summary = requests.get(worker.url, timeout=10).json()
     assert summary["model_signatures"] == {SINGLE_MODEL: {"x": {"shape": [-1], "type": "float32"}}}
     assert summary["model_metadata"][f"{SINGLE_MODEL}-1"]["signature_key"] == "predict"

@@ -31,6 +31,16 @@ from cortex.tensors import to_array, to_proto
 STARTED = time.monotonic()
 
 
+def state_of(text):
+    """Return the state of a version now, and what is told of it."""
+    state, _, detail = text.partition(":")
+    if state == "LOADING" and time.monotonic() - STARTED > float(detail):
+        state = "AVAILABLE"
+    if state == "UNTIL":
+        state = "END" if Path(detail).exists() else "AVAILABLE"
+    return state, detail
+
+
 class Models(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self, config):
         self.config = config
@@ -40,11 +50,7 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {request.model_spec.name}")
         answer = get_model_status_pb2.GetModelStatusResponse()
         for version, text in self.config[request.model_spec.name]["versions"].items():
-            state, _, detail = text.partition(":")
-            if state == "LOADING" and time.monotonic() - STARTED > float(detail):
-                state = "AVAILABLE"
-            if state == "UNTIL":
-                state = "END" if Path(detail).exists() else "AVAILABLE"
+            state, detail = state_of(text)
             row = answer.model_version_status.add(version=int(version))
             row.state = get_model_status_pb2.ModelVersionStatus.State.Value(state)
             if state == "END":
@@ -79,6 +85,9 @@ class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):  # noqa: N802  # the protocol's name
         answer = predict_pb2.PredictResponse(model_spec=request.model_spec)
+        name, version = request.model_spec.name, request.model_spec.version.value
+        if version and state_of(self.config[name]["versions"][str(version)])[0] != "AVAILABLE":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({name}, {version})")
         for name, proto in request.inputs.items():
             array = to_array(proto)
             if name == "sleep":
@@ -88,7 +97,6 @@ class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
             if name == "fail":
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the model said no")
             answer.outputs[name].CopyFrom(to_proto(array, typed=self.typed))
-        version = request.model_spec.version.value
         answer.outputs["asked_version"].CopyFrom(to_proto(np.array([version], np.int32), typed=True))
         return answer
 

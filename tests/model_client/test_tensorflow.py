@@ -94,9 +94,9 @@ def test_no_size_cap(many):
     assert np.array_equal(many.predict_numpy({"x": image}, "large")["x"], image)
 
 
-@pytest.mark.parametrize(("version", "sent"), [("latest", 0), ("3", 3), ("12", 12)])
+@pytest.mark.parametrize(("version", "sent"), [("latest", 12), ("3", 3), ("12", 12)])
 def test_versions(many, version, sent):
-    """The model server chooses the latest; a numeric string names one."""
+    """The latest is the highest; a numeric string names one."""
     assert many.predict(GOOD, "mixed", version)["asked_version"] == [sent]
 
 
@@ -231,6 +231,21 @@ def test_a_version_that_was_given_up_is_not_described(start_model_server, tmp_pa
     client.close()
 
 
+def test_the_version_before_one_that_was_given_up_is_asked_by_its_own_signature(start_model_server, tmp_path):
+    """The latest is the highest that is served now, and may be called in another way; a number means itself."""
+    versions = {"1": "AVAILABLE", "2": f"UNTIL:{tmp_path / 'gone'}"}
+    old = {"serving_default": {"x": [U8, [-1]]}}
+    config = {"m": {**MANY["large"], "versions": versions, "other_signatures": {"1": old}}}
+    client = connect(start_model_server(config), "m")
+    assert client.predict_numpy({"x": np.array([1.0])}, "m")["x"].dtype == np.float32
+    (tmp_path / "gone").touch()
+    answer = client.predict_numpy({"x": np.array([1.0])}, "m")
+    assert (answer["asked_version"].tolist(), answer["x"].dtype) == ([1], np.uint8)
+    with pytest.raises(grpc.RpcError, match=r"Servable not found for request: Specific\(m, 2\)"):
+        client.predict({"x": [1]}, "m", "2")
+    client.close()
+
+
 def test_a_client_whose_models_were_all_given_up_is_not_healthy(start_model_server, tmp_path):
     """Whoever asks whether to send requests is told not to: none could be answered."""
     config = {"m": {**MANY["large"], "versions": {"1": f"UNTIL:{tmp_path / 'gone'}"}}}
@@ -239,6 +254,8 @@ def test_a_client_whose_models_were_all_given_up_is_not_healthy(start_model_serv
     (tmp_path / "gone").touch()
     assert not client.healthy()
     assert (client.metadata, client.input_signatures) == ({}, {})
+    with pytest.raises(grpc.RpcError, match="Servable not found for request"):
+        client.predict({"x": [1]}, "m")
     client.close()
 
 
