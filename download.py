@@ -82,15 +82,13 @@ def _parse(url: str) -> SplitResult:
 
 def _get(parts: SplitResult, rules: _Rules) -> tuple[bytes, str]:
     """Make one request. Return the body and, for a redirect, where it points."""
-    host, port = str(parts.hostname), parts.port
-    if parts.scheme == "http":
-        with _connect(_resolve(host, port or 80, rules), rules) as plain:
+    host, is_secure = str(parts.hostname), parts.scheme == "https"
+    port = parts.port or (443 if is_secure else 80)
+    with _connect(_resolve(host, port, rules), rules) as plain:
+        if not is_secure:
             return _ask(http.client.HTTPConnection(host, port), plain, parts, rules)
-    with (
-        _connect(_resolve(host, port or 443, rules), rules) as plain,
-        _tls().wrap_socket(plain, server_hostname=host) as secure,
-    ):
-        return _ask(http.client.HTTPSConnection(host, port), secure, parts, rules)
+        with _tls().wrap_socket(plain, server_hostname=host) as secure:
+            return _ask(http.client.HTTPSConnection(host, port), secure, parts, rules)
 
 
 def _ask(

@@ -42,6 +42,9 @@ class Site(BaseHTTPRequestHandler):
     def page_picture(self) -> None:
         self.answer(200, BODY)
 
+    def page_host(self) -> None:
+        self.answer(200, self.headers["Host"].encode())
+
     def page_away(self) -> None:
         self.answer(302, Location="/picture")
 
@@ -258,6 +261,16 @@ def test_a_name_is_resolved_once(
     monkeypatch.setattr(download, "_is_public", lambda address: True)
     assert download.download(f"http://rebind.example:{port}/picture") == BODY
     assert (answers, asked) == ([], ["/picture"])
+
+
+@pytest.mark.parametrize("host", ["[2606:4700::6810:84e5]", "[2606:4700::1]", "example.com"])
+def test_a_host_is_told_as_it_stands(
+    download: ModuleType, site: str, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """The last part of an address of IPv6 is not taken for a port where none is given."""
+    found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(site.rpartition(":")[2])))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+    assert download.download(f"http://{host}/host", allow_private=True) == host.encode()
 
 
 def test_names_that_nobody_awaits_are_not_looked_up(download: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
