@@ -88,7 +88,7 @@ def _get(parts: SplitResult, rules: _Rules) -> tuple[bytes, str]:
         if not is_secure:
             return _ask(http.client.HTTPConnection(host, port), plain, parts, rules)
         with _tls().wrap_socket(plain, server_hostname=host) as secure:
-            return _ask(http.client.HTTPSConnection(host, port), secure, parts, rules)
+            return _ask(http.client.HTTPSConnection(host, port, context=_tls()), secure, parts, rules)
 
 
 def _ask(
