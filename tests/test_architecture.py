@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "revision": {"errors", "plan", "process"},
     "supervisor": {"control", "errors", "notify", "pid", "plan", "process", "revision", "rotation", "status"},
     "spec": GROUND | {"quantity", "duration"},
-    "model_client": GROUND | {"line", "onnx_file", "spec"},
+    "model_client": GROUND | {"line", "onnx_file", "spec", "threads"},
     "api": GROUND | {"model_client", "http_protocol", "metrics_files", "spec"},
     "model_server": GROUND | {"bare_openvino", "http_protocol", "line", "metrics_files", "onnx_file", "threads"},
     "environments": GROUND

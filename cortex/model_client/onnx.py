@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cortex import onnx_file
+from cortex import onnx_file, threads
 from cortex.errors import NotStarted, UserError
 from cortex.model_client.base import Progress, Timed
 from cortex.model_client.models import LATEST, choose_name, choose_version, versions_on_disk
@@ -137,10 +137,12 @@ def _session(path: Path) -> Any:
         import onnxruntime
     except ImportError as error:
         raise UserError("ONNX predictors need ONNX Runtime: pip install onnxruntime") from error
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    available = onnxruntime.get_available_providers()
+    wanted, available = ("CUDAExecutionProvider", "CPUExecutionProvider"), onnxruntime.get_available_providers()
+    providers = [name for name in wanted if name in available]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads.available()
     try:
-        return onnxruntime.InferenceSession(str(path), providers=[name for name in wanted if name in available])
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # an engine: its own exception types derive from Exception alone
         raise NotStarted(f"{path}: ONNX Runtime cannot load the model: {error}") from error
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from cortex import threads
 from cortex.errors import NotStarted, UserError
 from cortex.model_client import ONNXClient
 from cortex.spec import SINGLE_MODEL, Model
@@ -100,6 +101,12 @@ def test_a_type_that_numpy_lacks_is_refused(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
     with pytest.raises(UserError, match=r"key 'x' for model .*: numpy has no arrays of tensor\(bfloat16\)"):
         load(tmp_path).predict([1, 2])
+
+
+def test_threads_are_those_of_this_process(one):
+    """ONNX Runtime by itself takes one for each core of the machine, however few of them a container may use."""
+    session = one.get_model()["session"]
+    assert session.get_session_options().intra_op_num_threads == threads.available()
 
 
 def test_versions(tmp_path):
