@@ -57,24 +57,23 @@ class Handlers:
         self, request: predict_pb2.PredictRequest, deadline: float | None, *, as_content: bool = False
     ) -> predict_pb2.PredictResponse:
         """Run a signature on the request's tensors."""
-        answer = self.run(request, deadline)
+        answer = self.run(_spec(request), lambda _: request, deadline)
         try:
             with current().stage(ENCODE):
                 return calls.response(answer, as_content=as_content or self._as_content)
         except ValueError as error:
             raise StatusError(Code.INTERNAL, f"an output cannot be sent: {error}") from error
 
-    def run(self, request: predict_pb2.PredictRequest, deadline: float | None) -> calls.Answer:
-        """Run a signature, and return its outputs as arrays."""
-        return self.run_decoded(_spec(request), lambda _: request, deadline)
-
-    def run_decoded(
+    def run(
         self,
         spec: model_pb2.ModelSpec,
         decode: Callable[[calls.InputsOf], predict_pb2.PredictRequest],
         deadline: float | None,
     ) -> calls.Answer:
-        """Run a signature on the request that ``decode`` makes for the inputs of the version that answers it."""
+        """Run a signature on the request that ``decode`` makes for the inputs of the version that answers it.
+
+        The outputs are arrays.
+        """
         watched = current()
         with self._lease(spec) as servable:
             watched.answered_by(servable.name, servable.version)  # whatever it comes to, it counts as this model's

@@ -95,7 +95,7 @@ def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline:
 
 
 def _predict(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:
-    answer = handlers.run_decoded(spec, partial(codec.decode, document, spec), deadline)
+    answer = handlers.run(spec, partial(codec.decode, document, spec), deadline)
     is_row = codec.format_of(document) is codec.Format.ROW
     with current().stage(ENCODE):
         return (json_writer.predictions if is_row else json_writer.outputs)(answer.outputs)
