@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from cortex import tensors
 from cortex.model_server.engines.base import Array, Arrays, size_of
-from cortex.model_server.saved_model import DEFAULT_SIGNATURE
+from cortex.model_server.saved_model import DEFAULT_SIGNATURE, Signatures
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, tensor_pb2, types_pb2
 
-Signatures = Mapping[str, meta_graph_pb2.SignatureDef]
 Tensors = Mapping[str, tensor_pb2.TensorProto]
 Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
 InputsOf = Callable[[model_pb2.ModelSpec], Inputs]

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from google.protobuf import text_format
 
 from cortex.model_server import examples
-from cortex.model_server.call import Call, Signatures, dtype_string, signature_name
+from cortex.model_server.call import Call, dtype_string, signature_name
 from cortex.model_server.engines.base import Array, Arrays
+from cortex.model_server.saved_model import Signatures
 from cortex.model_server.status import Code, StatusError, invalid
 from cortex.protos import (
     classification_pb2,

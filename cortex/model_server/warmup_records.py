@@ -7,8 +7,9 @@ import numpy as np
 from cortex import tensors
 from cortex.model_server import call as calls
 from cortex.model_server import inference
-from cortex.model_server.call import Call, Signatures
+from cortex.model_server.call import Call
 from cortex.model_server.engines.base import Array, Arrays
+from cortex.model_server.saved_model import Signatures
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import classification_pb2, inference_pb2, prediction_log_pb2, regression_pb2
 
