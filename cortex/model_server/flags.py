@@ -2,10 +2,9 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 from cortex.errors import UserError
 from cortex.model_server.engines.selection import AUTO, ENGINES, PRECISIONS
@@ -167,13 +166,12 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     return CommandLine(Flags(**values), tuple(unknown), frozenset(values))
 
 
-def print_usage(out: TextIO | None = None) -> None:
-    """Print every flag with its default, type and meaning; to stdout unless told otherwise."""
-    out = out or sys.stdout
-    print("usage: python -m cortex.model_server\nFlags:", file=out)
+def print_usage() -> None:
+    """Print every flag with its default, type and meaning."""
+    print("usage: python -m cortex.model_server\nFlags:")
     for name, field in _FIELDS.items():
         default = str(field.default).lower() if field.type is bool else field.default
-        print(f"\t--{name}={default}\t{_type(name).__name__}\t{field.metadata['help']}{_effect(name)}", file=out)
+        print(f"\t--{name}={default}\t{_type(name).__name__}\t{field.metadata['help']}{_effect(name)}")
 
 
 def _effect(name: str) -> str:

@@ -95,7 +95,7 @@ def replay(directory: Path, answer: Answer, allowed: tuple[Tolerance, ...], iter
     started = time.monotonic()
     read = compared = 0
     for number, log in enumerate(_logs(path), start=1):
-        compared += _replay_one(f"warmup record {number} of {path}", log, answer, allowed, max(1, iterations))
+        compared += _replay_one(f"warmup record {number} of {path}", log, answer, allowed, iterations)
         read = current().warmed = number
     _log.info(
         "Finished reading warmup data for model at %s. Number of warmup records read: %d. "
