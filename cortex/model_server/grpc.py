@@ -21,10 +21,7 @@ from cortex.model_server.handlers import Handlers
 from cortex.model_server.profiler import Profiler
 from cortex.model_server.request import Recorder, watch
 from cortex.model_server.status import Code, StatusError, guarded, invalid, truncated
-from cortex.protos import (
-    model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
-)
+from cortex.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 _log = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -237,9 +234,9 @@ def parse_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
     for pair in filter(None, text.split(",")):
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise StatusError(Code.INVALID_ARGUMENT, f"--grpc_channel_arguments: {pair!r} is not of the form key=value")
+            raise invalid(f"--grpc_channel_arguments: {pair!r} is not of the form key=value")
         number = int(value) if _INTEGER.fullmatch(value) else None
         if number is not None and not -(2**31) <= number < 2**31:
-            raise StatusError(Code.INVALID_ARGUMENT, f"--grpc_channel_arguments: {pair!r} takes more than 32 bits")
+            raise invalid(f"--grpc_channel_arguments: {pair!r} takes more than 32 bits")
         arguments.append((key, value if number is None else number))
     return tuple(arguments)

@@ -178,7 +178,7 @@ def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     if match["version"]:
         digits = match["version"].lstrip("0") or "0"
         if len(digits) > _INT64_DIGITS or int(digits) >= 2**63:
-            raise StatusError(Code.INVALID_ARGUMENT, f"Failed to convert version: {match['version']} to numeric.")
+            raise invalid(f"Failed to convert version: {match['version']} to numeric.")
         spec.version.value = int(digits)
     if match["label"]:
         spec.version_label = unquote(match["label"])
