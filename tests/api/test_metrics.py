@@ -115,11 +115,12 @@ def test_what_is_under_way(workers, tmp_path):
 
 
 def test_a_directory_that_cannot_be_used_stops_nobody(workers, tmp_path):
-    """The worker serves and counts for itself, with a warning; a full disk must not end it either."""
+    """The worker serves and counts for itself, with a warning."""
     (tmp_path / "file").touch()
     worker = workers.start(PREDICTOR, env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "file")}).await_ready()
     send(worker, 1)
     assert scrape(worker)['cortex_requests_total{status="2XX"}'] == 1
+    assert "PROMETHEUS_MULTIPROC_DIR cannot be used, so nothing is counted for other processes" in worker.log
 
 
 def test_room_for_what_is_counted_is_taken_at_the_start(workers, tmp_path):
