@@ -7,6 +7,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _LARGEST_HEAD = 64 * 1024
+_GO_ON = b"HTTP/1.1 100 "  # what a client that expects it is told before its answer
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _HEAD_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -193,7 +194,7 @@ class _Whole:
     def write(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
-        if not self._is_begun:
+        if not self._is_begun and not data.startswith(_GO_ON):
             self._is_begun, self._head = True, data
             self._loop.call_soon(self._flush)
         elif self._head is None:

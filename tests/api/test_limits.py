@@ -135,6 +135,7 @@ def serving(protocol, state=None, go_on=None, body=b"ok"):
     headers = [(b"content-length", b"%d" % len(body))]
 
     async def app(scope, receive, send):
+        await receive()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         while go_on and not go_on.is_set():
             await asyncio.sleep(0.01)
@@ -256,13 +257,18 @@ def test_an_answer_leaves_whole():
             written.append(Written(transport))
             super().connection_made(written[-1])
 
+    expecting = REQUEST[:-2] + b"content-length: 1\r\nexpect: 100-continue\r\n\r\n"
     with serving(Protocol) as address, socket.create_connection(address, timeout=10) as connection:
         for _ in range(2):
             connection.sendall(REQUEST)
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
-    [[first, second]] = [each.pieces for each in written]
-    assert first.endswith(b"\r\n\r\nok")
-    assert second.endswith(b"\r\n\r\nok")
+        connection.sendall(expecting)
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"x")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    [[first, second, _, third]] = [each.pieces for each in written]
+    for answer in (first, second, third):
+        assert answer.endswith(b"\r\n\r\nok")
 
 
 class Lost(Written):
