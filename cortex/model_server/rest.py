@@ -5,7 +5,6 @@ would add memory and nothing else. A request waits on the event loop and runs on
 """
 
 import asyncio
-import contextlib
 import logging
 import re
 import socket
@@ -166,8 +165,7 @@ class RestApp:
             answer = _failure(408, f"No more of the request body came for {http_body.STALL_S:g} seconds")
         except StatusError as error:
             answer = _failure(_HTTP_CODES.get(error.code, 500), error.message)
-        with contextlib.suppress(RuntimeError):  # the client is gone: uvicorn tells only the last of pipelined requests
-            await self._send(answer, send)
+        await self._send(answer, send)
 
     async def _answer(self, method: str, path: str, headers: Mapping[str, str], receive: Receive) -> Answer:
         if path in _HEALTH:
