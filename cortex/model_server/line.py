@@ -110,7 +110,8 @@ class LineServer:
                         self._asked[descriptor] = connection, watched
                         answer, watched.code = self._answer(message, head.seconds)
                         del self._asked[descriptor]
-                        line.send_answer(connection, answer, watched.code)
+                        with suppress(OSError):  # nobody is there to take it, nor will there be another request
+                            line.send_answer(connection, answer, watched.code)
         except (OSError, EOFError, MemoryError) as error:
             _log.debug("A connection of the line has ended: %s", error)
         finally:

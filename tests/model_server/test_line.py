@@ -25,7 +25,8 @@ from cortex import line
 from cortex.model_client.line import Line, PredictionError
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.line import LineServer
-from cortex.model_server.status import Code
+from cortex.model_server.request import Recorder, Request, current
+from cortex.model_server.status import Code, StatusError
 from cortex.protos import predict_pb2
 from tests.model_server.harness import Server, Start, arrays, poll, predict_request
 from tests.model_server.test_grpc import REFUSED, TWO, X
@@ -137,6 +138,32 @@ def test_a_fault_of_ours_is_an_answer(tmp_path: Path) -> None:
                 assert (head.code, text) == (Code.INTERNAL, b"LookupError: nobody foresaw this")
     finally:
         server.stop(5)
+
+
+def test_a_client_that_goes_away_has_cancelled(tmp_path: Path) -> None:
+    """Its request counts as what became of it; that nobody takes the answer is no fault of the server."""
+    counted: list[Code] = []
+
+    class Counting(Recorder):
+        def ended(self, request: Request, code: Code) -> None:
+            counted.append(code)
+
+    def predict(*_: object, **__: object) -> None:
+        gone = threading.Event()
+        with current().leaving(gone.set):
+            gone.wait(10)
+        raise StatusError(Code.CANCELLED, "the client cancelled the request")
+
+    server = LineServer(cast(Handlers, SimpleNamespace(predict=predict)), str(tmp_path / "line"), Counting())
+    server.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / "line"))
+            line.send_request(connection, b"", 10.0)
+        poll(lambda: counted)
+    finally:
+        server.stop(5)
+    assert counted == [Code.CANCELLED]
 
 
 def test_requests_at_once(server: Server) -> None:
