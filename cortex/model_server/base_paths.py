@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cortex.model_server.config import AllVersions, LatestVersions, ModelConfig, Policy
@@ -16,7 +16,7 @@ class BasePaths:
     """Look at base paths again and again, and warn of what is wrong with one only when that changes."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._said: dict[str, list[str]] = {}
 
     def wanted(self, model: ModelConfig, crashed: Collection[int] = ()) -> dict[int, Path] | None:
         """Return the directories of the versions to serve, newest first, or None when the base path cannot be read.
@@ -27,48 +27,49 @@ class BasePaths:
         try:
             found = find(model.base_path)
         except OSError as error:
-            self._warn(
-                model.name,
+            problem = (
                 "FileSystemStoragePathSource encountered a filesystem access error: "
-                f"Could not find base path {model.base_path} for servable {model.name} with error {error}",
+                f"Could not find base path {model.base_path} for servable {model.name} with error {error}"
             )
+            self._warn(model.name, [problem])
             return None
         wanted, absent = select(found, model.policy, crashed)
-        if not wanted:
-            self._warn(
-                model.name,
-                f"No versions of servable {model.name} found under base path {model.base_path}. "
-                "Did you forget to name your leaf directory as a number (eg. '/1/')?",
-            )
-        elif absent:
-            self._warn(model.name, f"Versions {absent} of servable {model.name} were asked for, but are not there")
-        else:
-            self._said.pop(model.name, None)
-        return {number: found[number] for number in wanted}
+        self._warn(model.name, list(_problems(model, found, wanted, absent)))
+        return {number: found[number][0] for number in wanted}
 
-    def _warn(self, name: str, message: str) -> None:
-        if self._said.get(name) != message:
-            _log.warning("%s", message)
-            self._said[name] = message
+    def _warn(self, name: str, problems: list[str]) -> None:
+        for problem in problems:
+            if problem not in self._said.get(name, ()):
+                _log.warning("%s", problem)
+        self._said[name] = problems
 
 
-def find(base: Path) -> dict[int, Path]:
+def find(base: Path) -> dict[int, list[Path]]:
     """Return the version directories of a base path by number: those whose name is an integer (00000123 is 123).
 
     Raises OSError when the base path cannot be read.
     """
-    found: dict[int, Path] = {}
+    found: dict[int, list[Path]] = {}
     for entry in sorted(base.iterdir()):
-        if not _NUMBER.fullmatch(entry.name) or int(entry.name) > _LARGEST or not entry.is_dir():
-            continue
-        if int(entry.name) in found:
-            _log.warning(
-                "Duplicate version directories %s and %s: the second is ignored", found[int(entry.name)], entry
-            )
-            continue
-        found[int(entry.name)] = entry
+        if _NUMBER.fullmatch(entry.name) and int(entry.name) <= _LARGEST and entry.is_dir():
+            found.setdefault(int(entry.name), []).append(entry)
     base.stat()  # a path that went away meanwhile has no versions to the loop, and must not count as empty
     return found
+
+
+def _problems(
+    model: ModelConfig, found: Mapping[int, Sequence[Path]], wanted: Sequence[int], absent: Sequence[int]
+) -> Iterator[str]:
+    for same in found.values():
+        if len(same) > 1:
+            yield f"Duplicate version directories {', '.join(map(str, same))}: the first is served"
+    if not wanted:
+        yield (
+            f"No versions of servable {model.name} found under base path {model.base_path}. "
+            "Did you forget to name your leaf directory as a number (eg. '/1/')?"
+        )
+    elif absent:
+        yield f"Versions {absent} of servable {model.name} were asked for, but are not there"
 
 
 def select(found: Collection[int], policy: Policy, crashed: Collection[int] = ()) -> tuple[list[int], list[int]]:

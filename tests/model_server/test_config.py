@@ -91,15 +91,20 @@ def test_version_directories_are_integers(tmp_path: Path) -> None:
     for name in ("1", "00000123", "latest", "2.5", "-3", "99999999999999999999", "\u0661"):
         (tmp_path / name).mkdir()
     (tmp_path / "7").write_text("a file")
-    assert find(tmp_path) == {1: tmp_path / "1", 123: tmp_path / "00000123"}
+    assert find(tmp_path) == {1: [tmp_path / "1"], 123: [tmp_path / "00000123"]}
 
 
 def test_one_of_two_spellings_of_a_version_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """``1`` and ``01`` are the same version: one is served, the other warned of."""
+    """``1`` and ``01`` are the same version: one is served, the other warned of, once and not at every poll."""
+    paths, model = BasePaths(), ModelConfig("m", tmp_path)
     for name in ("1", "01"):
         (tmp_path / name).mkdir()
-    assert set(find(tmp_path)) == {1}
-    assert "Duplicate version" in caplog.text
+    for _ in range(2):
+        assert paths.wanted(model) == {1: tmp_path / "01"}
+    assert caplog.text.count("Duplicate version directories") == 1
+    (tmp_path / "001").mkdir()
+    assert paths.wanted(model) == {1: tmp_path / "001"}
+    assert caplog.text.count("Duplicate version directories") == 2
 
 
 @pytest.mark.parametrize(
