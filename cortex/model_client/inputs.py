@@ -2,7 +2,8 @@
 
 The rules are those of ``tf.compat.v1.make_tensor_proto(value, dtype)``, which Cortex's users know: an array is cast
 without a word (a uint8 image becomes float32), while Python values are checked: a float is no int32, a ragged list is
-no tensor. A test holds both against each other. A list of equal arrays is the one thing more that is accepted here.
+no tensor. A test holds both against each other. What numpy makes a tensor of by itself is accepted here, too: a list of
+equal arrays or of numpy's booleans, a range.
 """
 
 import numbers
