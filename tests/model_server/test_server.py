@@ -383,35 +383,6 @@ def test_readiness_is_told_to_the_supervisor(start: Start, models: Path, tmp_pat
         assert "STATUS=error: INVALID_ARGUMENT: Both server_options.model_base_path" in receiver.recv(4096).decode()
 
 
-def _certificate(directory: Path) -> tuple[str, str]:
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    )
-    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return key.read_text(), certificate.read_text()
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
-def test_tls(start: Start, models: Path, tmp_path: Path) -> None:
-    """With an ssl_config_file gRPC is TLS, and a client without the certificate gets nothing."""
-    key, certificate = _certificate(tmp_path)
-    config = tmp_path / "ssl.config"
-    config.write_text(f"server_key: {json.dumps(key)}\nserver_cert: {json.dumps(certificate)}\n")
-    port = free_port()
-    start(
-        "--model_name=half_plus",
-        f"--model_base_path={models / 'half_plus'}",
-        f"--port={port}",
-        f"--ssl_config_file={config}",
-    )
-    credentials = grpc.ssl_channel_credentials(certificate.encode())
-    with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
-        assert _y(prediction_service_pb2_grpc.PredictionServiceStub(channel), timeout=20) == 3.5
-    with grpc.insecure_channel(f"localhost:{port}") as channel, pytest.raises(grpc.RpcError):
-        _y(prediction_service_pb2_grpc.PredictionServiceStub(channel), timeout=20)
-
-
 def test_a_port_in_use_is_named(models: Path) -> None:
     """Neither door shares a port with another process."""
     with socket.socket() as other:
