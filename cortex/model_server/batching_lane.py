@@ -13,7 +13,7 @@ from cortex.model_server.batching_queue import Piece, Run, Task
 from cortex.model_server.call import Call
 from cortex.model_server.engines.base import Arrays
 from cortex.model_server.request import Recorder
-from cortex.model_server.status import Code, StatusError, invalid
+from cortex.model_server.status import Code, StatusError, guarded, invalid
 
 _log = logging.getLogger(__name__)
 
@@ -107,11 +107,11 @@ class Lane:
         for piece in batch:
             piece.task.waited = max(piece.task.waited, started - piece.task.since)
         try:
-            outputs = batch[0].task.run(batching_rows.joined(batch, size - sum(sizes)), _deadline(batch))
-            self._record(batch, sizes, size, started)
-            batching_rows.split(batch, outputs, size)
-        except Exception as error:  # noqa: BLE001 - an engine was called; each request gets the reason
-            failure = error if isinstance(error, StatusError) else StatusError(Code.INTERNAL, type(error).__name__)
+            with guarded():
+                outputs = batch[0].task.run(batching_rows.joined(batch, size - sum(sizes)), _deadline(batch))
+                self._record(batch, sizes, size, started)
+                batching_rows.split(batch, outputs, size)
+        except StatusError as failure:
             for piece in batch:
                 if failure.code is Code.INVALID_ARGUMENT and len(batch) > 1:
                     self.execute([piece])

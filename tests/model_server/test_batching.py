@@ -262,8 +262,8 @@ def test_an_output_without_rows_is_the_fault_of_who_asks_for_it() -> None:
             bad.result(30)
 
 
-def test_an_unexpected_failure_is_an_error_of_the_batch_only() -> None:
-    """A bug in a run does not end the batching thread."""
+def test_an_unexpected_failure_is_an_error_of_the_batch_only(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in a run does not end the batching thread, and the log says where it is."""
 
     def broken(call: Call, deadline: float | None) -> dict[str, Any]:
         raise ZeroDivisionError
@@ -272,6 +272,7 @@ def test_an_unexpected_failure_is_an_error_of_the_batch_only() -> None:
         with pytest.raises(StatusError, match="INTERNAL: ZeroDivisionError"):
             _ask(lane, broken, _call(1))
         assert _ask(lane, _Model(), _call(1)).shape == (1, 2)
+    assert "in broken\n" in caplog.text
 
 
 def _parse(tmp_path: Path, text: str) -> BatchingParameters:
