@@ -277,11 +277,12 @@ def test_loads_are_retried(disk: _Disk, make: Make) -> None:
     assert "{{name: b version: 1} due to error: FAILED_PRECONDITION: recorded answers differ}, " in text
 
 
-def test_an_unexpected_failure_of_a_load_is_a_status(disk: _Disk, make: Make) -> None:
-    """Whatever an engine raises becomes the error of the version."""
+def test_an_unexpected_failure_of_a_load_is_a_status(disk: _Disk, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever an engine raises becomes the error of the version; the log says where it was raised."""
     disk.bad["m", 1] = ZeroDivisionError("oops")  # type: ignore[assignment]
     model = disk.add("m", 1)
     assert "due to error: INTERNAL: ZeroDivisionError: oops" in _error(lambda: make(model))
+    assert ", in load\n" in caplog.text
 
 
 def test_one_good_version_is_enough_to_start(disk: _Disk, make: Make) -> None:
