@@ -64,6 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._received = data
         self._head_size += len(data)
         super().data_received(data)
+        self._received = b""  # a connection that is idle would keep it
         if self._is_refused:
             self._expect_request(self.rest_seconds)
         if self._in_head and self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
