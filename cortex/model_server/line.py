@@ -105,18 +105,22 @@ class LineServer:
         try:
             with connection:
                 while True:
-                    head, message = line.receive_request(connection)
-                    with watch(self._recorder, "LINE", "Predict") as watched:  # counted once the answer has left
-                        self._asked[descriptor] = connection, watched
-                        answer, watched.code = self._answer(message, head.seconds)
-                        del self._asked[descriptor]
-                        with suppress(OSError):  # nobody is there to take it, nor will there be another request
-                            line.send_answer(connection, answer, watched.code)
+                    self._exchange(connection, descriptor)
         except (OSError, EOFError, MemoryError) as error:
             _log.debug("A connection of the line has ended: %s", error)
         finally:
             with self._changing:
                 del self._threads[connection]
+
+    def _exchange(self, connection: socket.socket, descriptor: int) -> None:
+        """Answer the next request. Nothing of it stays in the memory of a connection that waits for another."""
+        head, message = line.receive_request(connection)
+        with watch(self._recorder, "LINE", "Predict") as watched:  # counted once the answer has left
+            self._asked[descriptor] = connection, watched
+            answer, watched.code = self._answer(message, head.seconds)
+            del self._asked[descriptor]
+            with suppress(OSError):  # nobody is there to take it, nor will there be another request
+                line.send_answer(connection, answer, watched.code)
 
     def _answer(self, message: bytes, seconds: float) -> tuple[bytes, Code]:
         try:

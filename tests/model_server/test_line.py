@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -164,6 +165,24 @@ def test_a_client_that_goes_away_has_cancelled(tmp_path: Path) -> None:
     finally:
         server.stop(5)
     assert counted == [Code.CANCELLED]
+
+
+def test_a_connection_that_waits_holds_no_request(tmp_path: Path) -> None:
+    """Workers keep as many as their threads have ever needed, each of which may have carried a large tensor."""
+    answer = predict_pb2.PredictResponse()
+    server = LineServer(cast(Handlers, SimpleNamespace(predict=lambda *_, **__: answer)), str(tmp_path / "line"))
+    server.start()
+    tracemalloc.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / "line"))
+            request = predict_request("m", {"x": np.zeros(1_000_000)})
+            line.send_request(connection, request.SerializeToString(), 10.0)
+            line.receive_answer(connection)
+            poll(lambda: tracemalloc.get_traced_memory()[0] < 4_000_000)
+    finally:
+        tracemalloc.stop()
+        server.stop(5)
 
 
 def test_requests_at_once(server: Server) -> None:
