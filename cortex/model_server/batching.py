@@ -156,9 +156,16 @@ class Batcher:
             self._threads.append(thread)
 
     def _work(self) -> None:
-        while taken := self._next():
-            lane, batch = taken
-            lane.execute(batch)
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Run a batch, and keep nothing of it; False ends the thread."""
+        if (taken := self._next()) is None:
+            return False
+        lane, batch = taken
+        lane.execute(batch)
+        return True
 
     def _next(self) -> tuple[Lane, list[Piece]] | None:
         """Wait for a batch that is full or due, and take it; None ends the thread."""

@@ -1,5 +1,6 @@
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -506,6 +507,17 @@ def test_a_reload_of_a_versions_own_parameters_applies_to_what_waits(tmp_path: P
         file.write_text("batch_timeout_micros { value: 1000 }")
         batcher.reload()
         assert answer.result(30).shape == (1, 2)
+
+
+def test_a_thread_that_waits_holds_no_batch() -> None:
+    """What the last requests brought, and what answered them, goes with their answers."""
+    model = _Model()
+    with _batching(max_batch_size=8, num_batch_threads=1) as lane:
+        call = _call(1)
+        held = weakref.ref(call.inputs["x"])
+        assert _ask(lane, model, call).shape == (1, 2)
+        del call
+        poll(lambda: held() is None)
 
 
 def test_nobody_waits_once_the_process_stops() -> None:
