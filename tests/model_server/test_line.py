@@ -205,11 +205,16 @@ def test_requests_at_once(server: Server) -> None:
         assert len(asking._idle) <= 8
 
 
-def test_a_stop_answers_what_is_under_way(start: Start, models: Path) -> None:
+def test_a_stop_answers_what_is_under_way(start: Start, models: Path, tmp_path: Path) -> None:
     """SIGTERM lets a request finish, ends idle connections, removes the socket, and the server exits with 0."""
-    server = start("--model_name=slow", f"--model_base_path={models / 'slow'}", "--engine=tensorflow")
+    batching = tmp_path / "batching.config"
+    batching.write_text("batch_timeout_micros { value: 3600000000 }")  # until SIGTERM, then
+    server = start(
+        *("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}"),
+        *("--enable_batching", f"--batching_parameters_file={batching}"),
+    )
     answers = []
-    request = predict_request("slow", {"x": np.ones((300, 800), np.float32)})
+    request = predict_request("half_plus", X)
     with the_line(server) as asking, connected(server) as idle:
         thread = threading.Thread(target=lambda: answers.append(asking.predict(request)))
         thread.start()
