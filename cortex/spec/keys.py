@@ -52,17 +52,22 @@ def hint(steps: Steps, key: str) -> str:
         others = [name for name, info in supported.items() if info is supported[key] and name != key]
         return f" together with {choice(others)}, which is the same key"
     old = (*steps, key)
-    if (new := current(old)) != old:
-        text, _ = _RENAMED[_names_of(old)]
-        return f" ({text.format(quote(new[-1] if new[:-1] == steps else dotted(new)))})"
-    close = difflib.get_close_matches(key, supported, n=1, cutoff=0.75)
-    return f" (did you mean {quote(close[0])}?)" if close else ""
+    if (new := meant(old)) == old:
+        return ""
+    text, _ = _RENAMED.get(_names_of(old), ("did you mean {}?", ()))
+    return f" ({text.format(quote(new[-1] if new[:-1] == steps else dotted(new)))})"
 
 
-def current(steps: Steps) -> Steps:
-    """Return the way to what the key at ``steps``, of another version of Cortex, is here; any other key is itself."""
+def meant(steps: Steps) -> Steps:
+    """Return the way to what the key at ``steps`` is here: one of another version of Cortex, or a misspelt one.
+
+    Any other key is itself.
+    """
     names = _names_of(steps)
-    _, new = _RENAMED.get(names, ("", names))
+    if names not in _RENAMED:
+        close = difflib.get_close_matches(str(steps[-1]), below(steps[:-1]), n=1, cutoff=0.75)
+        return (*steps[:-1], *(close or steps[-1:]))
+    _, new = _RENAMED[names]
     return (*steps[:-1], new[-1]) if new[:-1] == names[:-1] else new
 
 

@@ -35,7 +35,7 @@ class Shape:
 
     def touches(self, reads: Iterable[Steps]) -> bool:
         """Say whether something is wrong with one of the values at ``reads``."""
-        wrong = {steps for problem in self.problems for steps in (problem.at, keys.current(problem.at))}
+        wrong = {steps for problem in self.problems for steps in (problem.at, keys.meant(problem.at))}
         return any(overlap(steps, each) for steps in reads for each in wrong)
 
 
@@ -53,10 +53,10 @@ def _parse(data: Any) -> WrittenAPI | tuple[Problem, ...]:
     try:
         return WrittenAPI.model_validate(data, context=YAML)
     except ValidationError as error:
-        problems = tuple(_problem(details) for details in error.errors(include_url=False))
-    # what is missing only since it has the name of another version is told once
-    renamed = {keys.current(problem.at) for problem in problems if problem.key}
-    return tuple(problem for problem in problems if problem.key or problem.at not in renamed)
+        found = [(details["type"] == "missing", _problem(details)) for details in error.errors(include_url=False)]
+    # what is missing only since its key is misspelt, or that of another version, is told once
+    meant = {keys.meant(problem.at) for _, problem in found if problem.key}
+    return tuple(problem for missing, problem in found if not (missing and problem.at in meant))
 
 
 def _problem(details: ErrorDetails) -> Problem:

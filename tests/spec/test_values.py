@@ -317,14 +317,23 @@ REQUIRED = [
         "- name: a\n  predictor:\n    type: python\n    path: 1",
         ["4: a: predictor.path: 1: invalid type (expected string)"],
     ),
+    ("- name: a\n  pod: {}", [f"2: a: {POD}"]),
     (
-        "- name: a\n  pod: {}",
-        [f"2: a: {POD}"],
+        "- name: a\n  predictr: {type: python, path: predictor.py}",
+        ['2: a: key "predictr" is not supported (did you mean "predictor"?)'],
     ),
+    (
+        "- name: a\n  predictor:\n    typ: tensorflow\n    path: predictor.py\n    model_pth: model",
+        [
+            '3: a: predictor: key "typ" is not supported (did you mean "type"?)',
+            '5: a: predictor: key "model_pth" is not supported (did you mean "model_path"?)',
+        ],
+    ),
+    ("- name: a\n  pod: {}\n  predictor: 1", [f"2: a: {POD}", "3: a: predictor: 1: invalid type (expected map)"]),
 ]
 
 
 @pytest.mark.parametrize(("text", "expected"), REQUIRED)
 def test_what_is_required(complaints, text: str, expected: list[str]) -> None:
-    """A missing key is shown at the map that lacks it."""
+    """A missing key is shown at the map that lacks it; one that is there under another name, at that one alone."""
     assert complaints(text) == [f"cortex.yaml:{line}" for line in expected]
