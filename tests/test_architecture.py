@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "console": GROUND | {"endpoint", "environments", "spec"},
     "python_client": GROUND | {"console", "environments", "spec"},
     "cli": GROUND | {"console", "endpoint", "environments", "spec"},
+    "__main__": {"cli"},
     "loadtest": GROUND,
 }
 

@@ -58,6 +58,14 @@ def test_console_script(home: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"\ncli version: {__version__}\n", "")
 
 
+def test_ctrl_c_while_the_command_is_loaded(tmp_path: Path) -> None:
+    """It is as silent as later on."""
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    command = [Path(sys.executable).parent / "cortex", "version"]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
+
+
 def test_a_blank_line_comes_first_in_every_case(start: Start) -> None:
     """Also before JSON, which a reader of JSON passes over, and before an error, which is on stderr."""
     with start("get", "-o", "json") as process:
