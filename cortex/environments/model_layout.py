@@ -19,6 +19,8 @@ Kind = Literal["tensorflow", "neuron", "onnx", "python"]
 
 _LAST_VERSION = 2**63 - 1  # int64 in TF Serving's protocol
 _MOST_LINES = 50
+_UNFINISHED = ".exporting-"
+"""How `export.staging` calls a version that it has not written yet."""
 _TENSORFLOW = """\
   1/                      (a whole number above 0: the version)
     saved_model.pb
@@ -173,8 +175,11 @@ def _need_directory(path: Path, wanted: str) -> None:
     if not path.is_dir():
         raise UserError(f"must be {wanted}")
     with plainly("cannot read the directory"):
-        if not any(path.iterdir()):
-            raise UserError("directory is empty")
+        names = [entry.name for entry in path.iterdir()]
+    if not names:
+        raise UserError("directory is empty")
+    if all(name.startswith(_UNFINISHED) for name in names):
+        raise UserError("its first export has not ended; wait for it, or export again if it was killed")
 
 
 def _invalid(path: Path, kind: Kind, what: str) -> UserError:

@@ -6,6 +6,7 @@ import pytest
 
 from cortex.environments.model_layout import Kind, arrange, version_of
 from cortex.errors import UserError
+from export.staging import new_version
 
 Make = Callable[..., Path]
 
@@ -246,6 +247,14 @@ def test_a_python_model_is_any_directory(tmp_path: Path, names: list[str], found
 def test_an_empty_directory_is_no_model(tmp_path: Path, kind: Kind) -> None:
     with pytest.raises(UserError, match="directory is empty"):
         arrange(tmp_path, kind)
+
+
+@pytest.mark.parametrize("kind", ["tensorflow", "neuron", "onnx", "python"])
+def test_an_export_that_has_not_ended_is_no_model(tmp_path: Path, write_saved_model: Make, kind: Kind) -> None:
+    with new_version(tmp_path, 1, force=False) as directory:
+        write_saved_model(directory)
+        with pytest.raises(UserError, match=r"^its first export has not ended; .*$"):
+            arrange(tmp_path, kind)
 
 
 @pytest.mark.parametrize("kind", ["tensorflow", "neuron", "onnx", "python"])
