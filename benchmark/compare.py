@@ -17,7 +17,7 @@ from benchmark.machine import this_machine
 from benchmark.record import FORMS, MEMORY, OVERLOAD, STACKS, Section, named
 from benchmark.sections import Effort
 from benchmark.stacks import Stacks
-from benchmark.subjects import Subject, subjects
+from benchmark.subjects import Subject, resnet50, subjects
 from cortex import threads
 from cortex.errors import Error
 from export.progress import Step, stopwatch
@@ -68,8 +68,7 @@ class Comparison:
 @click.command()
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    default=_ROOT / "models" / "resnet50",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A SavedModel with its version directories.  [default: models/resnet50, exported when missing]",
 )
 @click.option("--precision", type=click.Choice(_PRECISIONS), multiple=True, default=_PRECISIONS, show_default=True)
@@ -100,7 +99,7 @@ class Comparison:
 @click.option("--write-docs", is_flag=True, help="Measure nothing: write the kept figures into docs/performance.md.")
 @click.option("--document", "document_path", type=click.Path(path_type=Path), default=_DOCUMENT, hidden=True)
 def compare(
-    model: Path,
+    model: Path | None,
     precision: tuple[str, ...],
     only: tuple[str, ...],
     seconds: float,
@@ -133,7 +132,8 @@ def compare(
         effort = _QUICK if quick else Effort(seconds, repeats, slices)
         processor = load_processor if load_processor >= 0 else None
         found = record.begun(kept, this_machine())
-        comparison = Comparison(subjects(model, _in_order(precision), step), effort, processor, step)
+        models = subjects(model or resnet50(step), _in_order(precision), step)
+        comparison = Comparison(models, effort, processor, step)
         for name, content in comparison.measured(only or _SECTIONS):
             found = found.with_section(name, _section(effort, content))
             found.write(kept)

@@ -30,17 +30,22 @@ class Subject:
         return _newest(self.base_path)
 
 
+def resnet50(step: Step) -> Path:
+    """Return where ResNet-50 is, exported with random weights when it is missing. UserError when it cannot be."""
+    path = _ROOT / "models" / "resnet50"
+    if not path.exists():
+        step(f"exporting {path}")
+        _export("savedmodel", "--weights", "random", "--output", str(path))
+    return path
+
+
 def subjects(base_path: Path, precisions: Sequence[str], step: Step) -> dict[str, Subject]:
     """Return a model for each precision that this processor has, made from the SavedModel at ``base_path``.
 
-    Without one, ResNet-50 is exported there with random weights. The int8 artifact lies in the user's cache. Raises
-    UserError when a model cannot be made.
+    The int8 artifact lies in the user's cache. Raises UserError when it cannot be made.
     """
     from export import inference
 
-    if not base_path.exists():
-        step(f"exporting {base_path}")
-        _export("savedmodel", "--weights", "random", "--output", str(base_path))
     best = inference.precisions()[-1]
     found = {}
     for each in precisions:

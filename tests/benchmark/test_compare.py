@@ -253,3 +253,14 @@ def test_a_file_that_cannot_be_written(command: list[str], monkeypatch: pytest.M
     assert (done.exit_code, measured) == (1, [])
     assert done.stderr.startswith("Error: /dev/null/figures.json: ")
     assert "\n" not in done.stderr.strip()
+
+
+def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that somebody chose is not exported to: only the default is."""
+    made: list[object] = []
+    monkeypatch.setattr("benchmark.__main__.signal.signal", lambda *_: None)
+    monkeypatch.setattr("benchmark.subjects._export", lambda *asked: made.append(asked))
+    options = ["--only", "memory", "--precision", "fp32", "--json", str(tmp_path / "figures.json")]
+    done = CliRunner().invoke(main, ["compare", "--model", str(tmp_path / "resnet5"), *options])
+    assert (done.exit_code, made) == (2, [])
+    assert "resnet5' does not exist" in done.stderr
