@@ -13,6 +13,7 @@ _CPUS = os.cpu_count() or 1
 _INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
 _PORTS = range(2**16)
+_COUNTS = range(2**63)
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 
 
@@ -51,7 +52,9 @@ class Flags:
     rest_api_num_threads: int = _flag(4 * _CPUS, "Threads for HTTP/REST API processing.")
     rest_api_timeout_in_ms: int = _flag(30000, "Timeout for HTTP/REST API calls; 0 for none.", limits=_INT32)
     rest_api_enable_cors_support: bool = _flag(False, "Send CORS headers with every HTTP/REST answer.")
-    rest_api_max_body_bytes: int = _flag(256 * 2**20, "Largest HTTP/REST request body, once inflated (ours).")
+    rest_api_max_body_bytes: int = _flag(
+        256 * 2**20, "Largest HTTP/REST request body, once inflated (ours).", limits=_COUNTS
+    )
     enable_batching: bool = _flag(False, "Join requests to batches.")
     batching_parameters_file: str = _flag("", "Text proto of BatchingParameters; needs --enable_batching.")
     enable_per_model_batching_parameters: bool = _flag(False, "Read batching_params.pbtxt of each version directory.")
@@ -99,19 +102,23 @@ class Flags:
     enable_serialization_as_tensor_content: bool = _flag(False, "Send outputs as tensor_content.")
     engine: str = _flag(AUTO, "What runs the models (ours).", choices=(AUTO, *ENGINES))
     precision: str = _flag(AUTO, "What the engine computes in (ours).", choices=PRECISIONS)
-    inference_threads: int = _flag(0, "CPU threads for one request; 0 for all (ours).")
+    inference_threads: int = _flag(0, "CPU threads for one request; 0 for all (ours).", limits=_COUNTS)
     batching: str = _flag(
         "", "auto batches without a file: sizes and waits follow what arrives (ours).", choices=("", "auto")
     )
     batching_latency_bound_micros: int = _flag(
-        100_000, "With --batching=auto, the longest that batching may make a request take (ours)."
+        100_000, "With --batching=auto, the longest that batching may make a request take (ours).", limits=_COUNTS
     )
-    request_log_max_file_bytes: int = _flag(64 * 2**20, "Size at which a file of a request log is full (ours).")
+    request_log_max_file_bytes: int = _flag(
+        64 * 2**20, "Size at which a file of a request log is full (ours).", limits=_COUNTS
+    )
     request_log_max_total_bytes: int = _flag(
-        2**30, "Bytes of all files of a request log; the oldest files give way (ours)."
+        2**30, "Bytes of all files of a request log; the oldest files give way (ours).", limits=_COUNTS
     )
     max_num_crashes: int = _flag(
-        3, "Times in a row that a version may crash the server before it is not loaded again; 0 for no limit (ours)."
+        3,
+        "Times in a row that a version may crash the server before it is not loaded again; 0 for no limit (ours).",
+        limits=_COUNTS,
     )
     crash_records_path: str = _flag("", "Directory of the records of crashes; a private one in TMPDIR if empty (ours).")
     api_key_file: str = _flag("", "File of API keys, one a line, that both doors ask for (ours).")

@@ -94,7 +94,7 @@ def load_options(flags: Flags) -> LoadOptions:
         engine="tensorflow" if bfloat16 and flags.engine == AUTO else flags.engine,
         precision=BF16 if bfloat16 else flags.precision,
         options=EngineOptions(
-            threads=max(0, flags.inference_threads),
+            threads=flags.inference_threads,
             interpreters=max(1, flags.num_tflite_pools) * max(1, flags.num_tflite_interpreters_per_pool),
             intra_op_threads=intra or session,
             inter_op_threads=inter or session,

@@ -103,8 +103,17 @@ def test_usage_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split("=")[0].strip() for line in out.splitlines()[2:]] == [f"--{name}" for name in vars(Flags())]
 
 
+OURS = [field for field in dataclasses.fields(Flags) if "(ours)" in field.metadata["help"]]
+
+
 def test_the_documentation_names_every_flag_of_ours() -> None:
     """What the usage marks as ours stands in the table of docs/model_server.md."""
     page = (Path(__file__).parents[2] / "docs" / "model_server.md").read_text()
-    ours = [field.name for field in dataclasses.fields(Flags) if "(ours)" in field.metadata["help"]]
-    assert [name for name in ours if f"| `--{name}` |" not in page] == []
+    assert [field.name for field in OURS if f"| `--{field.name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("name", [field.name for field in OURS if field.type is int])
+def test_no_number_of_ours_is_negative(name: str) -> None:
+    """TF Serving takes what is below 0 for 0 here and for no limit there; a flag of ours refuses it."""
+    with pytest.raises(BadFlag, match=f"--{name} is out of range: -1"):
+        parse([f"--{name}=-1"])
