@@ -30,6 +30,7 @@ PROBE_INTERVAL = 0.05
 LAST_WORDS = 0.02
 """Seconds in which what a process said just before its end is still heard."""
 _INFORMATION = re.compile(r":INFO:| I ")  # as the worker and the model server write it
+_SIGNALS = {each.value: each.name for each in signal.Signals}  # of the real-time ones most have no name
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
@@ -201,7 +202,7 @@ class Process:
             return self.status.removeprefix("error: ")
         if code == -signal.SIGKILL and _oom_kills() > oom_kills:
             return "out of memory"
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"killed by {_SIGNALS.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
         last = _last_line(self._log, log_start)
         return f"{last} ({how})" if last else how
 

@@ -111,11 +111,12 @@ def test_deploy_goes_live_and_stop_leaves_nothing(api: Api) -> None:
     assert not [row for row in status.processes if psutil.pid_exists(row["pid"])]
 
 
-def test_a_killed_worker_is_replaced(api: Api) -> None:
-    """SIGKILL of a worker heals by itself, and connections wait in the socket meanwhile."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGRTMIN + 1], ids=["SIGKILL", "one without a name"])
+def test_a_killed_worker_is_replaced(api: Api, number: int) -> None:
+    """A worker that is killed heals by itself, and connections wait in the socket meanwhile."""
     api.deploy(api.plan("one"))
     _, first = api.ask()
-    os.kill(first, signal.SIGKILL)
+    os.kill(first, number)
     until(lambda: ended(first))  # until then it may still accept, and take the connection with it
     word, second = api.ask()
     assert word == "one"
