@@ -91,9 +91,10 @@ def ended(pid: int) -> bool:
         return True
 
 
-def test_a_plan_survives_json(api: Api) -> None:
+def test_a_plan_survives_json() -> None:
     """What the CLI sends is what the supervisor carries out."""
-    plan = api.plan("one", workers=2)
+    worker, server = (ProcessPlan(name, ("python", "-P"), "/", "notify", {"A": "1"}) for name in ("api-0", "server-0"))
+    plan = Plan("r1", "127.0.0.1", 8888, "/run", (worker,), (server,), {"a/b": "text"}, True, ("a notice",))
     assert Plan.from_json(plan.to_json()) == plan
 
 

@@ -16,6 +16,7 @@ from cortex import threads
 from cortex.cli import main
 from cortex.environments.registry import Registry
 from cortex.environments.state import Home
+from cortex.plan import Plan
 from cortex.spec.config import read
 from tests.certificates import issue
 
@@ -73,8 +74,8 @@ def test_json_is_a_list_of_plans(project: Path, home: Path, capsys: pytest.Captu
     [plan] = json.loads(out)
     assert out.count("\n") == 1
     assert plan.pop("api") == "image-classifier-resnet50"
-    assert json.loads(json.dumps(plan)) == plan
-    assert plan["back"][0]["env"]["CUDA_VISIBLE_DEVICES"] == "0", "the GPU is taken to be there"
+    server = Plan.from_json(json.dumps(plan)).back[0]
+    assert server.env["CUDA_VISIBLE_DEVICES"] == "0", "the GPU is taken to be there"
 
 
 def test_render_says_the_same(project: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
