@@ -68,7 +68,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the server's own time: decode, preprocess, queue, execute or encode."""
+    """One stage of the server's own time, under the server's own name for it: decode, queue, predict, ..."""
 
     name: str
     mean: float
@@ -137,7 +137,7 @@ class Result:
     started: str = ""
     """When the measurement began: ISO 8601 with the offset."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What was run, as plain values in the order to show them: endpoint, door, payload, load, warmup, ..."""
+    """What was run, as plain values in the order to show them: connections, endpoint, protocol, payload, load, ..."""
     warmup_seconds: float = 0.0
     """How long was sent before; nothing of it is counted."""
 
