@@ -112,7 +112,7 @@ def _failed(frame: Frame, column: Column) -> Markup:
 
 def _answers(frame: Frame, column: Column) -> Markup:
     left = frame.x(column.start)
-    width = max(frame.x(column.end) - left - (1 if column.seconds else 0), 0.5)
+    width = frame.x(column.end) - left - 1
     good, all_ = (frame.y(count / column.seconds) for count in (column.requests, column.requests + column.errors))
     return joined(
         drawing.bar(left, good, width, frame.bottom - good, "bar answered"),
