@@ -4,15 +4,12 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from benchmark.compare import compare
 from benchmark.launch import launch
@@ -22,17 +19,8 @@ from benchmark.tfrecords import tfrecords
 from benchmark.worth import worth
 from cortex.errors import Error
 from cortex.loadtest import files
-from export.progress import Step
 
 _ROOT = Path(__file__).parents[1]
-
-_config = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=_ROOT / "cortex_cpu.yaml",
-    help="The yaml to deploy; its first API is measured.  [default: cortex_cpu.yaml]",
-)
-_json = click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write everything to this file.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,33 +36,29 @@ main.add_command(worth)
 
 
 @main.command()
-@_config
-@_json
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=_ROOT / "cortex_cpu.yaml",
+    help="The yaml to deploy; its first API is measured.  [default: cortex_cpu.yaml]",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write everything to this file.")
 def startup(config: Path, json_path: Path | None) -> None:
     """Measure how soon a deployment is live, and what it holds in memory."""
-    _report(lambda step: run_startup(config, step), json_path)
-
-
-def _report(measure: Callable[[Step], Any], json_path: Path | None) -> None:
-    """Measure with progress on stderr, and print the table, the machine and the command."""
     try:
         if json_path:
             files.check(json_path)
         with Console(stderr=True).status("") as status:
-            result = measure(lambda text: status.update(f"{text} ..."))
+            found = run_startup(config, lambda text: status.update(f"{text} ..."))
     except Error as error:
         raise click.ClickException(str(error)) from error
     machine, command = this_machine(), shlex.join(["python", "-m", "benchmark", *sys.argv[1:]])
-    _print(result.table(), f"\non {machine}, {datetime.now(UTC):%Y-%m-%d}\nby {command}")
+    console = Console()
+    console.print(found.table())
+    console.print(f"\non {machine}, {datetime.now(UTC):%Y-%m-%d}\nby {command}", highlight=False, soft_wrap=True)
     if json_path:
         facts = {"command": command, "when": datetime.now(UTC).isoformat(), "machine": asdict(machine)}
-        json_path.write_text(json.dumps(facts | result.as_dict(), indent=2) + "\n")
-
-
-def _print(table: Table, facts: str) -> None:
-    console = Console()
-    console.print(table)
-    console.print(facts, highlight=False, soft_wrap=True)
+        json_path.write_text(json.dumps(facts | found.as_dict(), indent=2) + "\n")
 
 
 if __name__ == "__main__":
