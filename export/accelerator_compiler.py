@@ -61,10 +61,9 @@ def check(chip: str, python: str) -> None:
     except OSError as error:
         raise UserError(f"--python {python}: is no program that can be run ({error.strerror})") from error
     if done.returncode == _MISSING:
-        missing = done.stderr.strip().splitlines()[-1]
         raise UserError(
-            f"{python} cannot compile for {chip} ({missing}): {_INSTALL[chip]} in an environment of its own, and name "
-            "its interpreter with --python"
+            f"{python} cannot compile for {chip} ({_last_line(done.stderr)}): {_INSTALL[chip]} in an environment of "
+            "its own, and name its interpreter with --python"
         )
     if done.returncode:
         raise UserError(f"{python} cannot run the tool chain of {chip}: {_last_line(done.stderr)}")
@@ -106,6 +105,6 @@ def _run(python: str, chip: str, argument: str, *, shown: bool = False) -> subpr
     )
 
 
-def _last_line(text: str | None) -> str:
-    lines = (text or "").strip().splitlines()
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
     return lines[-1][:300] if lines else "it ended without a word"
