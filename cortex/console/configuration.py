@@ -16,6 +16,8 @@ _ELSEWHERE = ("monitoring", "autoscaling", "update_strategy")
 _MODELS = ("models", "models_dir", "models_dir_signature_key", "cache_size", "disk_cache_size")
 _SERVED = ("engine", "precision", "model_server")
 """What says how a model server runs models; refused where there is none."""
+_FREE = ("config", "env")
+"""Maps whose keys are the user's own."""
 _DURATIONS = ("batch_interval", "window", "downscale_stabilization_period", "upscale_stabilization_period")
 
 
@@ -69,7 +71,7 @@ def _given(keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(section: Any) -> Any:
-    """Write durations with their unit, at any depth outside the user's own ``config``."""
+    """Write durations with their unit, at any depth outside the user's own maps."""
     if not isinstance(section, dict):
         return section
     return {key: _value(key, value) for key, value in section.items()}
@@ -78,4 +80,4 @@ def _readable(section: Any) -> Any:
 def _value(key: str, value: Any) -> Any:
     if key in _DURATIONS:
         return f"{value:.9f}".rstrip("0").rstrip(".") + "s"  # nanoseconds are Go's smallest unit
-    return value if key == "config" else _readable(value)
+    return value if key in _FREE else _readable(value)

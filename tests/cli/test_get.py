@@ -222,13 +222,14 @@ def test_python_predictor_has_no_schema(cortex: Callable[..., Any], world: Any, 
 
 
 def test_configuration_with_every_key(cortex: Callable[..., Any], world: Any, fakes: Any) -> None:
-    """--verbose shows the whole spec by the keys of a yaml; durations have units; the user's config is left alone."""
+    """--verbose shows the whole spec by the keys of a yaml; durations have units; the user's maps are left alone."""
     models = (Model(name="a", path="models/a", signature_key="predict"), Model(name="b", path="s3://b/b"))
     predictor = Predictor(
         type="tensorflow",
         path="predictor.py",
         models=models,
         config={"window": 3, "name": "Zoë", "cpu": None},
+        env={"window": "a room"},
         server_side_batching=ServerSideBatching(max_batch_size=8, batch_interval=0.00005),
     )
     spec = APISpec(name="iris", predictor=predictor, networking=Networking(local_port=9000, endpoint="/iris"))
@@ -238,7 +239,7 @@ def test_configuration_with_every_key(cortex: Callable[..., Any], world: Any, fa
         "  models:\n    paths:\n    - name: a\n      model_path: models/a\n      signature_key: predict\n"
         "    - name: b\n      model_path: s3://b/b\n" in dump
     )
-    assert "  config:\n    window: 3\n    name: Zoë\n    cpu: null\n" in dump
+    assert "  config:\n    window: 3\n    name: Zoë\n    cpu: null\n  env:\n    window: a room\n" in dump
     assert "  server_side_batching:\n    max_batch_size: 8\n    batch_interval: 0.00005s\n" in dump
     assert "networking:\n  endpoint: /iris\n  local_port: 9000\n  api_gateway: public\n" in dump
     assert "  window: 60s\n  downscale_stabilization_period: 300s\n" in dump
