@@ -1,8 +1,8 @@
 """The configuration of the nginx in front of APIs. Pure: values in, the text of ``nginx.conf`` out.
 
 Several APIs share one address, each at its ``networking.endpoint``. What follows an endpoint reaches the API as if the
-endpoint were its root: ``/iris/docs`` is its ``/docs``. The API whose endpoint is ``/``, or else the first one, also
-has every path that no other API has, so that an API alone answers at ``/`` and ``/predict`` as without a front.
+endpoint were its root: ``/iris/docs`` is its ``/docs``. The first API also has every path that no other API has, so
+that an API alone answers at ``/`` and ``/predict`` as without a front.
 
 Sizes and times agree with `cortex.api`: a body is as large as ``networking.max_body_size`` and stalls for 60 s at most
 (`cortex.api.admission`), a connection to a worker is closed here before it is there (75 s, `cortex.api.server`), and an
@@ -223,13 +223,11 @@ def _proxy(front: Front) -> Iterator[str]:
 
 
 def _locations(routes: Sequence[Route]) -> Iterator[str]:
-    root = next((route for route in routes if route.endpoint == "/"), next(iter(routes), None))
     for route in routes:
-        if route.endpoint != "/":
-            yield from _location(f"= {route.endpoint}", _passed(route, "/"))
-            yield from _location(f"{route.endpoint}/", _passed(route, "/"))
+        yield from _location(f"= {route.endpoint}", _passed(route, "/"))
+        yield from _location(f"{route.endpoint}/", _passed(route, "/"))
     yield from _too_large(routes)
-    yield from _location("/", _passed(root, "") if root else _answer(404, {"error": "no API is deployed"}))
+    yield from _location("/", _passed(routes[0], "") if routes else _answer(404, {"error": "no API is deployed"}))
 
 
 def _passed(route: Route, path: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ def test_the_configuration_of_the_example_is_in_deploy() -> None:
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-@pytest.mark.parametrize("routes", [(), ROUTES[:1], ROUTES, (replace(ROUTES[0], endpoint="/"), ROUTES[1]), AWKWARD])
+@pytest.mark.parametrize("routes", [(), ROUTES[:1], ROUTES, AWKWARD])
 @pytest.mark.parametrize("options", [{}, {"rate": "5r/s"}, {"tls": "yes"}, {"retry_posts": True}])
 def test_nginx_takes_it(routes: tuple[Route, ...], options: dict[str, object], tmp_path: Path) -> None:
     """Every combination of APIs and options is a configuration that nginx accepts."""
