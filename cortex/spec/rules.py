@@ -26,7 +26,7 @@ _TENSORFLOW_ONLY = (
 )
 """The keys of a predictor that are about signatures and the model server, which other types do not have."""
 _TENSORFLOWS = {"engine": ("auto", "tensorflow"), "precision": ("auto", "fp32")}
-"""What the real TensorFlow Serving can be asked for."""
+"""What the real TensorFlow Serving, and Neuron's, can be asked for."""
 
 _PREDICTOR: Steps = ("predictor",)
 _MODELS: Steps = ("predictor", "models")
@@ -124,12 +124,13 @@ def _cached_processes(api: WrittenAPI, _: Path) -> Iterator[Problem]:
 
 
 def _tensorflow_serving(api: WrittenAPI, _: Path) -> Iterator[Problem]:
-    if api.predictor.model_server != "tensorflow_model_server":
+    server = "tensorflow_model_server_neuron" if api.compute.inf else api.predictor.model_server
+    if server == "cortex" or api.predictor.type != "tensorflow":
         return
     for key, supported in _TENSORFLOWS.items():
         value = getattr(api.predictor, key)
         if value not in supported:
-            message = f"{quote(value)} is not supported by the model server tensorflow_model_server"
+            message = f"{quote(value)} is not supported by the model server {server}"
             yield Problem(("predictor", key), f"{message} (only {' and '.join(map(quote, supported))})")
 
 
@@ -231,7 +232,7 @@ _RULES = (
     _rule(_map_of_models, "predictor.models"),
     _rule(_cache_sizes, "predictor.models"),
     _rule(_cached_processes, "predictor.models", _PROCESSES),
-    _rule(_tensorflow_serving, "predictor.model_server", "predictor.engine", "predictor.precision"),
+    _rule(_tensorflow_serving, _TYPE, "predictor.model_server", "predictor.engine", "predictor.precision", *_INF),
     _rule(_devices, "compute.gpu", *_INF),
     _rule(_onnx_on_inferentia, _TYPE, *_INF),
     _rule(_neuron_cores, _PROCESSES, *_INF),

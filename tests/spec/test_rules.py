@@ -162,6 +162,20 @@ ROWS = [
             '(only "auto" and "fp32")'
         ],
     ),
+    (f"{{{TENSORFLOW}, model_path: m, engine: tensorflow, precision: fp32}}", "compute: {inf: 1}", []),
+    (
+        f"{{{TENSORFLOW}, model_path: m, engine: openvino}}",
+        "compute: {inf: 1}",
+        [
+            'predictor.engine: "openvino" is not supported by the model server tensorflow_model_server_neuron '
+            '(only "auto" and "tensorflow")'
+        ],
+    ),
+    (
+        f"{{{PYTHON}, model_server: tensorflow_model_server, engine: openvino}}",
+        "",
+        [_unsupported("engine", "python"), _unsupported("model_server", "python")],
+    ),
     # devices
     (
         f"{{{TENSORFLOW}, model_path: m}}",
