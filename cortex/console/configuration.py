@@ -29,22 +29,24 @@ def configuration(api: "API", *, verbose: bool) -> str:
     if not verbose:
         spec = {key: section for key, section in spec.items() if key not in _ELSEWHERE}
         spec["networking"] = {key: spec["networking"][key] for key in ("local_port", "max_body_size")}
-    return "".join(_section(key, _readable(section)) for key, section in spec.items() if section is not None).rstrip()
+    return "".join(_section(key, _readable(section)) for key, section in _given(spec).items()).rstrip()
 
 
 def _section(key: str, section: Any) -> str:
-    text = yaml.dump({key: section}, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
+    """Write a section without what is unset; only of ``compute`` that means something."""
+    shown = section if key == "compute" or not isinstance(section, dict) else _given(section)
+    text = yaml.dump({key: shown}, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
     if key != "compute":
         return text
     return "".join(f"{line}  # no limit\n" if line.endswith(": null") else f"{line}\n" for line in text.splitlines())
 
 
 def _predictor(predictor: dict[str, Any]) -> dict[str, Any]:
-    """Give the models by the keys of a yaml, and leave out what is unset."""
+    """Give the models by the keys of a yaml."""
     apart = {key: predictor.pop(key) for key in ("type", "path", *_MODELS)}
     if apart["type"] != "tensorflow":
         predictor = {key: value for key, value in predictor.items() if key not in _SERVED}
-    return _given({"type": apart["type"], "path": apart["path"], **_models(apart), **predictor})
+    return {"type": apart["type"], "path": apart["path"], **_models(apart), **predictor}
 
 
 def _models(predictor: dict[str, Any]) -> dict[str, Any]:

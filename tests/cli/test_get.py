@@ -12,7 +12,7 @@ from cortex.console.table import age, latency
 from cortex.environments import processors
 from cortex.environments.base import NetworkStats, ProcessStatus
 from cortex.environments.processors import Processors
-from cortex.spec import APISpec, Model, Networking, Predictor, ServerSideBatching
+from cortex.spec import APISpec, Model, Monitoring, Networking, Predictor, ServerSideBatching
 from cortex.spec.config import read
 
 _SUMMARY = {"message": "...", "model_signatures": {"_cortex_default": {"x": {"shape": [-1, 4], "type": "float32"}}}}
@@ -246,15 +246,17 @@ def test_configuration_with_every_key(cortex: Callable[..., Any], world: Any, fa
     assert "update_strategy:\n  max_surge: 25%\n" in dump
 
 
+@pytest.mark.parametrize("verbose", [[], ["--verbose"]], ids=["brief", "verbose"])
 @pytest.mark.parametrize("kind", ["python", "tensorflow", "onnx"])
 def test_configuration_can_be_deployed(
-    kind: Any, cortex: Callable[..., Any], world: Any, fakes: Any, tmp_path: Path
+    kind: Any, verbose: list[str], cortex: Callable[..., Any], world: Any, fakes: Any, tmp_path: Path
 ) -> None:
-    """It is a yaml that is right, and says the same."""
+    """It is a yaml that is right, and says the same, also of an API without a port of its own."""
     models = () if kind == "python" else (Model(name="_cortex_default", path="m"),)
     predictor = Predictor(type=kind, path="predictor.py", models=models, env={"A": "1e3", "B": "08"})
-    world.apis = [fakes.api(APISpec(name="iris", predictor=predictor), status="updating")]
-    dump = cortex("get", "iris").out.partition("configuration\n")[2]
+    spec = APISpec(name="iris", predictor=predictor, monitoring=Monitoring(model_type="regression"))
+    world.apis = [fakes.api(spec, status="updating", endpoint="http://cluster/iris")]
+    dump = cortex("get", "iris", *verbose).out.partition("configuration\n")[2]
     (tmp_path / "predictor.py").touch()
     (tmp_path / "again.yaml").write_text("- " + dump.replace("\n", "\n  "))
     (again,) = read(tmp_path / "again.yaml").apis
