@@ -1,8 +1,7 @@
 """What can be asked of a load test, as one value, and the door and the payloads that it comes to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cortex.errors import UserError
 from cortex.loadtest.doors import TLS, Door
@@ -67,7 +66,7 @@ class Options:
             return self.protocol
         if self.endpoint.startswith(("grpc://", "grpcs://", "unix:")):
             return GRPC
-        return REST if "/v1/models/" in urlsplit(self.endpoint).path else PREDICTOR
+        return REST if "/v1/models/" in self.endpoint.partition("?")[0] else PREDICTOR
 
     @property
     def format_used(self) -> str:
@@ -90,11 +89,12 @@ def door(options: Options) -> Door:
         from cortex.loadtest import tfserving  # only who asks for it waits for grpcio
 
         return tfserving.GRPC(options.endpoint, *rest)
+    http = HTTP(options.endpoint, *rest)  # raises for what is no URL
     if options.protocol_used == REST:
         from cortex.loadtest.tfserving import rest_url
 
-        return HTTP(rest_url(options.endpoint, options.model), *rest)
-    return HTTP(options.endpoint, *rest)
+        return replace(http, url=rest_url(options.endpoint, options.model))
+    return http
 
 
 def payloads(options: Options, to: Door) -> list[Payload]:

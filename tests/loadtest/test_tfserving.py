@@ -275,6 +275,8 @@ def test_bad_records(tmp_path: Path, content: Any, message: str) -> None:
         ({"endpoint": "grpc://127.0.0.1:1"}, "name the model with --model"),
         ({"endpoint": "grpc://127.0.0.1:1", "model": "m"}, "does not tell what the model takes"),
         ({"endpoint": "http://127.0.0.1:1", "protocol": "tfserving-rest"}, "name the model with --model"),
+        ({"endpoint": "http://[::1"}, "http://[::1: not an endpoint; it looks like http://localhost:8888"),
+        ({"endpoint": "http://[::1", "protocol": "tfserving-rest"}, "http://[::1: not an endpoint; it looks like"),
         ({"endpoint": "http://127.0.0.1:1/v1/models/m:predict"}, "/v1/models/m/metadata: does not tell"),
         ({"endpoint": "http://127.0.0.1:1", "expect": "recorded"}, "--expect recorded needs recorded requests"),
         ({"endpoint": "http://127.0.0.1:1", "headers": ("none",)}, "none: not a header; it looks like 'Name: value'"),
