@@ -50,11 +50,9 @@ def test_nobody_listens(closed_endpoint: str) -> None:
     assert (failed.kind, failed.unreachable) == ("connection refused", True)
 
 
-@pytest.mark.parametrize("path", ["", "/", "/201", "/predict?x=1"])
+@pytest.mark.parametrize("path", ["", "/", "/201", "/200?x=1"])
 def test_success(endpoint: str, seen: Any, path: str) -> None:
     """A 2xx is success, and the body arrives as it is."""
-    if "?" in path:
-        path = "/200"
     connection = HTTP(endpoint + path).connect()
     connection.call(Payload(b"\x00body\xff", "application/x-test"))
     connection.close()
