@@ -39,6 +39,8 @@ class Order:
             raise UserError(
                 "--precision int8 needs --calibration: its scales come from what the model is to see in use"
             )
+        if self.precision != INT8 and self.calibration is not None:
+            raise UserError(f"--calibration is for --precision int8; {self.precision} has no use for it")
 
 
 def tolerance(precision: str, recorded: Recorded) -> Tolerance:

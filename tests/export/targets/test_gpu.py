@@ -227,6 +227,7 @@ def test_int8_has_its_scales_in_the_graph(export_run: Run, tiny: Path, tmp_path:
     ("arguments", "message"),
     [
         (["--precision", "int8"], r"--precision int8 needs --calibration: its scales come from what"),
+        (["--calibration", "random"], r"--calibration is for --precision int8; fp16 has no use for it"),
         (["--best-batch", "64", "--max-batch", "32"], r"--best-batch 64 is larger than --max-batch 32"),
         (["--engine", "tensorflow"], r"TensorFlow 2\.\d+\S* has no TensorRT: 2\.17 was the last that had\. Leave"),
         (["--version", "9"], r"\S+tiny: has no version 9"),
