@@ -177,7 +177,7 @@ def _export(path: Path, made: Path, precision: str, provider: str, most: int, ca
     argv += ["--provider", provider, "--best-batch", str(min(32, most)), "--max-batch", str(most)]
     if precision == "int8":
         argv += ["--calibration", calibration, "--subset-size", "64"]
-    if subprocess.run(argv, cwd=_ROOT, stdout=sys.stderr, check=False).returncode:
+    if subprocess.run(argv, stdout=sys.stderr, check=False).returncode:
         raise UserError(f"the export in {precision} failed, see above")
 
 

@@ -132,9 +132,10 @@ def _rate(change: Change, base: Mapping[str, str], images: int) -> float:
         command = [sys.executable, "-m", "benchmark", "launch", "--output-dir", folder]
         command += [word for pair in options.items() for word in pair]
         environ = {**os.environ, **change.environ}
-        done = subprocess.run(command, cwd=_ROOT, env=environ, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UserError(f"{change.framework}, {change.what}: {done.stderr.strip()[-2000:]}")
+            said = done.stderr.strip().removeprefix("Error: ")[-2000:]
+            raise UserError(f"{change.framework}, {change.what}: {said}")
         (result,) = Path(folder).glob("benchmark_*.json")
         return float(json.loads(result.read_text())["figures"]["throughput"])
 
