@@ -157,7 +157,9 @@ class Registry:
             document = yaml.safe_load(self._file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             document = None
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise UserError(f"{self._file}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
             raise UserError(f"{self._file}: cannot be read: {error}") from error
         except yaml.YAMLError as error:
             raise UserError(f"{self._file}: invalid yaml: {' '.join(str(error).split())}") from error
@@ -179,7 +181,7 @@ class Registry:
                 if after != before:
                     _replace(self._file, after)
         except OSError as error:
-            raise UserError(f"{self._file}: cannot be written: {error}") from error
+            raise UserError(f"{self._file}: cannot be written: {error.strerror}") from error
 
 
 def _checked(document: object, file: Path) -> dict[str, Any]:

@@ -120,12 +120,15 @@ def test_file_that_cortex_wrote(cortex: Callable[..., Any], home: Path) -> None:
     assert kept == {"telemetry": True, "default_environment": "local", "environments": [aws]}
 
 
-def test_home_that_cannot_be_written(cortex: Callable[..., Any], home: Path) -> None:
+def test_home_that_is_a_file(cortex: Callable[..., Any], home: Path) -> None:
     home.parent.mkdir()
     home.write_text("a file")
-    ran = cortex("env", "configure", "docker")
-    assert ran.code == 1
-    assert ran.err.startswith(f"error: {home / 'cli.yaml'}: cannot be written: ")
+    for arguments, why in (
+        (("get",), "cannot be read: Not a directory"),
+        (("env", "configure", "docker"), "cannot be written: File exists"),
+    ):
+        ran = cortex(*arguments)
+        assert (ran.code, ran.err) == (1, f"error: {home / 'cli.yaml'}: {why}\n")
 
 
 def test_two_at_once_lose_nothing(registry: Registry) -> None:
