@@ -126,6 +126,12 @@ def test_a_killed_worker_is_replaced(api: Api, number: int) -> None:
     assert api.status().processes[0]["restarts"] == 1
 
 
+def test_what_it_keeps_alive_takes_no_thread(api: Api) -> None:
+    """A process is started again where the system has none to spare, and never without being looked after."""
+    api.deploy(api.plan("one", workers=3))
+    assert psutil.Process(api.supervisor.pid).num_threads() == 1
+
+
 def test_a_redeploy_swaps_without_closing_the_socket(api: Api) -> None:
     """The new revision takes over the very same listening socket, and the old one ends."""
     api.deploy(api.plan("one"))
