@@ -278,7 +278,8 @@ class Supervisor:
             if self._live is None and self._deploying is None:
                 self.end()  # whoever started this process went away before he said what for
             self._changed()
-            await asyncio.to_thread(rotate, self._directory / "logs")
+            with contextlib.suppress(RuntimeError):  # no thread to spare: the next time
+                await asyncio.to_thread(rotate, self._directory / "logs")
 
 
 def _watch_without_threads() -> None:

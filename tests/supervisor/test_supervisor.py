@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cortex import control
+from cortex import control, rotation, supervisor
 from cortex.errors import CortexError, UserError
 from cortex.plan import Plan, ProcessPlan
 from cortex.status import Status
@@ -130,6 +132,32 @@ def test_what_it_keeps_alive_takes_no_thread(api: Api) -> None:
     """A process is started again where the system has none to spare, and never without being looked after."""
     api.deploy(api.plan("one", workers=3))
     assert psutil.Process(api.supervisor.pid).num_threads() == 1
+
+
+def test_logs_are_rotated_once_there_is_a_thread_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That there is none for a while does not let them grow without end."""
+    start, asked = threading.Thread.start, itertools.count()
+
+    def start_later(thread: threading.Thread) -> None:
+        if next(asked) < 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    log = tmp_path / "logs/api-0.log"
+    log.parent.mkdir()
+    log.touch()
+    os.truncate(log, rotation.LIMIT + 1)  # sparse
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    monkeypatch.setattr(supervisor, "HOUSEKEEPING_INTERVAL", 0.01)
+
+    async def rotated() -> None:
+        keeping = asyncio.create_task(supervisor.Supervisor(tmp_path, tmp_path / "run")._housekeeping())
+        while log.stat().st_size and not keeping.done():
+            await asyncio.sleep(0.01)
+        keeping.cancel()
+
+    asyncio.run(asyncio.wait_for(rotated(), 20))
+    assert not log.stat().st_size
 
 
 def test_a_redeploy_swaps_without_closing_the_socket(api: Api) -> None:
