@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hdrh.histogram import HdrHistogram
+
 from cortex.loadtest.latency import histogram, latency, record
 from cortex.loadtest.results import Window
 
@@ -17,14 +19,21 @@ class Tally:
     """Count what came of requests. Not safe to share between threads without a lock."""
 
     def __init__(self) -> None:
-        self.latencies = histogram()
+        self._open: HdrHistogram | None = histogram()
+        self._closed = b""
         self.errors: Counter[str] = Counter()
+        self.requests = 0
+        """How many were answered."""
         self.inferences = 0
 
     @property
-    def requests(self) -> int:
-        """How many were answered."""
-        return int(self.latencies.get_total_count())
+    def latencies(self) -> HdrHistogram:
+        """How long they took."""
+        if self._open is not None:
+            return self._open
+        opened = histogram()
+        opened.decode_and_add(self._closed)
+        return opened
 
     @property
     def failed(self) -> int:
@@ -32,7 +41,9 @@ class Tally:
 
     def success(self, latency: float, inferences: int) -> None:
         """Count one answered request: its latency in seconds, and what it stands for."""
-        record(self.latencies, latency)
+        self._open = self.latencies
+        record(self._open, latency)
+        self.requests += 1
         self.inferences += inferences
 
     def failure(self, kind: str) -> None:
@@ -41,19 +52,27 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Add what another tally counted."""
-        self.latencies.add(other.latencies)
-        self.errors.update(other.errors)
-        self.inferences += other.inferences
+        self.unpack(other.packed())
 
     def packed(self) -> dict[str, Any]:
         """Return everything as a small value that can travel between processes."""
-        return {"latencies": self.latencies.encode(), "errors": dict(self.errors), "inferences": self.inferences}
+        latencies = self._closed if self._open is None else self._open.encode()
+        counts = {"requests": self.requests, "inferences": self.inferences}
+        return {"latencies": latencies, "errors": dict(self.errors), **counts}
 
     def unpack(self, packed: Mapping[str, Any]) -> None:
         """Add what `packed` of another tally returned."""
-        self.latencies.decode_and_add(packed["latencies"])
+        self._open = self.latencies
+        self._open.decode_and_add(packed["latencies"])
         self.errors.update(packed["errors"])
+        self.requests += packed["requests"]
         self.inferences += packed["inferences"]
+
+    def close(self) -> None:
+        """Take little memory, until something is added: an open histogram takes 190 kB."""
+        if self._open is not None:
+            self._closed = self._open.encode()
+            self._open = None
 
     def window(self, start: float, seconds: float) -> Window:
         return Window(start, seconds, self.requests, self.inferences, self.failed, latency(self.latencies))
@@ -102,6 +121,8 @@ class Journal:
     """Seconds that were measured in any case: a schedule is not over with its last request, nor is a run with its last
     answer when it is interrupted.
     """
+    _recent: set[int] = field(default_factory=set)
+    """The seconds that others still add to, most likely."""
 
     def success(self, due: float, sent: float, ended: float, inferences: int) -> None:
         """Count one answered request, by the times at which it was due, sent and answered."""
@@ -138,6 +159,10 @@ class Journal:
         """Add what `packed` of another journal with the same start returned."""
         for second, tally in packed["windows"].items():
             self.windows.setdefault(second, Tally()).unpack(tally)
+            self._recent.add(second)
+        for second in sorted(self._recent)[:-2]:
+            self.windows[second].close()
+            self._recent.remove(second)
         if packed["sent"]:
             self.sent.unpack(packed["sent"])
         self.effort.add(packed["effort"])

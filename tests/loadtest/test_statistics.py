@@ -1,5 +1,8 @@
 """Figures of tallies, journals and latencies."""
 
+import gc
+import tracemalloc
+
 import pytest
 
 from cortex.loadtest import Journal, Tally
@@ -112,3 +115,21 @@ def test_merged_journals_equal_one() -> None:
     assert merged.effort == whole.effort
     assert (merged.effort.late, merged.effort.overslept, merged.effort.sent_bytes) == (250, 125, 2500)
     assert latency(merged.sent.latencies) == latency(whole.sent.latencies)
+
+
+def test_a_long_run_takes_little_memory() -> None:
+    """What a second leaves behind is small, and is added to all the same when a process tells of it late."""
+    run = Journal(0.0)
+    tracemalloc.start()
+    try:
+        for second in [*range(600), 3]:
+            told = Journal(0.0)
+            told.success(second, second, second + 0.5, 1)
+            run.add(told.packed())
+        gc.collect()  # each histogram is a circle
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 600 * 4000
+    assert [each.requests for each in run.series()[:5]] == [1, 1, 1, 2, 1]
+    assert run.whole().requests == 601
