@@ -65,7 +65,8 @@ def _far(group: Sequence[Window], usual: Sequence[Sequence[Window]]) -> bool:
 
 
 def _agree(groups: Sequence[Sequence[Window]]) -> bool:
-    return _close([_rate(group) for group in groups]) and _close([_median(group) for group in groups])
+    rates, medians = [_rate(group) for group in groups], [_median(group) for group in groups]
+    return min(rates) > 0 and _close(rates) and _close(medians)
 
 
 def _rate(group: Sequence[Window]) -> float:

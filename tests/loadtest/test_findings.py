@@ -34,7 +34,7 @@ def of(*seconds: float) -> Latency:
 
 
 def window(second: int, requests: int, median: float) -> Window:
-    return Window(float(second), 1.0, requests, requests, 0, of(*[median] * requests))
+    return Window(float(second), 1.0, requests, requests, 0, of(*[median] * requests) if requests else None)
 
 
 def settled(rate: float, median: float, errors: int = 0) -> Result:
@@ -50,10 +50,14 @@ def settled(rate: float, median: float, errors: int = 0) -> Result:
         ([(200, 0.1), (200, 0.1)], False, None, "Too short to tell whether it was steady: three windows of 1 s"),
         ([(50, 0.1)] * 6, True, 0, "three windows of 2 s agree"),
         ([], False, None, "Nothing was answered"),
+        ([(300, 0.1), (200, 0.1), (0, 0), (0, 0), (0, 0)], False, None, "Not steady: no three windows of 1 s"),
     ],
 )
 def test_steady(windows: list[tuple[int, float]], reached: bool, after: float | None, words: str) -> None:
-    """Three windows in a row within 10 % in rate and median are steady; a window has a hundred requests or more."""
+    """Three windows in a row within 10 % in rate and median are steady, not a server that has died.
+
+    A window has a hundred requests or more.
+    """
     found = steady([window(second, *each) for second, each in enumerate(windows)])
     assert (found.reached, found.after) == (reached, after)
     assert words in found.words
