@@ -143,7 +143,7 @@ class Process:
             await asyncio.sleep(LAST_WORDS)
             self.reason = self._why(code, log_start, oom_kills)
         except OSError as error:
-            self.reason = f"cannot start {self.plan.argv[0]}: {error.strerror or error}"
+            self.reason = f"cannot start: {error.filename or self.plan.argv[0]}: {error.strerror or error}"
         finally:
             if probe:
                 probe.cancel()
@@ -168,6 +168,7 @@ class Process:
         if self._listen_fd is not None:
             env["CORTEX_LISTEN_FD"] = str(self._listen_fd)
             fds = (self._listen_fd,)
+        self._log.parent.mkdir(exist_ok=True)  # somebody may have removed it, to make room
         with self._log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *self.plan.argv,
@@ -240,9 +241,11 @@ def _oom_kills() -> int:
 
 def _last_line(log: Path, start: int) -> str:
     """Return the last line that a process wrote into its log from byte ``start``, and that may explain its end."""
-    with log.open("rb") as file:
+    text = b""
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:  # somebody may have removed it
         file.seek(max(start, log.stat().st_size - 64 * 1024))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        text = file.read()
+    lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     words = [line for line in lines if not _INFORMATION.search(line)]
     return (errors or words or [""])[-1]

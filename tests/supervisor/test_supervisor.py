@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,6 +127,25 @@ def test_a_killed_worker_is_replaced(api: Api, number: int) -> None:
     assert second != first
     until(lambda: api.status().status == "live")
     assert api.status().processes[0]["restarts"] == 1
+
+
+def test_logs_that_were_removed(api: Api) -> None:
+    """They are no reason why a process ended, and keep none from being started again."""
+    api.deploy(api.plan("one"))
+    for remove in ((api.root / "logs/api-0.log").unlink, lambda: shutil.rmtree(api.root / "logs")):
+        remove()
+        _, pid = api.ask()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: "killed by SIGKILL" in api.status().reason)
+        until(lambda: api.status().status == "live")
+    assert (api.root / "logs/api-0.log").exists()
+
+
+def test_what_a_process_lacks_is_named(api: Api) -> None:
+    """What is missing may be its working directory rather than the program."""
+    plan = api.plan("one")
+    with pytest.raises(UserError, match=r"api-0: cannot start: /no/such/place: No such file or directory"):
+        api.deploy(replace(plan, front=tuple(replace(row, cwd="/no/such/place") for row in plan.front)))
 
 
 def test_what_it_keeps_alive_takes_no_thread(api: Api) -> None:
