@@ -279,7 +279,11 @@ class Supervisor:
                 self.end()  # whoever started this process went away before he said what for
             self._changed()
             with contextlib.suppress(RuntimeError):  # no thread to spare: the next time
-                await asyncio.to_thread(rotate, self._directory / "logs")
+                await asyncio.to_thread(self._rotate)
+
+    def _rotate(self) -> None:
+        rotate(self._directory / "logs")
+        rotate(self._directory.parents[1] / "front")  # nginx does not by itself; it leads to other APIs too
 
 
 def _watch_without_threads() -> None:

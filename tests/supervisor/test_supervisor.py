@@ -155,7 +155,7 @@ def test_what_it_keeps_alive_takes_no_thread(api: Api) -> None:
 
 
 def test_logs_are_rotated_once_there_is_a_thread_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That there is none for a while does not let them grow without end."""
+    """Those of the front too. That there is none for a while does not let them grow without end."""
     start, asked = threading.Thread.start, itertools.count()
 
     def start_later(thread: threading.Thread) -> None:
@@ -163,21 +163,23 @@ def test_logs_are_rotated_once_there_is_a_thread_to_spare(tmp_path: Path, monkey
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    log = tmp_path / "logs/api-0.log"
-    log.parent.mkdir()
-    log.touch()
-    os.truncate(log, rotation.LIMIT + 1)  # sparse
+    api = tmp_path / "apis/one"
+    logs = [api / "logs/api-0.log", tmp_path / "front/front.log"]
+    for log in logs:
+        log.parent.mkdir(parents=True)
+        log.touch()
+        os.truncate(log, rotation.LIMIT + 1)  # sparse
     monkeypatch.setattr(threading.Thread, "start", start_later)
     monkeypatch.setattr(supervisor, "HOUSEKEEPING_INTERVAL", 0.01)
 
     async def rotated() -> None:
-        keeping = asyncio.create_task(supervisor.Supervisor(tmp_path, tmp_path / "run")._housekeeping())
-        while log.stat().st_size and not keeping.done():
+        keeping = asyncio.create_task(supervisor.Supervisor(api, tmp_path / "run")._housekeeping())
+        while any(log.stat().st_size for log in logs) and not keeping.done():
             await asyncio.sleep(0.01)
         keeping.cancel()
 
     asyncio.run(asyncio.wait_for(rotated(), 20))
-    assert not log.stat().st_size
+    assert not any(log.stat().st_size for log in logs)
 
 
 def test_a_redeploy_swaps_without_closing_the_socket(api: Api) -> None:
