@@ -93,6 +93,7 @@ class LocalFront:
         """Lead to these routes from now on; without any, stop and leave nothing behind.
 
         A request under way is answered as it would have been. The front that was stays when nginx refuses the new one.
+        Where it leads there already nothing is touched: a reload would end connections that are idle.
         """
         if not routes:
             self.stop()
@@ -100,6 +101,8 @@ class LocalFront:
         self.check()
         binary, pair = _binary(), self._certificate()
         front = self._told(pair)
+        if self._matches(routes, front):
+            return
         self._make_directories()
         if pair:
             pair.place(self._directory)
@@ -133,6 +136,16 @@ class LocalFront:
             return self._front
         chain, key = map(str, pair.paths(self._directory))
         return dataclasses.replace(self._front, certificate=chain, certificate_key=key)
+
+    def _matches(self, routes: Sequence[Route], front: nginx.Front) -> bool:
+        """Whether it runs, was last told this, and has taken it."""
+        with contextlib.suppress(OSError):
+            is_told = self._configuration.read_text() == nginx.configuration(routes, front)
+            return is_told and self.running and self._answers(nginx.digest(routes, front))
+        return False
+
+    def _answers(self, digest: str) -> bool:
+        return _ask(Address.of(self._front.listen).reached) == digest
 
     def _command(self, binary: str) -> list[str]:
         return [binary, "-c", str(self._configuration), "-e", self._front.error_log]
@@ -216,11 +229,9 @@ class LocalFront:
 
     def _await(self, digest: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        address = Address.of(self._front.listen).reached
         same = 0
         while same < 2:  # an old worker may answer once more
-            said = _ask(address)
-            same = same + 1 if said == digest else 0
+            same = same + 1 if self._answers(digest) else 0
             if time.monotonic() > deadline:
                 raise UserError(f"nginx did not take its configuration; see {self._front.error_log}")
             time.sleep(0.02)

@@ -239,6 +239,15 @@ def test_a_change_loses_no_request(fronted: Fronted, stubs: Callable[[], Stub]) 
         assert waiting.result().json()["port"] == old.address
 
 
+def test_what_is_told_again_is_no_change(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
+    """An update of an API does not touch nginx, so that no kept connection ends."""
+    routes = [_route("iris", stubs().address)]
+    fronted.front.follow(routes)
+    before = {process.pid for process in _family(fronted)}
+    fronted.front.follow(routes)
+    assert {process.pid for process in _family(fronted)} == before
+
+
 def test_a_kept_connection_outlives_a_change(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
     """Where nginx can do that; its next answer says that the connection ends, and nothing is lost with it."""
     if _version() < (1, 27, 4):
