@@ -9,7 +9,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import grpc
 
 from cortex.model_server.api_key import HEADERS, ApiKeys
 from cortex.model_server.engines.base import deadline_after
+from cortex.model_server.executor import PatientExecutor
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.profiler import Profiler
 from cortex.model_server.request import Recorder, watch
@@ -83,7 +83,7 @@ class GrpcServer:
 
     def _with_services(self) -> Any:
         options = self._options
-        pool = ThreadPoolExecutor(options.threads, thread_name_prefix="grpc")
+        pool = PatientExecutor(options.threads, thread_name_prefix="grpc")
         interceptors = [_KeyCheck(options.keys)] if options.keys else []
         server = grpc.server(pool, interceptors=interceptors, options=[*_channel_options(), *options.arguments])
         prediction = _Prediction(self._handlers, self._recorder)

@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # it has no stubs
+
+from cortex.model_server.executor import PatientExecutor
 
 _SERVICES = ("", "ModelService", "PredictionService")  # the names that TF Serving gives them, without the package
 _THREADS = 4
@@ -23,7 +24,7 @@ class Health:
     """
 
     def __init__(self) -> None:
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="health")
+        pool = PatientExecutor(_THREADS, thread_name_prefix="health")
         self._servicer = _Servicer(experimental_non_blocking=True, experimental_thread_pool=pool)
 
     def register(self, server: Any) -> None:

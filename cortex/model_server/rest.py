@@ -22,6 +22,7 @@ from cortex.model_server import http_body, json_writer, routes
 from cortex.model_server.api_key import ApiKeys
 from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.engines.base import timed_out
+from cortex.model_server.executor import PatientExecutor
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.http_body import Receive
 from cortex.model_server.request import Recorder
@@ -98,7 +99,7 @@ class RestServer:
         pages: Mapping[str, Page] | None = None,
     ) -> None:
         self._options = options
-        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="rest")
+        self._pool = PatientExecutor(options.threads, thread_name_prefix="rest")
         self._app = RestApp(handlers, options, self._pool, recorder or Recorder(), pages or {})
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None

@@ -172,6 +172,30 @@ def test_a_watcher_that_lets_no_answer_through(tmp_path: Path) -> None:
         assert not stopping.is_alive()
 
 
+def test_a_door_without_a_thread_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request waits for one, and the door goes on: gRPC's own thread has not ended with it."""
+    path, start, refused = tmp_path / "grpc.sock", threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("grpc_") and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    handlers = _Slow()
+    handlers.release.set()
+    server = GrpcServer(handlers, GrpcOptions(socket_path=str(path), threads=2))
+    server.start()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        first = predict.future(predict_request("one", {}), timeout=20)
+        assert refused.wait(20)
+        predict(predict_request("two", {}), timeout=20)
+        first.result()
+    server.stop(0)
+
+
 def test_outputs_as_content(start: Start, models: Path) -> None:
     """--enable_serialization_as_tensor_content sends raw bytes."""
     server = start(
