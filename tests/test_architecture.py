@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "bare_openvino": set(),
     "onnx_file": set(),
     "threads": set(),
+    "executor": set(),
     "topology": {"threads"},
     "metrics_files": set(),
     "http_protocol": set(),
@@ -35,8 +36,9 @@ MAY_IMPORT = {
     "supervisor": {"control", "errors", "notify", "pid", "plan", "process", "revision", "rotation", "status"},
     "spec": GROUND | {"quantity", "duration"},
     "model_client": GROUND | {"line", "onnx_file", "spec", "threads"},
-    "api": GROUND | {"model_client", "http_protocol", "metrics_files", "spec"},
-    "model_server": GROUND | {"bare_openvino", "http_protocol", "line", "metrics_files", "onnx_file", "threads"},
+    "api": GROUND | {"model_client", "executor", "http_protocol", "metrics_files", "spec"},
+    "model_server": GROUND
+    | {"bare_openvino", "executor", "http_protocol", "line", "metrics_files", "onnx_file", "threads"},
     "environments": GROUND
     | {"control", "metrics_files", "pid", "plan", "quantity", "spec", "status", "supervisor", "threads", "topology"},
     "endpoint": {"errors", "environments"},

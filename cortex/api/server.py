@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from cortex.api.metrics import Metrics
 from cortex.api.predictor import construct, load_class
 from cortex.api.refusal import Refusal
 from cortex.errors import UserError
+from cortex.executor import PatientExecutor
 from cortex.model_client.base import ModelClient
 from cortex.notify import notify
 from cortex.spec import APISpec
@@ -88,7 +88,7 @@ def _start(options: Options, state: DrainState) -> Worker:
     metrics = Metrics()
     client = _client(spec, options.model_server, metrics)
     _progress(f"loading the predictor from {spec.predictor.path}")
-    pool = ThreadPoolExecutor(spec.predictor.threads_per_process, thread_name_prefix="predict")
+    pool = PatientExecutor(spec.predictor.threads_per_process, thread_name_prefix="predict")
     try:
         predictor = load_class(spec.predictor, project)
         # in the pool, because some libraries want to be called by the thread that initialized them

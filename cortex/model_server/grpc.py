@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import grpc
 
+from cortex.executor import PatientExecutor
 from cortex.model_server.api_key import HEADERS, ApiKeys
 from cortex.model_server.engines.base import deadline_after
-from cortex.model_server.executor import PatientExecutor
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.profiler import Profiler
 from cortex.model_server.request import Recorder, watch

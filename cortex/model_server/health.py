@@ -8,7 +8,7 @@ from typing import Any
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # it has no stubs
 
-from cortex.model_server.executor import PatientExecutor
+from cortex.executor import PatientExecutor
 
 _SERVICES = ("", "ModelService", "PredictionService")  # the names that TF Serving gives them, without the package
 _THREADS = 4

@@ -17,12 +17,12 @@ from typing import Any
 
 import uvicorn
 
+from cortex.executor import PatientExecutor
 from cortex.http_protocol import HttpProtocol
 from cortex.model_server import http_body, json_writer, routes
 from cortex.model_server.api_key import ApiKeys
 from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.engines.base import timed_out
-from cortex.model_server.executor import PatientExecutor
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.http_body import Receive
 from cortex.model_server.request import Recorder

@@ -7,7 +7,7 @@ from contextlib import suppress
 class PatientExecutor(ThreadPoolExecutor):
     """Have work wait for a thread of those that there are, or for the next try, where another cannot be started.
 
-    gRPC's door stays shut for good once `submit` has raised; nobody else takes what comes through it.
+    Otherwise gRPC's door stays shut for good, whose one thread ends with what `submit` raises.
     """
 
     def _adjust_thread_count(self) -> None:
