@@ -25,11 +25,17 @@ def configuration(api: "API", *, verbose: bool) -> str:
     """Dump the spec with every default filled in, by the keys of a yaml; ``verbose`` adds what a cluster would use."""
     spec = api.spec.model_dump(mode="json")
     spec["predictor"] = _predictor(spec["predictor"])
-    spec["networking"]["local_port"] = spec["networking"]["local_port"] or urlsplit(api.endpoint).port
+    spec["networking"]["local_port"] = spec["networking"]["local_port"] or _port(api)
     if not verbose:
         spec = {key: section for key, section in spec.items() if key not in _ELSEWHERE}
         spec["networking"] = {key: spec["networking"][key] for key in ("local_port", "max_body_size")}
     return "".join(_section(key, _readable(section)) for key, section in _given(spec).items()).rstrip()
+
+
+def _port(api: "API") -> int | None:
+    """Return the port that an API has to itself: none where it shares an address with others, by its path."""
+    where = urlsplit(api.endpoint)
+    return None if where.path else where.port
 
 
 def _section(key: str, section: Any) -> str:

@@ -246,6 +246,15 @@ def test_configuration_with_every_key(cortex: Callable[..., Any], world: Any, fa
     assert "update_strategy:\n  max_surge: 25%\n" in dump
 
 
+@pytest.mark.parametrize("endpoint", ["http://localhost:8080/iris", "http://localhost/iris", "http://iris.default.svc"])
+def test_an_api_behind_a_front_has_no_port_of_its_own(
+    endpoint: str, cortex: Callable[..., Any], world: Any, fakes: Any
+) -> None:
+    """The front's port, which all APIs share, is not shown as the port of one of them."""
+    world.apis = [fakes.api(endpoint=endpoint, status="updating")]
+    assert "\nnetworking:\n  max_body_size: 32Mi\n" in cortex("get", "iris").out
+
+
 @pytest.mark.parametrize("verbose", [[], ["--verbose"]], ids=["brief", "verbose"])
 @pytest.mark.parametrize("kind", ["python", "tensorflow", "onnx"])
 def test_configuration_can_be_deployed(
