@@ -4,9 +4,11 @@
 
 ``CORTEX_LISTEN`` says where: ``HOST:PORT`` (default ``0.0.0.0:8888``) or ``unix:/path.sock``. The worker inherits the
 socket as ``CORTEX_LISTEN_FD``; connections wait in it from the first moment, also while a worker that died comes back.
+It inherits a lock of the file ``CORTEX_LOCK``, too, when there is one: whoever waits for that learns when it has ended.
 """
 
 import contextlib
+import fcntl
 import os
 import socket
 import sys
@@ -34,6 +36,10 @@ def open_listener(address: str) -> socket.socket:
 if __name__ == "__main__":
     listener = open_listener(os.environ.get("CORTEX_LISTEN", DEFAULT))
     os.set_inheritable(listener.fileno(), True)
+    if lock := os.environ.get("CORTEX_LOCK"):
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.set_inheritable(descriptor, True)
     if metrics := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         Path(metrics).mkdir(parents=True, exist_ok=True)
     os.environ["CORTEX_LISTEN_FD"] = str(listener.fileno())

@@ -33,6 +33,18 @@ _RUN_DIR = Path("/run/cortex")
 _MODELS = Path("/models")
 _FRONT_FILE = "/etc/nginx/cortex/nginx.conf"
 _NEWER = f"/tmp/{nginx.NEWER}"  # noqa: S108  # the container's own
+_WORKERS = str(_RUN_DIR / "workers.lock")
+"""Locked by every worker of a replica while it runs."""
+_WORKERS_SECONDS = 65
+_SERVE = "; ".join(
+    (
+        "trap 'kill -HUP $!' HUP",
+        f"trap 'flock -w {_WORKERS_SECONDS} {_WORKERS} true; kill $! || exit' TERM",
+        '"$0" "$@" & while kill -0 $! 2>/dev/null; do wait $!; code=$?; done',
+        "exit $code",
+    )
+)
+"""Run a model server that ends after its workers: an engine that stops tells all containers at once."""
 _START_FRONT = "; ".join(
     (
         f"mkdir -p {_NEWER}",
@@ -185,6 +197,7 @@ def _worker(run: Run, replica: int, index: int, process: ProcessPlan, behind: li
     service["environment"]["CORTEX_LISTEN"] = service["labels"]["cortex.listen"] = listen
     service["volumes"].append({"type": "volume", "source": FRONT, "target": FRONT_SOCKETS})
     if behind:
+        service["environment"]["CORTEX_LOCK"] = _WORKERS
         return {**service, "depends_on": behind}
     return {**service, **_devices(run, replica)}
 
@@ -194,7 +207,7 @@ def _model_server(run: Run, replica: int, index: int, process: ProcessPlan) -> S
     mounts = [*(_file(run, name) for name in run.files if name != "resolved.json"), *_models(run)]
     return {
         "image": run.images.model_server,
-        "entrypoint": [process.argv[0]],
+        "entrypoint": ["sh", "-c", _SERVE, process.argv[0]],
         **_container(run, replica, dataclasses.replace(process, argv=process.argv[1:]), mounts),
         **({"healthcheck": _listens(process.ready)} if ours else {}),
         **_resources(run),

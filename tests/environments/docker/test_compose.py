@@ -1,5 +1,9 @@
 """The plan as services of a compose file: exact for the example, and by rule for what differs."""
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from cortex.environments.docker.images import Shelf
 from cortex.environments.docker.packages import Packages
 from cortex.environments.docker.stats import parse
 from cortex.spec import APISpec, Autoscaling, Compute, Model, Networking, Predictor, ServerSideBatching
+from tests.e2e.deployment import until
 
 GOLDEN = Path(__file__).with_name("docker_compose.yaml")
 
@@ -102,7 +107,7 @@ def test_neuron_devices_are_mounted() -> None:
     run = _run(spec={"compute": Compute(inf=1)}, predictor={"processes_per_replica": 2})
     assert [row["devices"] for row in _servers(run)] == [["/dev/neuron0:/dev/neuron0"]] * 2
     assert [row["environment"]["NEURON_RT_VISIBLE_CORES"] for row in _servers(run)] == ["0-1", "2-3"]
-    assert _servers(run)[0]["entrypoint"] == ["tensorflow_model_server_neuron"]
+    assert _servers(run)[0]["entrypoint"][3:] == ["tensorflow_model_server_neuron"]
 
 
 def test_compute_limits_the_model_server() -> None:
@@ -116,7 +121,7 @@ def test_compute_limits_the_model_server() -> None:
 def test_tensorflow_serving_takes_the_place_of_our_model_server() -> None:
     """An image of TF Serving gets its own program's name and flags, and no health check of ours."""
     (row,) = _servers(_run(predictor={"tensorflow_serving_image": "tensorflow/serving:2.19.1"}))
-    assert row["entrypoint"] == ["tensorflow_model_server"]
+    assert row["entrypoint"][3:] == ["tensorflow_model_server"]
     assert "--grpc_socket_path=/run/cortex/model-server-0.sock" in row["command"]
     assert not [flag for flag in row["command"] if flag.startswith("--engine")]
     assert "healthcheck" not in row
@@ -161,6 +166,44 @@ def test_counts_of_several_workers_are_summed() -> None:
     )
     stats = parse(f"# HELP x\n{one}\n{one}")
     assert (stats.code_2xx, stats.code_4xx, stats.code_5xx, stats.latency_ms) == (6, 2, 0, pytest.approx(50))
+
+
+def test_a_model_server_ends_after_its_workers(tmp_path: Path) -> None:
+    """An engine that stops tells all containers at once, and what the workers still have needs the model server."""
+    server, worker = compose.services(_run()).values()
+    script = server["entrypoint"][2].replace("$$", "$").replace("/run/cortex", str(tmp_path))
+    lock = worker["environment"]["CORTEX_LOCK"].replace("/run/cortex", str(tmp_path))
+    ended = tmp_path / "ended"
+    ends = "touch {0}; trap 'sleep {1}; echo {0} >>ended; exit 0' TERM; while :; do sleep 0.1; done"
+    listen = [sys.executable, str(Path(__file__).parents[3] / "deploy/listen.py")]
+    commands = {
+        "server": ["sh", "-c", script, "sh", "-c", ends.format("server", 0)],
+        "worker": [*listen, "sh", "-c", ends.format("worker", 1)],
+    }
+    env = {**os.environ, "CORTEX_LOCK": lock, "CORTEX_LISTEN": f"unix:{tmp_path}/worker.sock"}
+    started = {name: subprocess.Popen(argv, cwd=tmp_path, env=env) for name, argv in commands.items()}
+    try:
+        until(lambda: all((tmp_path / name).exists() for name in started))
+        for process in started.values():
+            process.terminate()
+        for process in started.values():
+            process.wait(30)
+        assert ended.read_text().split() == ["worker", "server"]
+    finally:
+        for process in started.values():
+            process.kill()
+
+
+def test_a_model_server_that_dies_is_told_of(tmp_path: Path) -> None:
+    """Its exit code is its container's, and SIGHUP, upon which it reads its files again, reaches it."""
+    (server,) = _servers(_run())
+    script = server["entrypoint"][2].replace("$$", "$")
+    dies = "trap 'exit 7' HUP; echo started; while :; do sleep 0.1; done"
+    with subprocess.Popen(["sh", "-c", script, "sh", "-c", dies], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) == 7
 
 
 def test_the_golden_file_is_yaml() -> None:
