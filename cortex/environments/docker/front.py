@@ -119,7 +119,8 @@ class DockerFront:
         files = self._files(routes)
         self._write(files)
         before = self._running()
-        self._engine.compose("up", "--detach", "--no-deps", compose.FRONT)
+        anew = [] if before else ["--force-recreate"]  # one that has ended may want a network that is gone
+        self._engine.compose("up", "--detach", "--no-deps", *anew, compose.FRONT)
         if (now := self._container().id) in before:  # `docker kill` counts as a stop by hand: no restart from then on
             self._engine.ask(now, "sh", "-c", "kill -HUP 1")
         self._await(nginx.digest(routes, front), worker)

@@ -3,7 +3,8 @@
 Its directory (``DOCKER_STAND_IN``) has ``commands``, ``containers.json``, ``images`` (one in a line), and what a test
 puts there: ``refuse`` (what docker says instead of doing anything), ``refuse COMMAND SERVICE`` (the same, of compose),
 ``crash`` (a part of the names of services that end as soon as they start), ``unready`` (workers are not ready) and
-``leaving`` (the id of a container that is gone once it was listed).
+``leaving`` (the id of a container that is gone once it was listed). A container that has ended is of a network that is
+gone, as after `docker network prune`.
 """
 
 import json
@@ -41,7 +42,7 @@ def compose(arguments: list[str]) -> None:
     for service in services:
         if (refused := HERE / f"refuse {command} {service}").exists():
             sys.exit(refused.read_text())
-        if command == "up" and service not in rows:
+        if command == "up" and (service not in rows or "--force-recreate" in arguments):
             labels = {**document["services"][service].get("labels", {}), "com.docker.compose.project": project}
             failed = crash is not None and crash in service
             rows[service] = {
@@ -53,6 +54,8 @@ def compose(arguments: list[str]) -> None:
             }
         elif service not in rows:
             continue
+        elif command == "up" and not rows[service]["State"]["Running"]:
+            sys.exit(f"Cannot start service {service}: network 53a7 not found")
         elif command in ("stop", "start"):
             rows[service]["State"]["Running"] = command == "start"
         elif command == "rm":

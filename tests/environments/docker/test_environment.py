@@ -531,6 +531,19 @@ def test_a_container_that_is_gone_is_told(gone: str, docker: Docker) -> None:
     assert docker.environment.api("iris").status == "live"
 
 
+def test_containers_that_were_stopped_are_deployed_again(docker: Docker) -> None:
+    """Also when their network was removed meanwhile: none of them is only started again, the front neither."""
+    docker.deploy(docker.write())
+    state = docker.here / "containers.json"
+    rows = json.loads(state.read_text())
+    for row in rows.values():
+        row["State"]["Running"] = False
+    state.write_text(json.dumps(rows))
+    assert docker.environment.api("iris").status == "error"
+    assert not docker.deploy(docker.write()).error
+    assert docker.environment.api("iris").status == "live"
+
+
 def test_a_container_that_leaves_while_it_is_looked_at_is_not_missed(docker: Docker) -> None:
     """As those of the old run do while `cortex get` watches an update."""
     docker.deploy(docker.write())
