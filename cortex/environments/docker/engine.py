@@ -32,6 +32,7 @@ _REFUSALS = (
     ("error during connect", "Docker does not answer"),
     ("already allocated", TAKEN.format(port="of the front")),
     ("address already in use", TAKEN.format(port="of the front")),
+    ("no space left on device", "the disk that Docker uses is full: `docker system df` says what takes room there"),
     ("could not select device driver", "Docker cannot give GPUs to containers: install the NVIDIA Container Toolkit"),
 )
 """What Docker says (in lower case), and what that means for a person."""
