@@ -43,11 +43,12 @@ def test_what_the_images_share_is_the_same() -> None:
 
 
 def test_what_is_installed_beside_them_is_pinned_alike(pinned: dict[str, str]) -> None:
-    """ONNX Runtime for an ONNX predictor; TensorFlow and ONNX Runtime on a GPU; what pages name as ENGINES."""
+    """ONNX Runtime for an ONNX predictor; TensorFlow or ONNX Runtime on a GPU; what pages name as ENGINES."""
     assert _pins(packages.ONNX_RUNTIME) == {"onnxruntime": pinned["onnxruntime"]}
-    text = (ROOT / "deploy/Dockerfile.gpu").read_text()
-    assert f'"tensorflow[and-cuda]=={pinned["tensorflow"]}"' in text
-    assert f"onnxruntime-gpu=={pinned['onnxruntime']}" in text
+    assert set(re.findall(r'ENGINES="(.+)"', (ROOT / "deploy/Dockerfile.gpu").read_text())) == {
+        f"tensorflow[and-cuda]=={pinned['tensorflow']}",  # with CUDA 12
+        f"onnxruntime-gpu[cuda,cudnn]=={pinned['onnxruntime']}",  # with CUDA 13, and cuDNN in the same place
+    }
     for page in ("deploy/Dockerfile", "docs/environments.md", "docs/model_server.md"):
         (engines,) = re.findall(r'ENGINES="(.+)"', (ROOT / page).read_text())
         assert _pins(engines.replace(" ", "\n")).items() <= pinned.items()
