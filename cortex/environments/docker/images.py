@@ -115,7 +115,8 @@ def _is_here(image: str, engine: Engine) -> bool:
 
 
 def _cannot_be_had(image: str) -> str:
+    device = "".join(f".{name}" for name in ("gpu", "neuron") if f"-{name}:" in image)
     return (
-        f"image {image} is not on this machine: build it from the source (docker build --file deploy/Dockerfile), or "
+        f"image {image} is not on this machine: build it from the source, as deploy/Dockerfile{device} says, or "
         "name the registry that has it: cortex env configure NAME --provider docker --registry REGISTRY"
     )

@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 
 import cortex
-from cortex.environments.docker import packages
+from cortex.environments.docker import images, packages
+from cortex.environments.docker.compose import Images
+from cortex.environments.docker.engine import Engine
+from cortex.environments.docker.images import Shelf
 from cortex.environments.project import Project
+from cortex.errors import UserError
+from cortex.spec import APISpec, Model, Predictor
 from cortex.spec.config import read
 
 ROOT = Path(__file__).parents[3]
+_TENSORFLOW = Predictor(type="tensorflow", path="predictor.py", models=(Model(path="/models/iris"),))
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
 
 
@@ -70,6 +76,21 @@ def test_a_model_server_is_run_as_tensorflow_servings(name: str, tmp_path: Path)
         *("--grpc_socket_path=/run/cortex/model-server-0.sock", "--model_name=half plus"),
         *("--model_base_path=/models/half plus", "--port=9000"),
     ], ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "file"), [("", "Dockerfile"), ("-gpu", "Dockerfile.gpu"), ("-neuron", "Dockerfile.neuron")]
+)
+def test_an_image_that_is_missing_is_told_with_its_dockerfile(
+    device: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has one of its own, whose head says how to build it."""
+    monkeypatch.setattr(Engine, "good", lambda *_: False)
+    image, api = f"cortex-model-server{device}:{cortex.__version__}", APISpec(name="iris", predictor=_TENSORFLOW)
+    monkeypatch.setattr(Shelf, "source", lambda _: None)
+    with pytest.raises(UserError, match=f"{image} is not on this machine: build .* as deploy/{re.escape(file)} says"):
+        images.provide(api, tmp_path, Shelf(), Engine("iris", tmp_path), Images(image, image), lambda _: None)
+    assert f"-t {image.replace(cortex.__version__, 'VERSION')} " in (ROOT / "deploy" / file).read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*")), ids=lambda path: path.name)
