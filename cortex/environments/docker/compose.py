@@ -248,7 +248,7 @@ def _confined() -> Service:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "init": True,
-        "restart": "unless-stopped",
+        "restart": "always",  # an engine that crashed takes what it finds for stopped by hand: no `unless-stopped`
         "stop_grace_period": STOP_GRACE,
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
