@@ -38,11 +38,11 @@ def main(json_file: Path | None, csv_file: Path | None, html_file: Path | None, 
             found = carry_out(job(options, redaction.command(["throughput_test.py", *sys.argv[1:]])), line)
     except Error as error:
         raise click.ClickException(redaction.redacted(str(error))) from error
-    unwritten = [error for path, write in writers if (error := _unwritten(write, found, path))]
-    if not quiet and (error := _untold(found)):
-        unwritten.append(error)
-    for error in unwritten:
-        click.echo(f"Error: {redaction.redacted(str(error))}", err=True)
+    unwritten = [problem for path, write in writers if (problem := _unwritten(write, found, path))]
+    if not quiet and (problem := _untold(found)):
+        unwritten.append(problem)
+    for problem in unwritten:
+        click.echo(f"Error: {redaction.redacted(str(problem))}", err=True)
     sys.exit(_code(found, quiet) or bool(unwritten))
 
 

@@ -156,7 +156,7 @@ class Overload:
     def typical(self) -> Flood:
         """The medians of every figure, and the worst of what failed and of what others took."""
         *medians, failed, load, taken = zip(*map(astuple, self.floods), strict=True)
-        return Flood(*map(median, medians), max(failed), median(load), max(taken))
+        return Flood(*[*map(median, medians), max(failed), median(load), max(taken)])
 
     @property
     def valid(self) -> bool:

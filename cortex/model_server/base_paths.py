@@ -25,7 +25,7 @@ class BasePaths:
         A path that cannot be read changes nothing: a file system that goes away for a while must not unload a model.
         """
         try:
-            found = find(model.base_path)
+            found = _named(model.base_path)
         except OSError as error:
             problem = (
                 "FileSystemStoragePathSource encountered a filesystem access error: "
@@ -44,11 +44,16 @@ class BasePaths:
         self._said[name] = problems
 
 
-def find(base: Path) -> dict[int, list[Path]]:
+def find(base: Path) -> dict[int, Path]:
     """Return the version directories of a base path by number: those whose name is an integer (00000123 is 123).
 
     Raises OSError when the base path cannot be read.
     """
+    return {number: same[0] for number, same in _named(base).items()}
+
+
+def _named(base: Path) -> dict[int, list[Path]]:
+    """Return all directories of each version, of which the first is it."""
     found: dict[int, list[Path]] = {}
     for entry in sorted(base.iterdir()):
         if _NUMBER.fullmatch(entry.name) and int(entry.name) <= _LARGEST and entry.is_dir():

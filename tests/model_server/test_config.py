@@ -91,7 +91,7 @@ def test_version_directories_are_integers(tmp_path: Path) -> None:
     for name in ("1", "00000123", "latest", "2.5", "-3", "99999999999999999999", "\u0661"):
         (tmp_path / name).mkdir()
     (tmp_path / "7").write_text("a file")
-    assert find(tmp_path) == {1: [tmp_path / "1"], 123: [tmp_path / "00000123"]}
+    assert find(tmp_path) == {1: tmp_path / "1", 123: tmp_path / "00000123"}
 
 
 def test_one_of_two_spellings_of_a_version_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
