@@ -16,7 +16,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from cortex import control, notify
+from cortex import control, limits, notify
 from cortex.control import Deployment
 from cortex.errors import AddressTaken, NotStarted, TakenOver, UserError
 from cortex.pid import since_boot
@@ -286,17 +285,6 @@ class Supervisor:
         rotate(self._directory.parents[1] / "front")  # nginx does not by itself; it leads to other APIs too
 
 
-def _watch_without_threads() -> None:
-    """Hear of a process's end by a descriptor, as Python 3.12 does by itself, where the kernel can.
-
-    A thread for each would be one that there may be none left for, and then nobody looks after what has just started.
-    """
-    if sys.version_info < (3, 12):
-        with contextlib.suppress(OSError):
-            os.close(os.pidfd_open(os.getpid()))
-            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-
-
 async def _run(supervisor: Supervisor) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.end)
@@ -310,7 +298,8 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True, help="where its sockets are")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s:cortex:pid-%(process)d:%(levelname)s:%(message)s")
-    _watch_without_threads()
+    limits.watch_without_threads()
+    limits.take_descriptors()
     asyncio.run(_run(Supervisor(arguments.directory, arguments.run_dir)))
 
 

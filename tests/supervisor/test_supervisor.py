@@ -37,7 +37,9 @@ class Api:
         self.port = free_port()
         (root / "logs").mkdir()
         argv = [sys.executable, "-m", "cortex.supervisor", "--directory", str(root), "--run-dir", str(self.run_dir)]
-        self.supervisor = subprocess.Popen(argv, start_new_session=True)
+        self.supervisor = subprocess.Popen(
+            ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "_", *argv], start_new_session=True
+        )
         until(self.answers)
 
     def answers(self) -> bool:
@@ -101,12 +103,24 @@ def test_a_plan_survives_json() -> None:
     assert Plan.from_json(plan.to_json()) == plan
 
 
+@pytest.mark.parametrize("most", [4096, 200])
+def test_processes_may_hold_many_connections(most: int) -> None:
+    """They get as many descriptors as the system lets, however few the command's shell gives by itself."""
+    script = (
+        "from resource import *; from cortex import limits; limits.take_descriptors(); print(getrlimit(RLIMIT_NOFILE))"
+    )
+    line = f"ulimit -Sn 100 && ulimit -Hn {most} && exec {sys.executable} -c '{script}'"
+    done = subprocess.run(["bash", "-c", line], check=True, capture_output=True, text=True)
+    assert done.stdout == f"{(most, most)}\n"
+
+
 def test_deploy_goes_live_and_stop_leaves_nothing(api: Api) -> None:
     """A revision is live once all its workers are; `stop` ends every process and removes every file of the run."""
     api.deploy(api.plan("one", workers=2))
     status = api.status()
     assert (status.status, status.revision, status.reason) == ("live", "one", "")
     assert [row["state"] for row in status.processes] == ["ready", "ready"]
+    assert all(psutil.Process(row["pid"]).rlimit(psutil.RLIMIT_NOFILE)[0] > 256 for row in status.processes)
     assert (api.run_dir / "one/a/b").read_text() == "text"
     assert api.ask()[0] == "one"
 
