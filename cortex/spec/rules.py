@@ -27,6 +27,8 @@ _TENSORFLOW_ONLY = (
 """The keys of a predictor that are about signatures and the model server, which other types do not have."""
 _TENSORFLOWS = {"engine": ("auto", "tensorflow"), "precision": ("auto", "fp32")}
 """What the real TensorFlow Serving, and Neuron's, can be asked for."""
+_ON_CPUS = ("openvino", "tflite")
+"""The engines that take no GPU."""
 
 _PREDICTOR: Steps = ("predictor",)
 _MODELS: Steps = ("predictor", "models")
@@ -146,6 +148,15 @@ def _devices(api: WrittenAPI, _: Path) -> Iterator[Problem]:
         yield Problem(("compute",), message, key="inf")
 
 
+def _engine_on_gpu(api: WrittenAPI, _: Path) -> Iterator[Problem]:
+    predictor = api.predictor
+    if predictor.type != "tensorflow" or predictor.model_server != "cortex":
+        return
+    if api.compute.gpu and predictor.engine in _ON_CPUS:
+        message = f"{quote(predictor.engine)} computes on CPUs, and compute.gpu asks for a GPU (auto takes what can)"
+        yield Problem(("predictor", "engine"), message)
+
+
 def _onnx_on_inferentia(api: WrittenAPI, _: Path) -> Iterator[Problem]:
     if api.compute.inf and api.predictor.type == "onnx":
         yield _not_for_type(api, ("compute",), "inf")
@@ -234,6 +245,7 @@ _RULES = (
     _rule(_cached_processes, "predictor.models", _PROCESSES),
     _rule(_tensorflow_serving, _TYPE, "predictor.model_server", "predictor.engine", "predictor.precision", *_INF),
     _rule(_devices, "compute.gpu", *_INF),
+    _rule(_engine_on_gpu, _TYPE, "predictor.engine", "predictor.model_server", "compute.gpu"),
     _rule(_onnx_on_inferentia, _TYPE, *_INF),
     _rule(_neuron_cores, _PROCESSES, *_INF),
     _rule(_batch_size, "predictor.server_side_batching", _PROCESSES, _THREADS, *_INF),

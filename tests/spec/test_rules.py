@@ -177,6 +177,12 @@ ROWS = [
         [_unsupported("engine", "python"), _unsupported("model_server", "python")],
     ),
     # devices
+    (f"{{{TENSORFLOW}, model_path: m, engine: onnxruntime}}", "compute: {gpu: 1}", []),
+    (
+        f"{{{TENSORFLOW}, model_path: m, engine: openvino}}",
+        "compute: {gpu: 1}",
+        ['predictor.engine: "openvino" computes on CPUs, and compute.gpu asks for a GPU (auto takes what can)'],
+    ),
     (
         f"{{{TENSORFLOW}, model_path: m}}",
         "compute: {gpu: 1, inf: 1}",
