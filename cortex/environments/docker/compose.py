@@ -131,7 +131,7 @@ def services(run: Run) -> dict[str, Service]:
     for replica in range(run.spec.replicas):
         behind = [_service_name(run, replica, process) for process in plan.back]
         for index, process in enumerate(plan.back):
-            found[behind[index]] = _model_server(run, replica, index, process)
+            found[behind[index]] = _model_server(run, replica, index, process) | _resources(run, len(behind))
         for index, process in enumerate(plan.front):
             found[_service_name(run, replica, process)] = _worker(run, replica, index, process, behind)
     return dict(literal(found))
@@ -199,7 +199,7 @@ def _worker(run: Run, replica: int, index: int, process: ProcessPlan, behind: li
     if behind:
         service["environment"]["CORTEX_LOCK"] = _WORKERS
         return {**service, "depends_on": behind}
-    return {**service, **_devices(run, replica)}
+    return {**service, **_resources(run, run.spec.predictor.processes_per_replica), **_devices(run, replica)}
 
 
 def _model_server(run: Run, replica: int, index: int, process: ProcessPlan) -> Service:
@@ -210,7 +210,6 @@ def _model_server(run: Run, replica: int, index: int, process: ProcessPlan) -> S
         "entrypoint": ["sh", "-c", _SERVE, process.argv[0]],
         **_container(run, replica, dataclasses.replace(process, argv=process.argv[1:]), mounts),
         **({"healthcheck": _listens(process.ready)} if ours else {}),
-        **_resources(run),
         **_devices(run, replica, index),
     }
 
@@ -263,14 +262,17 @@ def _listens(socket: str) -> dict[str, Any]:
     return {"test": test, "interval": "10s", "timeout": "5s", "start_period": "120s"}
 
 
-def _resources(run: Run) -> Service:
-    """Return what keeps a model server to its share; memory is a reservation, as in a cluster."""
+def _resources(run: Run, containers: int) -> Service:
+    """Return what keeps each of so many containers that compute to its share of what one replica may take.
+
+    Memory is a reservation, as in a cluster.
+    """
     compute = run.spec.compute
     found: Service = {}
     if compute.cpu is not None:
-        found["cpus"] = min(float(parse_quantity(compute.cpu)), float(run.cores))
+        found["cpus"] = min(float(parse_quantity(compute.cpu)), float(run.cores)) / containers
     if compute.mem is not None:
-        found["mem_reservation"] = int(parse_quantity(compute.mem))
+        found["mem_reservation"] = int(parse_quantity(compute.mem)) // containers
     return found
 
 

@@ -118,6 +118,21 @@ def test_compute_limits_the_model_server() -> None:
     assert row["cpus"] == 4.0
 
 
+@pytest.mark.parametrize("predictor", [{"type": "python"}, {"type": "onnx"}])
+def test_compute_limits_workers_that_compute_themselves(predictor: dict[str, Any]) -> None:
+    """What a replica may take is shared by its workers, each of which is a container."""
+    run = _run(spec={"compute": Compute(cpu="3", mem="1Gi")}, predictor={**predictor, "processes_per_replica": 2})
+    rows = list(compose.services(run).values())
+    assert [(row["cpus"], row["mem_reservation"]) for row in rows] == [(1.5, 2**29)] * 2
+
+
+def test_workers_of_a_model_server_have_no_limit() -> None:
+    """They wait for it; on Inferentia the model servers share what a replica may take."""
+    inferentia = {"compute": Compute(inf=1, cpu="3")}
+    rows = compose.services(_run(spec=inferentia, predictor={"processes_per_replica": 2})).values()
+    assert [row.get("cpus") for row in rows] == [1.5, 1.5, None, None]
+
+
 def test_tensorflow_serving_takes_the_place_of_our_model_server() -> None:
     """An image of TF Serving gets its own program's name and flags, and no health check of ours."""
     (row,) = _servers(_run(predictor={"tensorflow_serving_image": "tensorflow/serving:2.19.1"}))
