@@ -189,7 +189,7 @@ def test_a_model_server_ends_after_its_workers(tmp_path: Path) -> None:
     script = server["entrypoint"][2].replace("$$", "$").replace("/run/cortex", str(tmp_path))
     lock = worker["environment"]["CORTEX_LOCK"].replace("/run/cortex", str(tmp_path))
     ended = tmp_path / "ended"
-    ends = "touch {0}; trap 'sleep {1}; echo {0} >>ended; exit 0' TERM; while :; do sleep 0.1; done"
+    ends = "trap 'sleep {1}; echo {0} >>ended; exit 0' TERM; touch {0}; while :; do sleep 0.1; done"
     listen = [sys.executable, str(Path(__file__).parents[3] / "deploy/listen.py")]
     commands = {
         "server": ["sh", "-c", script, "sh", "-c", ends.format("server", 0)],
