@@ -1,4 +1,4 @@
-"""scripts/test: what pytest is told."""
+"""The scripts: what pytest is told, and what is said where nothing can be tested."""
 
 import hashlib
 import os
@@ -39,3 +39,14 @@ def test_all_are_shared_by_workers_and_a_named_path_is_not(venv: Path, arguments
     assert said[:2] == ["-m", "pytest"]
     assert said[len(said) - len(arguments) :] == arguments
     assert ("-n" in said) == shared
+
+
+def test_containers_are_not_tested_where_docker_does_not_answer(venv: Path) -> None:
+    """It is no failure, and the reason is Docker's own."""
+    (venv / "bin/docker").write_text("#!/bin/sh\necho 'Is the daemon running?' >&2\nexit 1\n")
+    (venv / "bin/docker").chmod(0o755)
+    path = f"{venv / 'bin'}:{os.environ['PATH']}"
+    environment = os.environ | {"CORTEX_VENV": str(venv), "PATH": path, "CORTEX_TEST_CONTAINERS": ""}
+    done = subprocess.run([str(ROOT / "scripts/test-containers")], capture_output=True, text=True, env=environment)
+    told = "test-containers: NOT RUN: the Docker engine does not answer: Is the daemon running?\n"
+    assert (done.returncode, done.stderr) == (0, told)
