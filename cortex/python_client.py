@@ -39,6 +39,18 @@ class Client:
         registry = Registry(cortex_home())
         return cls(registry.open(registry.named(env)))
 
+    def deploy(
+        self, config_file: str | os.PathLike[str], force: bool = False, wait: bool = False
+    ) -> list[dict[str, Any]]:
+        """Create or update the APIs of a yaml, wait until they are live, and return each with a ``message``.
+
+        ``force`` replaces an update that is in progress. ``wait`` changes nothing: a deployment is always awaited, and
+        what it waits for is printed to stderr.
+        """
+        if isinstance(config_file, Mapping):
+            raise UserError("deploy takes the path of a yaml; create_api takes an API that is a dictionary")
+        return self._deploy(Path(config_file), force)
+
     def create_api(
         self,
         api_spec: Mapping[str, Any],
@@ -49,39 +61,24 @@ class Client:
         force: bool = True,
         wait: bool = False,
     ) -> dict[str, Any]:
-        """Create or update one API, wait until it is live, and return it with a ``message``, under ``api``.
+        """Create or update one API, wait until it is live, and return what `deploy` does of one.
 
         ``api_spec`` is one entry of a yaml. Its predictor is a file of ``project_dir``, or else the class ``predictor``
         by itself, where ``requirements`` are lines of a requirements.txt: with the globals that it uses if it is one of
         the script or notebook that calls this (dill pickles it), else with the file that defines it.
 
-        ``force`` replaces an update that is in progress. ``wait`` changes nothing: a deployment is always awaited, and
-        what it waits for is printed to stderr.
+        With ``wait`` the API itself is returned, as Cortex did then. It is awaited in any case.
         """
-        return self.deploy(api_spec, predictor, requirements, conda_packages, project_dir, force, wait)[0]
-
-    def deploy(
-        self,
-        api_spec: Mapping[str, Any] | str | os.PathLike[str],
-        predictor: type[Any] | None = None,
-        requirements: Sequence[str] = (),
-        conda_packages: Sequence[str] = (),
-        project_dir: str | os.PathLike[str] | None = None,
-        force: bool = True,
-        wait: bool = False,
-    ) -> list[dict[str, Any]]:
-        """Do what `create_api` does, under its name in Cortex 0.22; or deploy the APIs of a yaml, given its path."""
-        if not isinstance(api_spec, Mapping):
-            return self._deploy(Path(api_spec), force)
         if (predictor is None) == (project_dir is None):
             raise UserError("either predictor or project_dir must be given: a class, or the directory with its file")
         if project_dir is not None:
             with _beside(Path(project_dir), api_spec) as file:
-                return self._deploy(file, force)
-        project = _project(api_spec, predictor, requirements, conda_packages)
-        deployed = self._deploy(project, force)
-        shutil.rmtree(project.parent)  # of one that failed the message names files
-        return deployed
+                (deployed,) = self._deploy(file, force)
+        else:
+            project = _project(api_spec, predictor, requirements, conda_packages)
+            (deployed,) = self._deploy(project, force)
+            shutil.rmtree(project.parent)  # of one that failed the message names files
+        return deployed["api"] if wait else deployed
 
     def get_api(self, api_name: str) -> dict[str, Any]:
         """Return one API."""

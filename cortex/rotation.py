@@ -10,9 +10,9 @@ LIMIT = 64 * 1024 * 1024
 _LOG = logging.getLogger("cortex.supervisor")
 
 
-def rotate(directory: Path) -> None:
-    """Move aside what is in the large log files of a directory. Their writers append, so they go on at the new end."""
-    for log in directory.glob("*.log"):
+def rotate(*directories: Path) -> None:
+    """Move aside what is in the large log files of directories. Their writers append, so they go on at the new end."""
+    for log in (log for directory in directories for log in directory.glob("*.log")):
         try:
             if log.stat().st_size > LIMIT:
                 _move_content(log)

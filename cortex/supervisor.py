@@ -10,7 +10,6 @@ beside the live revision, swap when it is ready, drain the old one), ``cancel`` 
 import argparse
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import shutil
@@ -25,14 +24,14 @@ import psutil
 
 from cortex import control, limits, notify
 from cortex.control import Deployment
-from cortex.errors import AddressTaken, NotStarted, TakenOver, UserError
+from cortex.errors import NotStarted, TakenOver, UserError
+from cortex.listener import listen
 from cortex.pid import since_boot
 from cortex.plan import Plan
 from cortex.revision import Revision
 from cortex.rotation import rotate
 from cortex.status import Status
 
-BACKLOG = 2048
 HOUSEKEEPING_INTERVAL = 30.0
 LEAVE_SECONDS = 5.0
 """How long a deployment waits for old workers to say that they take no connections; one that is held up takes none."""
@@ -215,16 +214,7 @@ class Supervisor:
         address = (plan.host, plan.port)
         if self._listener is not None and self._address == address:  # as it was asked for: a host has several names
             return self._listener
-        listener = socket.socket(socket.AF_INET6 if ":" in plan.host else socket.AF_INET)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError as error:
-            listener.close()
-            kind = AddressTaken if error.errno == errno.EADDRINUSE else UserError
-            raise kind(f"cannot listen on {plan.host} port {plan.port}: {error.strerror}") from None
-        return listener
+        return listen(*address)
 
     # -- what is known
 
@@ -278,11 +268,7 @@ class Supervisor:
                 self.end()  # whoever started this process went away before he said what for
             self._changed()
             with contextlib.suppress(RuntimeError):  # no thread to spare: the next time
-                await asyncio.to_thread(self._rotate)
-
-    def _rotate(self) -> None:
-        rotate(self._directory / "logs")
-        rotate(self._directory.parents[1] / "front")  # nginx does not by itself; it leads to other APIs too
+                await asyncio.to_thread(rotate, self._directory / "logs", self._directory.parents[1] / "front")
 
 
 async def _run(supervisor: Supervisor) -> None:

@@ -33,7 +33,7 @@ class PythonPredictor:
 
 cx = cortex.client("local")
 spec = {"name": "greeter", "kind": "RealtimeAPI", "predictor": {"config": {"greeting": "hello"}}}
-print(cx.create_api(spec, predictor=PythonPredictor, wait=True)["api"]["endpoint"])
+print(cx.create_api(spec, predictor=PythonPredictor, wait=True)["endpoint"])
 """
 
 PROJECT = """\
@@ -98,7 +98,7 @@ def test_a_yaml(client: Client, tmp_path: Path) -> None:
         "- {name: one, kind: RealtimeAPI, predictor: {type: python, path: predictor.py}}\n"
         "- {name: two, kind: RealtimeAPI, predictor: {type: python, path: predictor.py}}\n"
     )
-    deployed = client.deploy(str(tmp_path / "cortex.yaml"), wait=True)
+    deployed = client.deploy(str(tmp_path / "cortex.yaml"), True, wait=True)
     assert [each["api"]["spec"]["name"] for each in deployed] == ["one", "two"]
     for each in deployed:
         assert post(each["api"]["endpoint"], 1).text == "good evening 1"
@@ -171,6 +171,12 @@ def test_a_class_that_cannot_be_pickled(cortex: Cortex, tmp_path: Path) -> None:
     assert "UserError: predictor: cannot be pickled: TypeError: " in _run(cortex, tmp_path, script, code=1)
     script = SCRIPT.replace("import math", "import math, sys; sys.modules['dill'] = None")
     assert "needs dill: pip install dill" in _run(cortex, tmp_path, script, code=1)
+
+
+def test_a_dictionary_is_no_yaml(client: Client) -> None:
+    """Versions of Cortex differ in what `deploy` takes; the error names the method for the other thing."""
+    with pytest.raises(UserError, match="create_api takes an API that is a dictionary"):
+        client.deploy(SPEC)  # type: ignore[arg-type]
 
 
 def test_no_such_environment_or_api(client: Client) -> None:

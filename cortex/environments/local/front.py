@@ -36,7 +36,6 @@ from cortex.pid import lives
 _START_SECONDS = 10.0
 _STOP_SECONDS = 90.0
 """Longer than an API drains."""
-_LARGEST_LOG = 10_000_000
 
 
 class LocalFront:
@@ -108,7 +107,6 @@ class LocalFront:
             pair.place(self._directory)
         self._replace_configuration(binary, nginx.configuration(routes, front))
         if master := self._master():
-            self._rotate()
             master.send_signal(signal.SIGHUP)
         else:
             self._quit()  # workers that a master left that was killed: the port is theirs
@@ -177,13 +175,6 @@ class LocalFront:
             _run(check)
         except UserError:
             idle.unlink()
-
-    def _rotate(self) -> None:
-        """Begin a log anew that has grown large; nginx opens it when it reloads."""
-        for path in (Path(self._front.access_log), Path(self._front.error_log)):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_size > _LARGEST_LOG:
-                    path.replace(path.with_suffix(".log.1"))
 
     def _family(self) -> list[psutil.Process]:
         """Return the master and its workers: every nginx that has our log open."""
