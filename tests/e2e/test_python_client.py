@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import cortex as package
 from cortex.errors import UserError
 from cortex.python_client import Client
 from tests.e2e import a_predictor
-from tests.e2e.deployment import Cortex, post
+from tests.e2e.deployment import Cortex, post, until
 
 SPEC = {"name": "greeter", "kind": "RealtimeAPI", "predictor": {"config": {"greeting": "hello"}}}
 
@@ -78,6 +79,14 @@ def test_a_class_of_a_module(client: Client) -> None:
     assert post(deployed["api"]["endpoint"], 4.5).text == "hello 4"
     assert "path" not in SPEC["predictor"], "the caller's dictionary is the caller's"
     client.delete_api("greeter")
+
+
+def test_a_deleted_api_leaves_no_zombie(client: Client) -> None:
+    """Whoever deploys goes on living here, and is the parent of the API's supervisor."""
+    client.create_api(SPEC, a_predictor.PythonPredictor)
+    (supervisor,) = [each for each in psutil.Process().children() if "cortex.supervisor" in each.cmdline()]
+    client.delete_api("greeter")
+    until(lambda: not supervisor.is_running())
 
 
 def test_a_project(client: Client, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,7 +115,8 @@ def _start(directory: APIDirectory) -> None:
     if not _answers(directory.control):
         said = log.read_bytes()[begun:].decode(errors="replace").splitlines()  # a first deployment's log does not stay
         raise CortexError(f"the supervisor did not start: {said[-1] if said else 'it said nothing'}")
-    child.returncode = 0  # it is meant to outlive us, so that nobody waits for it here
+    # it is meant to outlive a command; in a script or notebook that goes on it must not end as a zombie
+    threading.Thread(target=child.wait, name="supervisor", daemon=True).start()
 
 
 def _answers(path: Path) -> bool:
