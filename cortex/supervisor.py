@@ -75,6 +75,7 @@ class Supervisor:
         if request.get("command") == "stop":
             yield "stopping"
             await self._stop()
+            self._status_path.unlink(missing_ok=True)  # it is gone as it was meant to be, and no error
         elif request.get("command") == "cancel":
             yield "cancelling"
             await self._cancel_deploying()

@@ -115,7 +115,10 @@ def test_processes_may_hold_many_connections(most: int) -> None:
 
 
 def test_deploy_goes_live_and_stop_leaves_nothing(api: Api) -> None:
-    """A revision is live once all its workers are; `stop` ends every process and removes every file of the run."""
+    """A revision is live once all its workers are; `stop` ends every process and removes every file of the run.
+
+    It removes the status, too, which would read as that of a supervisor that was killed.
+    """
     api.deploy(api.plan("one", workers=2))
     status = api.status()
     assert (status.status, status.revision, status.reason) == ("live", "one", "")
@@ -127,6 +130,7 @@ def test_deploy_goes_live_and_stop_leaves_nothing(api: Api) -> None:
     list(control.command(api.run_dir / "control.sock", {"command": "stop"}))
     api.supervisor.wait(10)
     assert not [row for row in status.processes if psutil.pid_exists(row["pid"])]
+    assert not (api.root / "status.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGRTMIN + 1], ids=["SIGKILL", "one without a name"])
