@@ -84,7 +84,7 @@ class ONNXRuntime:
     def open(cls, model: Model, options: EngineOptions) -> Self:
         """Read and optimize the graph. Raises Unsupported with ONNX Runtime's own words."""
         if not isinstance(model, ModelFile) or model.format != ONNX:
-            raise Unsupported(f"ONNX Runtime does not read a {model.format}")
+            raise Unsupported(f"ONNX Runtime does not read {model.format} models")
         if options.precision != FP32:
             raise UnsupportedPrecision("ONNX Runtime computes in the precision that the model was exported in")
         recipe = recipes.read(model.directory)

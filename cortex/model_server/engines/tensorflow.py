@@ -57,7 +57,7 @@ class TensorFlow:
     def open(cls, model: Model, options: EngineOptions) -> Self:
         """Restore the variables and initialize the tables. Raises Unsupported with TensorFlow's own words."""
         if not isinstance(model, SavedModel):
-            raise Unsupported(f"TensorFlow does not read a {model.format}")
+            raise Unsupported(f"TensorFlow does not read {model.format} models")
         config = _session_config(options)
         session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:

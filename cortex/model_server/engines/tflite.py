@@ -41,7 +41,7 @@ class TFLite:
     def open(cls, model: Model, options: EngineOptions) -> Self:
         """Prepare a first interpreter. Raises Unsupported with LiteRT's own words."""
         if not isinstance(model, ModelFile) or model.format != TFLITE:
-            raise Unsupported(f"TF Lite does not read a {model.format}")
+            raise Unsupported(f"TF Lite does not read {model.format} models")
         if options.precision != FP32:
             raise UnsupportedPrecision("TF Lite computes in the precision that the model was converted to")
         path, threads = model.path, options.cores
