@@ -79,6 +79,8 @@ class Front:
     """Whom root's workers become; empty: nginx's own choice."""
 
 
+_CONNECTIONS = 4096
+"""Of one of nginx's workers, with clients and with APIs."""
 NEWER = "newer"
 """The folder in a front's directory for files that the configuration includes: what only a newer nginx knows."""
 KEEP_IDLE = "keepalive_min_timeout 10s;"
@@ -119,7 +121,8 @@ def _lines(routes: Sequence[Route], front: Front, digest: str) -> Iterator[str]:
     yield f"pid {_word(f'{front.directory}/nginx.pid')};"
     yield f"error_log {_word(front.error_log)} warn;"
     yield "worker_shutdown_timeout 330s;  # an old worker of nginx ends when its last request is answered"
-    yield "events { worker_connections 4096; }"
+    yield f"worker_rlimit_nofile {2 * _CONNECTIONS};  # a shell mostly allows 1,024; a large body is a file, too"
+    yield f"events {{ worker_connections {_CONNECTIONS}; }}"
     yield "http {"
     yield from _indented(_http(routes, front, digest))
     yield "}"

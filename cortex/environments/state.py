@@ -15,16 +15,15 @@ HOME/
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import psutil
 
+from cortex.environments import temporary
 from cortex.errors import UserError
 from cortex.pid import lives, since_boot
 from cortex.spec import APISpec
@@ -134,19 +133,26 @@ class APIDirectory:
 
     @cached_property
     def run_dir(self) -> Path:
-        """Where the sockets are: near the rest, or below the temporary directory when that is too long for them.
+        """Where the sockets are: near the rest, or below TMPDIR or /tmp when that is too long for them.
 
         Where a supervisor has its own is told by its status: TMPDIR may differ from shell to shell.
         """
         near = self._root / "run" / self.name
-        if len(os.fsencode(near)) + len(_LONGEST_SOCKET) <= _SOCKET_PATH_LIMIT:
+        if _has_room_for_sockets(near):
             return near
         with contextlib.suppress(OSError, ValueError):
             there = Path(Status.load(self.path / "status.json").run_dir).parent
             if there.is_absolute() and there.is_dir():
                 return there
-        digest = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:8]
-        return Path(tempfile.gettempdir()) / f"cortex-{os.getuid()}-{digest}" / self.name
+        name = temporary.digest(self.name)
+        far = temporary.directory("run", self._root) / name
+        return far if _has_room_for_sockets(far) else temporary.directory("run", self._root, "/tmp") / name  # noqa: S108
+
+    def clear_run_dir(self) -> None:
+        """Remove what a supervisor left there. UserError when somebody else may have put something there."""
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        if self._root not in self.run_dir.parents:
+            temporary.make(self.run_dir.parent, mode=0o700)
 
     @property
     def control(self) -> Path:
@@ -230,6 +236,10 @@ class APIDirectory:
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
+
+
+def _has_room_for_sockets(directory: Path) -> bool:
+    return len(os.fsencode(directory)) + len(_LONGEST_SOCKET) <= _SOCKET_PATH_LIMIT
 
 
 def _read(path: Path) -> APISpec:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -117,8 +118,30 @@ def test_only_names_of_deployed_apis_lead_anywhere(tmp_path: Path, name: str) ->
         Home(tmp_path).find(name)
 
 
-def test_sockets_fit_however_long_the_home_is(tmp_path: Path) -> None:
-    """A Unix socket's path may have 107 bytes: a home that is too deep gets its sockets elsewhere."""
-    near, far = Home(Path("/h")).api("a"), Home(tmp_path / ("x" * 120)).api("a" * 42)
-    assert near.run_dir == Path("/h/run/a")
-    assert len(str(far.run_dir / "123456" / "model-server-99.sock")) <= 107
+@pytest.mark.parametrize("uid", [0, 4_294_967_294])
+@pytest.mark.parametrize("depth", [0, 30, 60, 90])
+def test_sockets_fit_however_long_names_are(
+    uid: int, depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Unix socket's path may have 107 bytes: a home that is too deep gets its sockets elsewhere, for every user."""
+    deep = tmp_path / ("x" * 120)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp".ljust(depth, "t"))
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    homes = [Home(home).api(name * 42) for home in (deep, deep / "y") for name in "ab"]
+    assert Home(Path("/h")).api("a").run_dir == Path("/h/run/a")
+    assert len({api.run_dir for api in homes}) == len(homes)
+    for api in homes:
+        assert len(str(api.run_dir / "123456" / "model-server-100.sock.line")) <= 107
+
+
+def test_sockets_are_not_put_where_somebody_else_may_reach_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All users can tell where the temporary directory of a home will be, and one of them may be there first."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    api = Home(tmp_path / ("x" * 120)).api("a")
+    api.clear_run_dir()
+    assert api.run_dir.parent.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(UserError, match="belongs to another user: remove it, or set TMPDIR"):
+        api.clear_run_dir()

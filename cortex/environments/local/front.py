@@ -12,13 +12,11 @@ CORTEX_HOME/front/
 
 import contextlib
 import dataclasses
-import hashlib
 import http.client
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from cortex.environments import certificate, nginx
+from cortex.environments import certificate, nginx, temporary
 from cortex.environments.address import Address, meaning
 from cortex.environments.certificate import Certificate
 from cortex.environments.nginx import Route
@@ -106,12 +104,13 @@ class LocalFront:
         if pair:
             pair.place(self._directory)
         self._replace_configuration(binary, nginx.configuration(routes, front))
+        before = self._family()
         if master := self._master():
             master.send_signal(signal.SIGHUP)
         else:
             self._quit()  # workers that a master left that was killed: the port is theirs
             _run(self._command(binary))
-        self._await(nginx.digest(routes, front))
+        self._await(nginx.digest(routes, front), [process for process in before if process != master])
         certificate.forget_others(self._directory, pair)
 
     def stop(self) -> None:
@@ -151,9 +150,7 @@ class LocalFront:
     def _make_directories(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         run = Path(self._front.directory)
-        run.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if run.stat().st_uid != os.geteuid():
-            raise UserError(f"{run} belongs to another user: remove it, or set TMPDIR to a directory of your own")
+        temporary.make(run, mode=0o755)
         (run / nginx.NEWER).mkdir(exist_ok=True)
         (self._directory / "run").write_text(str(run))
 
@@ -218,14 +215,21 @@ class LocalFront:
                         process.kill()
             time.sleep(0.02)
 
-    def _await(self, digest: str) -> None:
+    def _await(self, digest: str, old: list[psutil.Process]) -> None:
+        """Wait until it has a configuration, and no worker that has another takes connections any more."""
         deadline = time.monotonic() + _START_SECONDS
-        same = 0
-        while same < 2:  # an old worker may answer once more
-            same = same + 1 if self._answers(digest) else 0
+        while any(map(_takes_connections, old)) or not self._answers(digest):
             if time.monotonic() > deadline:
                 raise UserError(f"nginx did not take its configuration; see {self._front.error_log}")
             time.sleep(0.02)
+
+
+def _takes_connections(worker: psutil.Process) -> bool:
+    """Whether a worker has not begun to leave, which its title says from the moment in which it takes no more."""
+    try:
+        return lives(worker) and "shutting down" not in " ".join(worker.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _found() -> str | None:
@@ -270,5 +274,4 @@ def _run_dir(home: Path, known: Path) -> Path:
     with contextlib.suppress(OSError):
         if (there := Path(known.read_text())).is_absolute() and there.is_dir():
             return there
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"cortex-front-{os.getuid()}-{digest}"
+    return temporary.directory("front", home)

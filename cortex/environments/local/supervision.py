@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -100,7 +99,7 @@ def _supervises(process: psutil.Process, directory: APIDirectory) -> bool:
 
 def _start(directory: APIDirectory) -> None:
     _end_family(directory, psutil.Process.kill)  # what a supervisor left that was killed
-    shutil.rmtree(directory.run_dir, ignore_errors=True)
+    directory.clear_run_dir()
     directory.logs.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "cortex.supervisor"]
     argv += ["--directory", str(directory.path), "--run-dir", str(directory.run_dir)]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -162,6 +163,21 @@ def test_apis_share_one_port_by_path(fronted: Fronted, stubs: Callable[[], Stub]
     assert requests.get(f"{fronted.url}/iris/metrics", timeout=10).status_code == 404
 
 
+def test_it_takes_more_connections_than_a_shell_has_descriptors_for(fronted: Fronted) -> None:
+    """A shell allows 1,024 of them to an ordinary user, who may have more."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+    try:
+        fronted.front.follow([_route("iris", "127.0.0.1:1")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
+    workers = [process for process in _family(fronted) if not process.children()]
+    assert workers
+    for worker in workers:
+        limits = Path(f"/proc/{worker.pid}/limits").read_text()
+        assert int(limits.partition("Max open files")[2].split()[0]) > 4096
+
+
 def test_a_worker_learns_who_asks(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
     """Address, scheme and request id are passed on; an id that the API would not take is replaced."""
     fronted.front.follow([_route("iris", stubs().address)])
@@ -237,6 +253,18 @@ def test_a_change_loses_no_request(fronted: Fronted, stubs: Callable[[], Stub]) 
         assert requests.post(fronted.url, data=b"x", timeout=10).json()["port"] == new.address
         old.go.set()
         assert waiting.result().json()["port"] == old.address
+
+
+def test_no_worker_leads_elsewhere_after_a_change(
+    fronted: Fronted, stubs: Callable[[], Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a tenth of a second the new workers of nginx answer beside the old ones."""
+    old, new = stubs(), stubs()
+    fronted.front.follow([_route("iris", old.address)])
+    monkeypatch.setattr(fronted.front, "_answers", lambda _: True)
+    fronted.front.follow([_route("iris", new.address)])
+    answers = [requests.post(fronted.url, data=b"x", timeout=10).json() for _ in range(50)]
+    assert {answer["port"] for answer in answers} == {new.address}
 
 
 def test_what_is_told_again_is_no_change(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
