@@ -46,10 +46,12 @@ def home(cortex: Cortex) -> Iterator[Cortex]:
 
 def _nginx(cortex: Cortex) -> list[psutil.Process]:
     marked = str(cortex.home / "front")
+    found = psutil.process_iter(["name", "open_files"])  # of another user's, open_files is None
     return [
         process
-        for process in psutil.process_iter(["name"])
-        if process.info["name"] == "nginx" and any(row.path.startswith(marked) for row in process.open_files())
+        for process in found
+        if process.info["name"] == "nginx"
+        and any(row.path.startswith(marked) for row in process.info["open_files"] or ())
     ]
 
 
