@@ -20,8 +20,12 @@ def digest(name: Path | str) -> str:
 
 
 def make(path: Path, *, mode: int) -> None:
-    """Make a directory where anybody may have made one of its name before. UserError when somebody else has."""
+    """Make a directory where anybody may have made one of its name before. UserError when somebody else has.
+
+    It has ``mode`` whatever the umask is.
+    """
     path.mkdir(mode=mode, parents=True, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise UserError(f"{path} belongs to another user: remove it, or set TMPDIR to a directory of your own")
+    path.chmod(mode)

@@ -178,6 +178,18 @@ def test_it_takes_more_connections_than_a_shell_has_descriptors_for(fronted: Fro
         assert int(limits.partition("Max open files")[2].split()[0]) > 4096
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_a_body_that_is_put_aside(umask: int, fronted: Fronted, stubs: Callable[[], Stub]) -> None:
+    """nginx puts a large one in a file, as the user that root's workers become."""
+    before = os.umask(umask)
+    try:
+        fronted.front.follow([_route("iris", stubs().address, max_body=2**22)])
+    finally:
+        os.umask(before)
+    answer = requests.post(fronted.url, data=bytes(2**21), timeout=10)
+    assert (answer.status_code, answer.json()["size"]) == (200, 2**21)
+
+
 def test_a_worker_learns_who_asks(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
     """Address, scheme and request id are passed on; an id that the API would not take is replaced."""
     fronted.front.follow([_route("iris", stubs().address)])
