@@ -107,6 +107,7 @@ class GRPC:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 50),
             ("grpc.max_reconnect_backoff_ms", 200),
+            ("grpc.enable_http_proxy", 0),  # as over HTTP: a proxy would be measured with it
         ]
         if not self.url.startswith("grpcs://"):
             return grpc.insecure_channel(self.target, options)

@@ -62,7 +62,11 @@ class Profiler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio is untyp
                 loopback.restrict(port)
                 self._channel = grpc.insecure_channel(
                     f"127.0.0.1:{port}",
-                    options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+                    options=[
+                        ("grpc.max_receive_message_length", -1),
+                        ("grpc.max_send_message_length", -1),
+                        ("grpc.enable_http_proxy", 0),
+                    ],
                 )
             return self._channel
 

@@ -106,6 +106,19 @@ def test_pictures_over_grpc(grpc_endpoint: str, service: Service, picture_file: 
     assert service.metadata[0]["x-who"] == "me"
 
 
+@pytest.mark.parametrize("kind", ["endpoint", "grpc_endpoint"])
+def test_a_proxy_is_not_measured(
+    kind: str, request: pytest.FixtureRequest, picture_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the environment names is passed by, over HTTP as over gRPC."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    options = Options(str(picture_file), request.getfixturevalue(kind), model=MODEL)
+    result = run(ClosedLoop(samples=2), door(options), payloads(options, door(options)))
+    assert (result.requests, result.errors) == (2, {})
+
+
 def test_half_a_picture(grpc_endpoint: str, picture_file: Path) -> None:
     """What has to be decoded before it is sent, and cannot be, is named."""
     picture_file.write_bytes(picture_file.read_bytes()[:-10])

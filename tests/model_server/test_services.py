@@ -46,6 +46,14 @@ def test_the_profiler_is_tensorflows(server: Server) -> None:
         )
 
 
+def test_the_profiler_is_on_this_machine(start: Start, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that the environment names does not lead to it."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    server = start("--model_name=half_plus", f"--model_base_path={models}/half_plus", "--engine=tensorflow")
+    assert server.channel().unary_unary("/tensorflow.ProfilerService/Terminate")(b"", timeout=30) == b""
+
+
 def test_the_profilers_own_port_is_closed_to_others(reference: Server) -> None:
     """TensorFlow's server listens on every interface; what comes through another than the loopback is refused."""
     terminate = reference.channel().unary_unary("/tensorflow.ProfilerService/Terminate")
