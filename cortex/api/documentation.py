@@ -38,10 +38,10 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def openapi(name: str, predictor: LoadedPredictor, notices: Iterable[str]) -> dict[str, Any]:
-    """Return the OpenAPI document of an API."""
+    """Return the OpenAPI document of an API, whose paths are beside it: a front has them below the API's endpoint."""
     from fastapi import FastAPI
 
-    app = FastAPI(title=name, description="\n\n".join((predictor.description, *notices)))
+    app = FastAPI(title=name, description="\n\n".join((predictor.description, *notices)), servers=[{"url": "."}])
     for path, suffix in zip(PREDICT_PATHS, ("", "_at_path"), strict=True):
         app.add_api_route(
             path,
@@ -62,7 +62,7 @@ def page(name: str) -> str:
     """Return the page that shows the document, and lets a person try it."""
     from fastapi.openapi.docs import get_swagger_ui_html
 
-    return bytes(get_swagger_ui_html(openapi_url=OPENAPI, title=f"{name} - Swagger UI").body).decode()
+    return bytes(get_swagger_ui_html(openapi_url=OPENAPI.removeprefix("/"), title=f"{name} - Swagger UI").body).decode()
 
 
 def _operation(name: str, says: str | None) -> Callable[[], None]:

@@ -4,7 +4,9 @@ import contextlib
 import http.client
 import json
 import math
+import re
 from datetime import datetime
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -392,7 +394,15 @@ def test_openapi(worker):
             "application/octet-stream",
         }
         assert set(operation["responses"]) >= {"200", "400", "413", "500", "503"}
-    assert "swagger" in requests.get(worker.url + "/docs", timeout=10).text.lower()
+
+
+def test_the_documentation_is_of_this_api(worker):
+    """Behind a front /iris/docs leads to /iris/openapi.json, and what is tried there to /iris, not to another API."""
+    page = requests.get(worker.url + "/docs", timeout=10).text
+    [link] = re.findall(r"url: '(.*?)'", page)
+    assert urljoin("http://front/iris/docs", link) == "http://front/iris/openapi.json"
+    [server] = requests.get(worker.url + "/openapi.json", timeout=10).json()["servers"]
+    assert urljoin("http://front/iris/openapi.json", server["url"]) == "http://front/iris/"
 
 
 def test_post_predict(worker):
