@@ -19,7 +19,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from cortex.api import documentation
 from cortex.api.admission import Admission
@@ -181,7 +182,7 @@ def _probe_routes(worker: Worker) -> Iterator[Route]:
     yield Route(METRICS, metrics)
 
 
-def _documentation_routes(worker: Worker) -> Iterator[Route]:
+def _documentation_routes(worker: Worker) -> Iterator[BaseRoute]:
     async def openapi(_: Request) -> Response:
         described = worker.spec.name, worker.predictor, worker.notices
         return JSONResponse(await run_in_threadpool(documentation.openapi, *described))
@@ -191,3 +192,4 @@ def _documentation_routes(worker: Worker) -> Iterator[Route]:
 
     yield Route(OPENAPI, openapi)
     yield Route(DOCS, page)
+    yield Mount(DOCS, StaticFiles(packages=[documentation.ASSETS]))

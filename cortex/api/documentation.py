@@ -6,9 +6,11 @@ FastAPI writes them, and is imported when somebody asks: it would cost every wor
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cortex.api.paths import HEALTH, METRICS, OPENAPI, PREDICT_PATHS, READY
+from cortex.api.paths import DOCS, HEALTH, METRICS, OPENAPI, PREDICT_PATHS, READY
 from cortex.api.predictor import LoadedPredictor
 
+ASSETS = "fastapi_offline", "static"
+"""The package and its directory with what the page loads: there may be no way to the internet, or nobody's business."""
 _ANY_JSON: dict[str, Any] = {"schema": {}, "example": {}}
 _FILE = {"type": "string", "format": "binary"}
 _PLAIN = {"text/plain": {"schema": {"type": "string"}}}
@@ -38,7 +40,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def openapi(name: str, predictor: LoadedPredictor, notices: Iterable[str]) -> dict[str, Any]:
-    """Return the OpenAPI document of an API, whose paths are beside it: a front has them below the API's endpoint."""
+    """Return the OpenAPI document of an API, whose paths are beside it."""
     from fastapi import FastAPI
 
     app = FastAPI(title=name, description="\n\n".join((predictor.description, *notices)), servers=[{"url": "."}])
@@ -62,7 +64,20 @@ def page(name: str) -> str:
     """Return the page that shows the document, and lets a person try it."""
     from fastapi.openapi.docs import get_swagger_ui_html
 
-    return bytes(get_swagger_ui_html(openapi_url=OPENAPI.removeprefix("/"), title=f"{name} - Swagger UI").body).decode()
+    html = get_swagger_ui_html(
+        openapi_url=_beside(OPENAPI),
+        title=f"{name} - Swagger UI",
+        swagger_js_url=_beside(f"{DOCS}/swagger-ui-bundle.js"),
+        swagger_css_url=_beside(f"{DOCS}/swagger-ui.css"),
+        swagger_favicon_url=_beside(f"{DOCS}/favicon.png"),
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    return bytes(html.body).decode()
+
+
+def _beside(path: str) -> str:
+    """Return how a page leads to a path of the same API: a front has both of them below the API's endpoint."""
+    return path.removeprefix("/")
 
 
 def _operation(name: str, says: str | None) -> Callable[[], None]:

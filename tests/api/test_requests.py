@@ -401,6 +401,11 @@ def test_the_documentation_is_of_this_api(worker):
     page = requests.get(worker.url + "/docs", timeout=10).text
     [link] = re.findall(r"url: '(.*?)'", page)
     assert urljoin("http://front/iris/docs", link) == "http://front/iris/openapi.json"
+    assets = re.findall(r'(?:src|href)="(.*?)"', page)
+    assert len(assets) == 3
+    for asset in assets:
+        path = urljoin("http://front/iris/docs", asset).removeprefix("http://front/iris/")
+        assert requests.get(f"{worker.url}/{path}", timeout=10).status_code == 200, "and needs no internet"
     [server] = requests.get(worker.url + "/openapi.json", timeout=10).json()["servers"]
     assert urljoin("http://front/iris/openapi.json", server["url"]) == "http://front/iris/"
 
