@@ -1,20 +1,24 @@
 """Measure the throughput of a deployed image classifier. The engine is `cortex.loadtest`."""
 
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import click
-from rich.console import Console
+try:  # Ctrl-C may come while all of this is read
+    import os
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
 
-from cortex.errors import Error, UserError
-from cortex.loadtest import files, redaction, report
-from cortex.loadtest.arguments import arguments, asked
-from cortex.loadtest.command import carry_out, job
-from cortex.loadtest.findings import Report
-from cortex.loadtest.live import Line
+    import click
+    from rich.console import Console
+
+    from cortex.errors import Error, UserError
+    from cortex.loadtest import files, redaction, report
+    from cortex.loadtest.arguments import arguments, asked
+    from cortex.loadtest.command import carry_out, job
+    from cortex.loadtest.findings import Report
+    from cortex.loadtest.live import Line
+except KeyboardInterrupt:
+    sys.exit(1)
 
 
 @arguments

@@ -99,6 +99,13 @@ def test_ctrl_c(endpoint: str, seen: Any, picture_file: Path, options: tuple[str
     assert "Traceback" not in err
 
 
+def test_ctrl_c_while_the_command_is_loaded(tmp_path: Path) -> None:
+    """It is silent, as nothing was measured."""
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = throughput_test("none.jpg", "http://127.0.0.1:1", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def test_a_tester_that_is_ended(endpoint: str, seen: Any, picture_file: Path) -> None:
     """SIGTERM, as ``timeout`` sends it, ends it with all of its processes, and none of them has a last word."""
     command = [sys.executable, SCRIPT, "-q", "-i", "60", "-w", "2", picture_file, endpoint + "/slow"]
