@@ -1,6 +1,7 @@
 """Start the processes of a load, gather what they count, and sum it up."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -209,8 +210,10 @@ class _Crew:
 def _spawn(pipe: Pipe, module: str) -> subprocess.Popen[bytes]:
     """Start a process at the other end of a pipe.
 
-    It has a process group of its own, so that Ctrl-C does not reach it: it must live to tell what it has counted.
+    It has a process group of its own, so that Ctrl-C does not reach it: it must live to tell what it has counted. It
+    imports from where this process does, and not from the current folder.
     """
-    command = [sys.executable, "-c", f"from {module} import main; main()", str(pipe.fileno())]
+    command = [sys.executable, "-P", "-c", f"from {module} import main; main()", str(pipe.fileno())]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with pipe:
-        return subprocess.Popen(command, pass_fds=[pipe.fileno()], process_group=0)
+        return subprocess.Popen(command, pass_fds=[pipe.fileno()], process_group=0, env=env)

@@ -19,9 +19,10 @@ import throughput_test as throughput_test_module
 SCRIPT = Path(__file__).parents[2] / "throughput_test.py"
 
 
-def throughput_test(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, *(str(argument) for argument in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | env, check=False)
+def throughput_test(*arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    env = os.environ | env
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, cwd=cwd, check=False)
 
 
 def asked(*arguments: object) -> Result:
@@ -45,6 +46,13 @@ def test_arguments_from_the_environment(endpoint: str, seen: Any, picture_file: 
     done = throughput_test(IMG_URL=str(picture_file), ENDPOINT=endpoint)
     assert done.returncode == 0
     assert len(seen.requests) == 10
+
+
+def test_a_folder_with_modules_of_its_own(endpoint: str, picture_file: Path) -> None:
+    """What the current folder holds is nothing that the processes of the tester import."""
+    (picture_file.parent / "random.py").write_text("raise SystemExit('not meant')")
+    done = throughput_test(picture_file, endpoint, cwd=picture_file.parent)
+    assert (done.returncode, "not meant" in done.stderr) == (0, False), done.stderr
 
 
 def test_nothing_succeeded(endpoint: str, picture_file: Path) -> None:
