@@ -44,7 +44,8 @@ def agree(got: Any, want: Any, tolerance: float) -> bool:
         return same and all(agree(*pair, tolerance) for pair in zip(got, want, strict=True))
     if isinstance(want, bool) or isinstance(got, bool) or not isinstance(want, int | float):
         return type(got) is type(want) and bool(got == want)
-    return isinstance(got, int | float) and math.isclose(got, want, rel_tol=tolerance, abs_tol=_TINY)
+    room = max(tolerance * abs(want), _TINY)
+    return isinstance(got, int | float) and math.isclose(got, want, rel_tol=0, abs_tol=room)
 
 
 def expecting(payloads: Sequence[Payload], path: Path, tolerance: float = TOLERANCE) -> list[Payload]:
