@@ -13,7 +13,7 @@ from cortex.loadtest.units import duration, number
 _BOUND = re.compile(r"p(?P<percentile>\d{1,2}(?:\.\d+)?)=(?P<value>\d+(?:\.\d+)?)(?P<unit>us|ms|s)")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _PRECISION = 0.02  # of the rate: when the search ends
-_KEPT_UP = 0.98  # of the requests due: a server that answers fewer piles up work, however slowly
+_KEPT_UP = 0.98  # of the rate: a server that answers at less than that piles up work, however slowly
 _ERRORS = 0.001  # of all requests: what is no failure of the bound
 _GROWTH = 1.2  # from a rate that held to the next one, until one does not
 _FEWEST = 0.01  # of the first guess: where the search gives up
@@ -112,6 +112,7 @@ def judged(bound: Objective, rate: float, result: Result) -> Trial:
         return replace(trial, why=f"{result.error_share:.1%} errors")
     if reached > bound.bound:
         return replace(trial, why=f"{bound.name} {duration(reached)}")
-    if result.requests_per_second < _KEPT_UP * rate:
-        return replace(trial, why=f"only {number(result.requests_per_second)} requests/s were answered")
+    answering = result.seconds - result.latency.p50  # until the first answers come, no server is behind
+    if result.requests < _KEPT_UP * rate * answering:
+        return replace(trial, why=f"only {number(result.requests / answering)} requests/s were answered")
     return replace(trial, held=True, why=f"{bound.name} {duration(reached)}")
