@@ -242,6 +242,19 @@ def test_sweep_and_comparison(endpoint: str, picture_file: Path, tmp_path: Path)
     assert "too few to compare" in " ".join(compared.stdout.split())
 
 
+def test_search(endpoint: str, picture_file: Path, tmp_path: Path) -> None:
+    """No rate beyond what the server can answer holds. How far below it stays is up to what else the machine does."""
+    options = ("--slo", "p90=60ms", "-i", 0.5, "-t", 16, "--warmup", 0, "--json", tmp_path / "a.json")
+    done = asked(*options, picture_file, endpoint + "/capacity")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "a.json").read_text())["search"]
+    assert max((each["rate"] for each in found["trials"] if each["held"]), default=0) < 220
+    assert not all(each["held"] for each in found["trials"])
+    if found["rate"]:
+        assert found["trials"][-1]["result"]["seconds"] >= 3 * 0.5
+        assert "confirmed by a longer run" in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
