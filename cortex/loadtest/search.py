@@ -44,13 +44,13 @@ def search(bound: Objective, capacity: float, measure: Measure) -> Search:
         best = max((trial.rate for trial in finder.trials if trial.held), default=None)
         words = "Interrupted before the rate was confirmed" + (f"; {number(best)} requests/s held." if best else ".")
         return Search(bound, tuple(finder.trials), None, words)
-    words = f"No rate held {bound.name} at {duration(bound.bound)}."
-    if rate is None and finder.trials:
-        words += f" At {number(finder.trials[-1].rate)} requests/s: {finder.trials[-1].why}."
-    elif rate is not None:
+    last, named = finder.trials[-1], f"{bound.name} at {duration(bound.bound)}"
+    if rate is None:
+        longer = " in a longer run" if any(trial.held for trial in finder.trials) else ""
+        words = f"No rate held {named}{longer}. At {number(last.rate)} requests/s: {last.why}."
+    else:
         words = (
-            f"The highest rate that holds {bound.name} at {duration(bound.bound)} is {number(rate)} requests/s, "
-            f"confirmed by a longer run: {finder.trials[-1].why}."
+            f"The highest rate that holds {named} is {number(rate)} requests/s, confirmed by a longer run: {last.why}."
         )
     return Search(bound, tuple(finder.trials), rate, words)
 

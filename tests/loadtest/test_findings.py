@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,16 @@ def test_search(server: Callable[[float], Result], rate: float | None, words: st
     found = search(objective("p99=100ms"), 100, lambda rate, longer: server(rate))
     assert found.rate == (pytest.approx(rate, rel=0.03) if rate else None)
     assert words in found.words
+
+
+def test_a_rate_that_holds_for_a_while() -> None:
+    """What no longer run confirms is no rate that holds, and the words do not deny what the trials say."""
+    found = search(
+        objective("p99=100ms"), 100, lambda rate, longer: settled(rate, 0.5 if longer or rate > 99 else 0.01)
+    )
+    assert found.rate is None
+    assert any(trial.held for trial in found.trials)
+    assert re.match(r"No rate held p99 at 100 ms in a longer run\. At 9\d\.\d requests/s: p99 500 ms\.", found.words)
 
 
 def test_a_search_in_which_chance_meddles() -> None:
