@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from cortex.loadtest import TLS, options
-from cortex.loadtest.scenarios import SCENARIOS
+from cortex.loadtest.scenarios import RATED, SCENARIOS, SERVER
+from cortex.loadtest.schedules import CONSTANT, POISSON
+from cortex.loadtest.sweep import CONNECTIONS, RATE
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -113,8 +115,8 @@ _ARGUMENTS = (
     _option(
         _LOAD,
         "--arrivals",
-        type=click.Choice(["constant", "poisson"]),
-        default="constant",
+        type=click.Choice([CONSTANT, POISSON]),
+        default=CONSTANT,
         show_default=True,
         help="How requests of an open loop are spread.",
     ),
@@ -218,8 +220,8 @@ _ARGUMENTS = (
     _option(
         _FIND,
         "--over",
-        type=click.Choice(["connections", "rate"]),
-        default="connections",
+        type=click.Choice([CONNECTIONS, RATE]),
+        default=CONNECTIONS,
         show_default=True,
         help="What the sizes of --sweep are.",
     ),
@@ -280,7 +282,28 @@ def _agree(chosen: dict[str, Any]) -> None:
         raise click.UsageError(f"{' and '.join(named)} exclude each other")
     if chosen["rate"] and named and not chosen["scenario"]:
         raise click.UsageError(f"{named[0]} chooses its own rates: leave out --rate")
-    if chosen["think_time"] and (chosen["rate"] or chosen["schedule"] or chosen["slo"]):
-        raise click.UsageError("--think-time is of a closed loop: an open loop has its rate")
+    if chosen["think_time"] and not _is_closed_loop(chosen):
+        raise click.UsageError("--think-time is of a closed loop: leave it out")
+    if chosen["arrivals"] != CONSTANT and _is_closed_loop(chosen):
+        raise click.UsageError("--arrivals is of an open loop: give --rate or --schedule")
+    if chosen["schedule"] and chosen["seconds"]:
+        raise click.UsageError("--schedule says how long it lasts: leave out -i")
+    if chosen["scenario"]:
+        _agree_with_scenario(chosen)
     if chosen["client_key"] and not chosen["client_cert"]:
         raise click.UsageError("--client-key belongs to a --client-cert")
+
+
+def _is_closed_loop(chosen: dict[str, Any]) -> bool:
+    open_sweep = chosen["sweep"] and chosen["over"] == RATE
+    return not (chosen["rate"] or chosen["schedule"] or chosen["slo"] or chosen["scenario"] or open_sweep)
+
+
+def _agree_with_scenario(chosen: dict[str, Any]) -> None:
+    name = chosen["scenario"]
+    if chosen["warmup"]:
+        raise click.UsageError("LoadGen counts from its first request: leave out --warmup")
+    if chosen["rate"] and name not in RATED:
+        raise click.UsageError(f"the scenario {name} has no rate: leave out --rate")
+    if chosen["slo"] and name != SERVER:
+        raise click.UsageError(f"the scenario {name} has no bound: leave out --slo")

@@ -151,7 +151,8 @@ def _scenario(job: Job, tell: Tell) -> Result:
     scenario = scenarios.Scenario(
         str(options.scenario),
         options.loadgen_logs,
-        options.workers * (options.threads or (1 if options.scenario == "SingleStream" else _OPEN_CONNECTIONS)),
+        options.workers
+        * (options.threads or (1 if options.scenario == scenarios.SINGLE_STREAM else _OPEN_CONNECTIONS)),
         options.seconds or _OPEN_SECONDS,
         options.rate or 0.0,
         job.bound.bound if job.bound else scenarios.LATENCY_BOUND,

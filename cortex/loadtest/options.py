@@ -9,6 +9,7 @@ from cortex.loadtest.expect import TOLERANCE, expecting
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.payloads import Form, Payload, as_form, as_json, as_raw, batches, pictures, ready
 from cortex.loadtest.schedules import CONSTANT
+from cortex.loadtest.sweep import CONNECTIONS
 
 PREDICTOR, REST, GRPC = "predictor", "tfserving-rest", "tfserving-grpc"
 PROTOCOLS = (PREDICTOR, REST, GRPC)
@@ -47,7 +48,7 @@ class Options:
     keep_alive: bool = True
     tls: TLS = TLS()  # noqa: RUF009  # a frozen value
     sweep: str | None = None
-    over: str = "connections"
+    over: str = CONNECTIONS
     slo: str | None = None
     compare: Path | None = None
     expect: str | None = None

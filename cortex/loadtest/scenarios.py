@@ -27,8 +27,9 @@ from cortex.loadtest.payloads import Payload
 from cortex.loadtest.results import Result
 from cortex.loadtest.worker import ORPHANED, Worker
 
-SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
-_RATED = ("Server", "Offline")
+SINGLE_STREAM, SERVER = "SingleStream", "Server"
+RATED = (SERVER, "Offline")
+SCENARIOS = (SINGLE_STREAM, "MultiStream", *RATED)
 LATENCY_BOUND = 0.015
 """Seconds: the bound of MLPerf's Server scenario for ResNet-50, at its 99th percentile."""
 _SOONEST = 200_000  # nanoseconds: LoadGen makes as many queries beforehand as the time could hold
@@ -54,7 +55,7 @@ class Scenario:
 
     @property
     def open_loop(self) -> bool:
-        return self.name == "Server"
+        return self.name == SERVER
 
     def arrivals(self, worker: int, begin: float, start: float) -> Any:
         raise NotImplementedError("LoadGen says when")
@@ -87,7 +88,7 @@ def measure(
     Raises UserError when LoadGen is not installed, the folder cannot be made, or a rate is missing.
     """
     _loadgen()
-    if scenario.name in _RATED and not scenario.rate:
+    if scenario.name in RATED and not scenario.rate:
         raise UserError(f"the scenario {scenario.name} needs --rate: the samples per second that are wanted")
     try:
         scenario.logs.mkdir(parents=True, exist_ok=True)
