@@ -106,7 +106,11 @@ def _load(job: Job) -> Load:
 
 
 def _open(options: Options, schedule: schedules.Schedule) -> OpenLoop:
-    return OpenLoop(schedule, options.workers, options.threads or max(_OPEN_CONNECTIONS // options.workers, 1))
+    return OpenLoop(schedule, options.workers, _open_threads(options))
+
+
+def _open_threads(options: Options) -> int:
+    return options.threads or max(_OPEN_CONNECTIONS // options.workers, 1)
 
 
 def _swept(job: Job, tell: Tell) -> Report:
@@ -130,9 +134,8 @@ def _swept(job: Job, tell: Tell) -> Report:
 def _searched(job: Job, bound: Objective, tell: Tell) -> Report:
     options = job.options
     seconds, warmup = options.seconds or _TRIAL_SECONDS, _finding_warmup(options)
-    probe = _open(options, schedules.steady(1.0, seconds))
-    most = ClosedLoop(probe.workers, probe.threads, seconds=seconds)
-    first = _run(job, most, _prefixed(tell, "capacity"), warmup)
+    closed = ClosedLoop(options.workers, _open_threads(options), seconds=seconds)
+    first = _run(job, closed, _prefixed(tell, "capacity"), warmup)
     if first.interrupted or not first.requests:
         return Report(first)
 
@@ -151,11 +154,10 @@ def _scenario(job: Job, tell: Tell) -> Result:
     scenario = scenarios.Scenario(
         str(options.scenario),
         options.loadgen_logs,
-        options.workers
-        * (options.threads or (1 if options.scenario == scenarios.SINGLE_STREAM else _OPEN_CONNECTIONS)),
+        1 if options.scenario == scenarios.SINGLE_STREAM else options.workers * _open_threads(options),
         options.seconds or _OPEN_SECONDS,
         options.rate or 0.0,
-        job.bound.bound if job.bound else scenarios.LATENCY_BOUND,
+        job.bound or scenarios.BOUND,
     )
     return scenarios.measure(
         scenario, job.door, job.payloads, tell, watch=_watch(job), settings=_settings(job, scenario)

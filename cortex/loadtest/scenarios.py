@@ -23,6 +23,7 @@ from typing import Any
 from cortex.errors import UserError
 from cortex.loadtest.crew import Tell, Watch, run
 from cortex.loadtest.doors import Door
+from cortex.loadtest.findings import Objective
 from cortex.loadtest.payloads import Payload
 from cortex.loadtest.results import Result
 from cortex.loadtest.worker import ORPHANED, Worker
@@ -30,8 +31,8 @@ from cortex.loadtest.worker import ORPHANED, Worker
 SINGLE_STREAM, SERVER = "SingleStream", "Server"
 RATED = (SERVER, "Offline")
 SCENARIOS = (SINGLE_STREAM, "MultiStream", *RATED)
-LATENCY_BOUND = 0.015
-"""Seconds: the bound of MLPerf's Server scenario for ResNet-50, at its 99th percentile."""
+BOUND = Objective(99.0, 0.015)
+"""That of MLPerf's Server scenario for ResNet-50."""
 _SOONEST = 200_000  # nanoseconds: LoadGen makes as many queries beforehand as the time could hold
 _SUMMARY, _VERDICT = "mlperf_log_summary.txt", "Result is"
 
@@ -45,8 +46,8 @@ class Scenario:
     threads: int
     seconds: float | None = 10.0
     rate: float = 0.0
-    bound: float = LATENCY_BOUND
-    """Server's latency bound, in seconds."""
+    bound: Objective = BOUND
+    """On Server's latency."""
 
     workers = 1
     requests = None
@@ -69,7 +70,8 @@ class Scenario:
         settings.min_query_count = 1
         settings.single_stream_expected_latency_ns = settings.multi_stream_expected_latency_ns = _SOONEST
         settings.server_target_qps = self.rate
-        settings.server_target_latency_ns = round(self.bound * 1e9)
+        settings.server_target_latency_ns = round(self.bound.bound * 1e9)
+        settings.server_target_latency_percentile = self.bound.percentile / 100
         settings.offline_expected_qps = self.rate
         return settings
 

@@ -14,6 +14,7 @@ import requests
 from onnx import TensorProto, helper
 
 from cortex.loadtest import ClosedLoop, Result, run
+from cortex.loadtest.findings import Objective
 from cortex.loadtest.options import Options, door, payloads
 from cortex.loadtest.scenarios import SCENARIOS, Scenario, measure
 from cortex.loadtest.server import ServerWatch
@@ -94,7 +95,7 @@ def test_grpc(served: Served, picture_file: Path) -> None:
 def test_scenarios(served: Served, picture_file: Path, tmp_path: Path, name: str) -> None:
     """LoadGen's scenarios go through these doors, too; its own log counts as many samples."""
     options = Options(str(picture_file), served.grpc, model="colour")
-    scenario = Scenario(name, tmp_path, threads=4, seconds=0.3, rate=40, bound=1)
+    scenario = Scenario(name, tmp_path, threads=4, seconds=0.3, rate=40, bound=Objective(90, 1))
     result = measure(scenario, door(options), payloads(options, door(options)))
     assert result.errors == {}
     assert result.requests >= 2

@@ -8,6 +8,7 @@ import pytest
 
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, Payload, scenarios
+from cortex.loadtest.findings import Objective
 from cortex.loadtest.scenarios import Scenario, measure
 
 PAYLOAD = Payload(b"{}", "application/json")
@@ -21,7 +22,7 @@ loadgen = pytest.mark.skipif(
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_scenarios(endpoint: str, seen: Any, tmp_path: Path, name: str) -> None:
     """Each scenario runs to LoadGen's verdict and keeps its logs; its requests are counted as any others are."""
-    scenario = Scenario(name, tmp_path / "logs", threads=8, seconds=0.5, rate=20, bound=0.5)
+    scenario = Scenario(name, tmp_path / "logs", threads=8, seconds=0.5, rate=20, bound=Objective(90, 0.5))
     result = measure(scenario, HTTP(endpoint), [PAYLOAD, PAYLOAD])
     summary = (tmp_path / "logs" / "mlperf_log_summary.txt").read_text()
     verdict = str(result.settings["LoadGen"])
@@ -30,6 +31,9 @@ def test_scenarios(endpoint: str, seen: Any, tmp_path: Path, name: str) -> None:
     assert result.requests == len(seen.requests) > 1
     assert result.errors == {}
     assert f"Scenario : {name}" in summary
+    if name == scenarios.SERVER:
+        detail = (tmp_path / "logs" / "mlperf_log_detail.txt").read_text()
+        assert '"requested_server_target_latency_percentile", "value": 0.9,' in detail
 
 
 @loadgen
