@@ -105,6 +105,8 @@ def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
         yield result.steady.words, "" if result.steady.reached and result.steady.lasted else "yellow"
     if result.client and result.client.warning:
         yield f"warning: {result.client.warning}", "yellow"
+    if verdict := result.settings.get("LoadGen"):
+        yield f"LoadGen's verdict: {verdict}", "" if verdict == "VALID" else "yellow"
     for check in report.checks:
         held = "holds" if check.passed else "does not hold"
         yield f"{check.text} {held}: {check.actual}", "green" if check.passed else "bold red"

@@ -93,6 +93,8 @@ def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
     for check in report.checks:
         held = "holds" if check.passed else "does not hold"
         yield ("good" if check.passed else "bad"), f"{check.text} {held}: {check.actual}"
+    if verdict := result.settings.get("LoadGen"):
+        yield ("good" if verdict == "VALID" else "warn"), f"LoadGen's verdict: {verdict}"
     if not result.requests:
         yield "bad", "No request was answered."
     if result.failed:

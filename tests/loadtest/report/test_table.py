@@ -3,6 +3,7 @@
 import io
 import re
 from dataclasses import replace
+from html import escape
 
 import pytest
 from rich.console import Console
@@ -48,6 +49,15 @@ def test_what_an_interruption_left(whole: Report) -> None:
     report = replace(whole, result=result)
     assert re.search(r"^unanswered +1,404 when it was interrupted", _printed(report), re.MULTILINE)
     assert "1,404 requests had no answer yet." in html.page(report)
+
+
+def test_what_loadgen_says(whole: Report) -> None:
+    """The verdict on a scenario stands among what one must know before believing the figures."""
+    words = "LoadGen's verdict: INVALID: 3 requests failed, which LoadGen does not know"
+    settings = dict(whole.result.settings) | {"LoadGen": words.partition(": ")[2]}
+    report = replace(whole, result=replace(whole.result, settings=settings))
+    assert words in _printed(report).splitlines()
+    assert f'<li class="warn">{escape(words)}</li>' in html.page(report)
 
 
 @pytest.mark.parametrize("width", [40, 46, 80, 200])
