@@ -162,20 +162,19 @@ def rest_url(endpoint: str, model: str | None) -> str:
 def rest_signature(door: HTTP, name: str) -> Signature:
     """Ask a REST endpoint which input its signature has. Raises UserError when it does not tell."""
     base = door.url.partition(":predict")[0]
-    try:
-        found = json.loads(pages.read(f"{base}/metadata", door, _ASK_SECONDS))["metadata"]["signature_def"][
-            "signature_def"
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{base}/metadata: does not tell what the model takes ({error})") from error
     model = base.rpartition("/models/")[2].partition("/")[0]
-    inputs = {
-        alias: (
-            types_pb2.DataType.Value(each["dtype"]),
-            [int(dim["size"]) for dim in each["tensor_shape"].get("dim", ())],
-        )
-        for alias, each in found.get(name, {}).get("inputs", {}).items()
-    }
+    try:
+        metadata = json.loads(pages.read(f"{base}/metadata", door, _ASK_SECONDS))["metadata"]
+        found = metadata["signature_def"]["signature_def"]
+        inputs = {
+            alias: (
+                types_pb2.DataType.Value(each["dtype"]),
+                [int(dim["size"]) for dim in each["tensor_shape"].get("dim", ())],
+            )
+            for alias, each in found.get(name, {}).get("inputs", {}).items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{base}/metadata: does not tell what the model takes ({error})") from error
     return _signature(model, name, inputs, sorted(found))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cortex.errors import UserError
-from cortex.loadtest import ClosedLoop, Failed, Payload, run
+from cortex.loadtest import ClosedLoop, Failed, Payload, pages, run
 from cortex.loadtest.options import Options, door, payloads
 from cortex.loadtest.recorded import recorded
 from cortex.loadtest.tfserving import GRPC
@@ -131,6 +131,18 @@ def test_an_unknown_signature(grpc_endpoint: str, picture_file: Path) -> None:
     """The message names the signatures that there are, and no other."""
     options = Options(str(picture_file), grpc_endpoint, model=MODEL, signature="none")
     with pytest.raises(UserError, match=r"signature none: 0 inputs, .*\(signatures: serving_default\)"):
+        payloads(options, door(options))
+
+
+@pytest.mark.parametrize(
+    "signatures", [b"[]", b'{"serving_default": {"inputs": {"x": {}}}}', b'{"serving_default": {"inputs": ["x"]}}']
+)
+def test_metadata_of_another_kind(monkeypatch: pytest.MonkeyPatch, picture_file: Path, signatures: bytes) -> None:
+    """JSON that is no metadata of TF Serving is told as such."""
+    told = b'{"metadata": {"signature_def": {"signature_def": ' + signatures + b"}}}"
+    monkeypatch.setattr(pages, "read", lambda *_: told)
+    options = Options(str(picture_file), "http://127.0.0.1:1/v1/models/m")
+    with pytest.raises(UserError, match=r"/v1/models/m/metadata: does not tell what the model takes"):
         payloads(options, door(options))
 
 
