@@ -84,9 +84,9 @@ def as_raw(images: Sequence[bytes]) -> Payload:
 def ready(path: Path) -> Payload:
     """Return a JSON file as it is. It counts as many inferences as its ``imgs``, ``instances`` or ``inputs`` has items.
 
-    Raises UserError for a file that is not JSON.
+    Raises UserError for a file that cannot be read or is not JSON.
     """
-    body = _read(str(path))
+    body = _read(path, "the path of a JSON file")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -130,7 +130,8 @@ def picture(source: str) -> bytes:
 
     Raises UserError when there is none, or when it is no picture.
     """
-    data = _fetched(source) if source.startswith(("http://", "https://")) else _read(source)
+    remote = source.startswith(("http://", "https://"))
+    data = _fetched(source) if remote else _read(Path(source), "the URL or the path of a picture")
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.format == "JPEG":
@@ -144,11 +145,11 @@ def picture(source: str) -> bytes:
         raise UserError(f"{source}: not a picture ({error})") from error
 
 
-def _read(source: str) -> bytes:
+def _read(path: Path, wanted: str) -> bytes:
     try:
-        return Path(source).read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{source}: {error.strerror}; give the URL or the path of a picture") from error
+        raise UserError(f"{path}: {error.strerror}; give {wanted}") from error
 
 
 def _fetched(source: str) -> bytes:

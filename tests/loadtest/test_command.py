@@ -65,7 +65,8 @@ def test_nothing_succeeded(endpoint: str, picture_file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("none.jpg", "http://127.0.0.1:1"), 1, "Error: none.jpg: No such file"),
+        (("none.jpg", "http://127.0.0.1:1"), 1, "none.jpg: No such file or directory; give the URL or the path of a p"),
+        (("none.json", "http://127.0.0.1:1"), 1, "none.json: No such file or directory; give the path of a JSON file"),
         (("PICTURE", "localhost:1"), 1, "Error: localhost:1: not an endpoint"),
         (("-w", "0", "PICTURE", "http://127.0.0.1:1"), 2, "'-w'"),
         (("-i", "0", "PICTURE", "http://127.0.0.1:1"), 2, "'-i'"),
