@@ -1,8 +1,8 @@
 """Measure what a prediction API sustains: load, statistics and report, apart from any command line.
 
-    from cortex.loadtest import HTTP, ClosedLoop, images_json, picture, run
+    from cortex.loadtest import HTTP, ClosedLoop, as_json, picture, run
 
-    result = run(ClosedLoop(workers=2, threads=4, seconds=30), HTTP(endpoint), images_json(picture("cat.jpg")))
+    result = run(ClosedLoop(workers=2, threads=4, seconds=30), HTTP(endpoint), as_json([picture("cat.jpg")]))
     print(result.inferences_per_second, result.latency.p99)
 
 How a request travels: `run` (crew.py) starts the processes of a load (worker.py), whose threads send a `Payload`
@@ -17,7 +17,7 @@ from cortex.loadtest.findings import Report
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.latency import Latency
 from cortex.loadtest.loads import ClosedLoop, Load, OpenLoop
-from cortex.loadtest.payloads import Payload, image_form, images_json, picture
+from cortex.loadtest.payloads import Payload, as_json, picture
 from cortex.loadtest.progress import Progress
 from cortex.loadtest.results import Result
 from cortex.loadtest.statistics import Journal, Tally
@@ -38,8 +38,7 @@ __all__ = [
     "Report",
     "Result",
     "Tally",
-    "image_form",
-    "images_json",
+    "as_json",
     "picture",
     "run",
 ]

@@ -50,24 +50,14 @@ Form = Callable[[Sequence[bytes]], Payload]
 """Makes one request of some pictures."""
 
 
-def images_json(image: bytes, count: int = 1) -> Payload:
-    """Return ``{"imgs": [base64, ...]}`` with one image ``count`` times: what predictor.py takes."""
-    return as_json([image] * count)
-
-
-def image_form(image: bytes) -> Payload:
-    """Return a form with one file in the field ``image``, as a browser or ``curl -F image=@file`` sends it."""
-    return as_form([image])
-
-
 def as_json(images: Sequence[bytes]) -> Payload:
-    """Return ``{"imgs": [base64, ...]}``."""
+    """Return ``{"imgs": [base64, ...]}``: what predictor.py takes."""
     texts = [base64.b64encode(image).decode() for image in images]
     return Payload(json.dumps({"imgs": texts}).encode(), "application/json", len(images))
 
 
 def as_form(images: Sequence[bytes]) -> Payload:
-    """Return a form with each image as a file in the field ``image``."""
+    """Return a form with each image as a file in the field ``image``, as ``curl -F image=@file`` sends it."""
     head = 'Content-Disposition: form-data; name="image"; filename="image.jpg"\r\nContent-Type: image/jpeg'
     parts = [f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode() + image + b"\r\n" for image in images]
     body = b"".join(parts) + f"--{_BOUNDARY}--\r\n".encode()

@@ -19,7 +19,7 @@ from cortex.errors import Error
 from cortex.loadtest.crew import run
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.loads import ClosedLoop
-from cortex.loadtest.payloads import Payload, images_json, picture
+from cortex.loadtest.payloads import Payload, as_json, picture
 from cortex.loadtest.results import Result
 from cortex.loadtest.units import duration
 
@@ -74,7 +74,7 @@ def _measured(payload: Payload, connections: int) -> Result:
 def main(image: str, connections: int) -> None:
     """Print what one process of the tester can do, sending PICTURE to a server that does nothing."""
     try:
-        payload = images_json(picture(image))
+        payload = as_json([picture(image)])
         result = _measured(payload, connections)
     except Error as error:
         raise click.ClickException(str(error)) from error

@@ -21,7 +21,7 @@ from cortex.errors import CortexError, Error, UserError
 from cortex.loadtest.crew import run
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.loads import ClosedLoop
-from cortex.loadtest.payloads import Payload, images_json, picture
+from cortex.loadtest.payloads import Payload, as_json, picture
 from cortex.loadtest.units import duration, number
 
 _WARMUP = 1.0  # seconds
@@ -90,7 +90,7 @@ def ratios(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, float]:
 def main(image: str, endpoint: str, connections: int, seconds: int, turns: int) -> None:
     """Measure ENDPOINT with wrk and with the tester by turns, and print the ratios."""
     try:
-        payload = images_json(picture(image))
+        payload = as_json([picture(image)])
         run(ClosedLoop(1, connections, seconds=_WARMUP), HTTP(endpoint), payload)
         pairs = []
         for turn in range(turns):

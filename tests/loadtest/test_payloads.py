@@ -12,24 +12,26 @@ import pytest
 from PIL import Image
 
 from cortex.errors import UserError
-from cortex.loadtest import image_form, images_json, picture
+from cortex.loadtest.payloads import as_form, as_json, picture
 
 
-def test_images_json() -> None:
-    """A batch is one image several times, and counts as that many inferences."""
-    payload = images_json(b"jpeg", 3)
-    assert (payload.content_type, payload.inferences) == ("application/json", 3)
-    assert json.loads(payload.body) == {"imgs": [base64.b64encode(b"jpeg").decode()] * 3}
+def test_json() -> None:
+    """A batch counts as so many inferences."""
+    payload = as_json([b"jpeg", b"png"])
+    assert (payload.content_type, payload.inferences) == ("application/json", 2)
+    assert json.loads(payload.body) == {"imgs": [base64.b64encode(each).decode() for each in (b"jpeg", b"png")]}
 
 
-def test_image_form() -> None:
-    """A form holds one file in the field image."""
-    payload = image_form(b"\xff\xd8 jpeg \r\n")
+def test_form() -> None:
+    """A form holds each picture as a file in the field image."""
+    images = [b"\xff\xd8 jpeg \r\n", b"another"]
+    payload = as_form(images)
     message = email.message_from_bytes(b"Content-Type: " + payload.content_type.encode() + b"\r\n\r\n" + payload.body)
-    [part] = message.get_payload()
-    assert part.get_param("name", header="Content-Disposition") == "image"
-    assert part.get_filename() == "image.jpg"
-    assert part.get_payload(decode=True) == b"\xff\xd8 jpeg \r\n"
+    parts = message.get_payload()
+    assert payload.inferences == 2
+    assert [part.get_param("name", header="Content-Disposition") for part in parts] == ["image"] * 2
+    assert [part.get_filename() for part in parts] == ["image.jpg"] * 2
+    assert [part.get_payload(decode=True) for part in parts] == images
 
 
 def test_a_jpeg_stays_as_it_is(picture_file: Path) -> None:
