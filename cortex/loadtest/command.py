@@ -179,9 +179,9 @@ def _run(job: Job, load: Load, tell: Tell, warmup: float) -> Result:
 
 def _watch(job: Job) -> ServerWatch:
     """Look at the metrics pages named, or at the one beside an endpoint of HTTP."""
-    door = job.door if isinstance(job.door, HTTP) else None
-    pages = job.options.metrics or ((f"{door.origin}/metrics",) if door else ())
-    return ServerWatch(pages, getattr(job.door, "address", None), door)
+    http = job.door if isinstance(job.door, HTTP) else None
+    metrics = job.options.metrics or ((f"{http.origin}/metrics",) if http else ())
+    return ServerWatch(metrics, getattr(job.door, "address", None), http)
 
 
 def _settings(job: Job, load: Load) -> dict[str, Any]:
