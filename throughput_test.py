@@ -12,7 +12,7 @@ try:  # Ctrl-C may come while all of this is read
     from rich.console import Console
 
     from cortex.errors import Error, UserError
-    from cortex.loadtest import files, redaction, report
+    from cortex.loadtest import files, redaction, report, units
     from cortex.loadtest.arguments import arguments, asked
     from cortex.loadtest.command import carry_out, job
     from cortex.loadtest.findings import Report
@@ -26,8 +26,9 @@ def main(json_file: Path | None, csv_file: Path | None, html_file: Path | None, 
     """Test the throughput of an image classifier, on CPU, GPU or accelerator alike.
 
     IMG_URL is the URL or the path of a picture, ENDPOINT the URL of the API. Either may come from the environment
-    variable of its name instead. Each thread sends its next request when the last one is answered. Only answers with
-    a 2xx status count as inferences; exit code 1 says that there were none.
+    variable of its name instead. Unless a load is chosen, each thread sends its next request when the last one is
+    answered. Only answers with a 2xx status count as inferences; exit code 1 says that there were none, or that a
+    condition of --assert does not hold.
 
     IMG_URL may also be a folder of pictures, a JSON file that is sent as it is, or a PredictionLog file of recorded
     requests. Ctrl-C ends a run early, and reports.
@@ -71,11 +72,12 @@ def _untold(found: Report) -> UserError | None:
 
 def _code(found: Report, quiet: bool) -> int:
     """Return 1 when a condition failed or nothing was answered, and say so where no table does."""
-    if quiet:
-        for check in found.checks:
-            if not check.passed:
-                click.echo(f"failed: {check.text} ({check.actual})", err=True)
-    return 0 if found.passed and found.result.requests else 1
+    failed = [f"{check.text} ({check.actual})" for check in found.checks if not check.passed]
+    if not found.result.requests:
+        failed.append(f"nothing was answered ({units.text(found.result.errors) or 'no request ended'})")
+    for each in failed if quiet else ():
+        click.echo(f"failed: {each}", err=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

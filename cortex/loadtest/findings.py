@@ -118,10 +118,6 @@ class Report:
     comparison: Comparison | None = None
     checks: tuple[Check, ...] = ()
 
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
     def as_dict(self) -> dict[str, Any]:
         """Return plain values that ``json.dumps`` takes, under `SCHEMA`."""
         whole = asdict(self)

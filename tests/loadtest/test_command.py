@@ -56,10 +56,13 @@ def test_a_folder_with_modules_of_its_own(endpoint: str, picture_file: Path) -> 
 
 
 def test_nothing_succeeded(endpoint: str, picture_file: Path) -> None:
-    """Without one success the exit code is 1, and the table says why."""
-    done = throughput_test("-s", 2, picture_file, endpoint + "/503")
-    assert done.returncode == 1
+    """Without one success the exit code is 1, and the table, or a line where there is none, says why."""
+    done = asked("-s", 2, picture_file, endpoint + "/503")
+    assert done.exit_code == 1
     assert re.search(r"HTTP 503 Service Unavailable +2", done.stdout)
+    done = asked("-q", "-s", 2, picture_file, endpoint + "/503")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "failed: nothing was answered (HTTP 503 Service Unavailable: 2)\n"
 
 
 @pytest.mark.parametrize(
