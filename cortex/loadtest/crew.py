@@ -22,7 +22,7 @@ from cortex.loadtest.progress import Progress, progress
 from cortex.loadtest.results import Result, Server
 from cortex.loadtest.statistics import Journal
 from cortex.loadtest.steady import steady
-from cortex.loadtest.worker import GRACE, Note, Work
+from cortex.loadtest.worker import GRACE, ORPHANED, Note, Work
 
 Tell = Callable[[Progress], None]
 """Called a few times a second with how it goes."""
@@ -185,7 +185,7 @@ class _Crew:
             assert isinstance(pipe, Pipe)
             try:
                 note = pipe.recv()
-            except EOFError:
+            except ORPHANED:
                 now = max(time.monotonic(), self._journal.start)  # one that died in the warm-up is missed all the same
                 self._journal.failure(_DIED, now, now)
                 self._leave(pipe)

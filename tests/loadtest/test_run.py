@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -113,6 +114,21 @@ def test_a_process_that_dies(endpoint: str) -> None:
 
     summary = run(ClosedLoop(seconds=60), HTTP(endpoint + "/slow"), PAYLOAD, kill)
     assert summary.errors == {"a process of the tester ended early": 1}
+    assert summary.requests > 0
+
+
+def test_a_process_that_dies_after_an_interruption(endpoint: str) -> None:
+    """What was counted until then is reported all the same."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done:
+            [child] = [each for each in psutil.Process().children() if "loadtest.worker" in " ".join(each.cmdline())]
+            child.suspend()  # so that it has not read that it is to stop
+            threading.Timer(0.3, child.kill).start()
+            raise KeyboardInterrupt
+
+    summary = run(ClosedLoop(seconds=60), HTTP(endpoint + "/slow"), PAYLOAD, interrupt)
+    assert (summary.interrupted, summary.errors) == (True, {"a process of the tester ended early": 1})
     assert summary.requests > 0
 
 
