@@ -128,6 +128,8 @@ class Report:
         if self.search:
             for plain, trial in zip(whole["search"]["trials"], self.search.trials, strict=True):
                 plain["result"] = trial.result.as_dict()
+        if self.comparison:
+            whole["comparison"]["before"] = self.comparison.before.as_dict()
         return {"schema": SCHEMA} | whole
 
     @staticmethod

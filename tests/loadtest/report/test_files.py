@@ -13,11 +13,13 @@ from cortex.loadtest.findings import Report
 
 
 def test_json_round_trips(whole: Report, tmp_path: Path) -> None:
-    """The result that is read back is the one that was written."""
+    """The result that is read back is the one that was written; all results have the same keys."""
     files.write_json(whole, path := tmp_path / "a.json")
     data = json.loads(path.read_text())
     assert data["schema"] == "cortex.loadtest/1"
     assert Report.from_dict(str(path), data).result == whole.result
+    several = [each["result"] for each in (*data["sweep"]["points"], *data["search"]["trials"])]
+    assert {tuple(each) for each in (data["comparison"]["before"], *several)} == {tuple(data["result"])}
 
 
 def test_csv_has_a_row_per_window_and_a_summary(whole: Report, tmp_path: Path) -> None:
