@@ -10,7 +10,7 @@ _LONGEST = 16_000_000  # bytes
 
 
 def read(url: str, door: HTTP | None, seconds: float) -> bytes:
-    """GET a page in so many seconds: with the headers and the trust of ``door`` where that leads to the same server.
+    """GET a page in so many seconds: as ``door`` would, with its headers, credentials and trust, at the same server.
 
     Raises OSError, and ValueError for a URL that is none. Proxies of the environment are not used, and redirections not
     followed: the request may hold credentials.
@@ -18,10 +18,12 @@ def read(url: str, door: HTTP | None, seconds: float) -> bytes:
     end = time.monotonic() + seconds
     try:
         page = HTTP(url, seconds)
+        fields = page.fields
         if door and door.origin == page.origin:
             page = HTTP(url, seconds, door.headers, tls=door.tls)
+            fields = door.fields | page.fields
         with page.open() as link:
-            link.sendall(page.head("GET", page.fields | {"connection": "close"}))
+            link.sendall(page.head("GET", fields | {"connection": "close"}))
             answer = Answer(link, end)
             body = answer.read()
     except UserError as error:

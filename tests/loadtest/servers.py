@@ -22,6 +22,8 @@ class Seen:
     """What reached the server."""
 
     requests: list[tuple[str, Message, bytes]] = field(default_factory=list)
+    pages: list[Message] = field(default_factory=list)
+    """The headers of what was read with GET."""
     connections: int = 0
     answered: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -56,6 +58,7 @@ class Server(BaseHTTPRequestHandler):
             self.answer(int(asked or 200))
 
     def do_GET(self) -> None:
+        self.seen.pages.append(self.headers)
         if self.path == "/drip/metrics":
             self.drip()
         self.send_response(200)

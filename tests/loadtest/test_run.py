@@ -264,6 +264,15 @@ def test_a_page_of_two_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_credentials_for_a_page(endpoint: str, seen: Any) -> None:
+    """A page of the same server is asked for with the headers and the credentials of the load, and no other is."""
+    door = HTTP(endpoint.replace("://", "://me:secret@"), headers=(("X-Who", "me"),))
+    for host in ("127.0.0.1", "localhost"):
+        pages.read(f"{endpoint.replace('127.0.0.1', host)}/metrics", door, 5)
+    basic = door.fields["authorization"]
+    assert [(each["Authorization"], each["X-Who"]) for each in seen.pages] == [(basic, "me"), (None, None)]
+
+
 def test_a_page_that_does_not_end(endpoint: str) -> None:
     """A metrics page that comes a byte at a time is given up in time, however steadily it comes."""
     with pytest.raises(OSError, match="timeout"):
