@@ -34,7 +34,7 @@ def sweep(found: Sweep, width: int) -> Markup | None:
         drawing.line(
             rates, [(each.value, each.result.requests_per_second) for each in found.points], "rate", dots=True
         ),
-        drawing.grid(latency, units.tick, "latency" + (", log scale" if latency.y.log else "")),
+        drawing.grid(latency, units.tick, "latency"),
         _knee(latency, found),
         *(drawing.line(latency, _percentile(found.points, name), name, dots=True) for name in ("p99", "p50")),
         drawing.floor(latency, [each.value for each in found.points], lambda value: f"{value:g}", unit),
@@ -58,7 +58,7 @@ def search(found: Search, width: int) -> Markup | None:
         found.words,
         width,
         282,
-        drawing.grid(frame, units.tick, found.objective.name + (", log scale" if frame.y.log else "")),
+        drawing.grid(frame, units.tick, found.objective.name),
         line,
         drawing.mark(frame, found.rate, f"{units.number(found.rate)}/s", "quiet") if found.rate else None,
         *(drawing.dot(frame, each.rate, value, "held" if each.held else "broken") for each, value in trials),

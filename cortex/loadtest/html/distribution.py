@@ -65,7 +65,7 @@ def curve(result: Result, latency: Latency, width: int) -> Markup:
         f"{hidden}, and {units.duration(latency.max)} at most.",
         width,
         _HEIGHT,
-        drawing.grid(frame, units.tick, "latency" + (", log scale" if frame.y.log else "")),
+        drawing.grid(frame, units.tick, "latency"),
         drawing.line(frame, _points(raw, x), "raw", dots=False) if raw else None,
         drawing.line(frame, _points(latency, x), "p99", dots=False),
         drawing.floor(frame, [1 / (1 - share) for share in shares], _percent, "share of requests that were as fast"),

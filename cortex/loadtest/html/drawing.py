@@ -53,7 +53,7 @@ def picture(name: str, title: str, description: str, width: int, height: int, *p
 
 
 def grid(frame: Frame, label: Label, caption: str, most: int = 5) -> Markup:
-    """Return the lines and labels of the upward axis, and its caption above it."""
+    """Return the lines and labels of the upward axis, and its caption above it, which tells of a logarithmic one."""
     lines = [
         joined(
             element("line", x1=frame.left, x2=frame.right, y1=frame.y(value), y2=frame.y(value), class_="grid"),
@@ -61,10 +61,11 @@ def grid(frame: Frame, label: Label, caption: str, most: int = 5) -> Markup:
         )
         for value in frame.y.ticks(most)
     ]
-    return joined(element("text", caption, x=0, y=frame.top - 13, class_="caption over"), *lines)
+    words = caption + (", log scale" if frame.y.log else "")
+    return joined(element("text", words, x=0, y=frame.top - 13, class_="caption over"), *lines)
 
 
-def floor(frame: Frame, ticks: Iterable[float], label: Label, caption: str = "") -> Markup:
+def floor(frame: Frame, ticks: Iterable[float], label: Label, caption: str) -> Markup:
     """Return the line below a plot with its labels, leaving out those that would run into the one before."""
     parts = [element("line", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom, class_="axis")]
     free = 0.0

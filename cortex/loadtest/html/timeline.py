@@ -66,7 +66,7 @@ def plot(result: Result, width: int) -> Markup | None:
         width,
         370,
         joined(*(_failed(latency, each) for each in shown if each.errors)),
-        drawing.grid(latency, units.tick, "latency" + (", log scale" if latency.y.log else "")),
+        drawing.grid(latency, units.tick, "latency"),
         _latencies(latency, shown),
         drawing.mark(latency, steady.after, "steady from here", "quiet")
         if steady and steady.reached and steady.after
