@@ -25,8 +25,7 @@ def histogram(latency: Latency, width: int) -> Markup:
     x, edges = _bins(latency, 58, width - 10)
     counts = _counts(latency, edges)
     frame = Frame(x, upward(max(counts), _BOTTOM, 30))
-    bars = zip(edges, edges[1:], counts, strict=False)
-    total = sum(counts)
+    bars = [(low, high, count) for (low, high), count in zip(pairwise(edges), counts, strict=True)]
     return drawing.picture(
         f"histogram-{width}",
         HISTOGRAM,
@@ -35,19 +34,12 @@ def histogram(latency: Latency, width: int) -> Markup:
         width,
         _HEIGHT,
         drawing.grid(frame, units.number, "requests"),
-        joined(*(_column(frame, low, high, count) for low, high, count in bars)),
+        joined(*(_column(frame, *bar) for bar in bars)),
         drawing.mark(frame, latency.p50, f"p50 {units.duration(latency.p50)}", "p50"),
         drawing.mark(frame, latency.p99, f"p99 {units.duration(latency.p99)}", "p99", row=1),
         drawing.floor(frame, x.ticks(width // 70), units.tick, "latency" + (", log scale" if x.log else "")),
-        drawing.readings(
-            frame,
-            (
-                (low, high, (low + high) / 2, f"{units.duration(low)} to {units.duration(high)}: {count:,}"
-                 f" ({units.share(count / total)})")
-                for low, high, count in zip(edges, edges[1:], counts, strict=False)
-            ),
-        ),
-    )  # fmt: skip
+        drawing.readings(frame, (_column_reading(*bar, latency.count) for bar in bars)),
+    )
 
 
 def curve(result: Result, latency: Latency, width: int) -> Markup:
@@ -94,6 +86,11 @@ def _counts(latency: Latency, edges: Sequence[float]) -> list[int]:
 def _column(frame: Frame, low: float, high: float, count: int) -> Markup | None:
     left, top = frame.x(low), frame.y(count)
     return drawing.bar(left, top, frame.x(high) - left - 1, frame.bottom - top, "bar answered") if count else None
+
+
+def _column_reading(low: float, high: float, count: int, total: int) -> tuple[float, float, float, str]:
+    words = f"{units.duration(low)} to {units.duration(high)}: {count:,} ({units.share(count / total)})"
+    return low, high, (low + high) / 2, words
 
 
 def _points(latency: Latency, x: Scale) -> list[drawing.XY]:
