@@ -100,6 +100,8 @@ def door(options: Options) -> Door:
 
 def payloads(options: Options, to: Door) -> list[Payload]:
     """Return what is sent. Asks a model server for its signature when pictures go there. Raises UserError."""
+    if options.batch_size > 1 and options.format_used in (READY, RECORDED):
+        raise UserError(f"{options.image}: requests that are sent as they are; leave --batch-size at 1")
     check = options.expect == RECORDED_ANSWERS
     found = _recorded(options, check) if options.format_used == RECORDED else _made(options, to)
     if check and options.format_used != RECORDED:

@@ -310,6 +310,7 @@ def test_bad_records(tmp_path: Path, content: Any, message: str) -> None:
         ({"endpoint": "grpc://127.0.0.1:1", "headers": ("x-key-bin: c",)}, "--header x-key-bin: gRPC takes names"),
         ({"endpoint": "grpc://127.0.0.1:1", "headers": ("x-key: ü",)}, "and values of printable ASCII"),
         ({"endpoint": "http://127.0.0.1:1", "payload_format": "raw", "batch_size": 2}, "a raw body holds one picture"),
+        ({"endpoint": "http://127.0.0.1:1", "payload_format": "ready", "batch_size": 2}, "leave --batch-size at 1"),
         ({"endpoint": "http://127.0.0.1:1", "payload_format": "recorded"}, "recorded requests go to a model server"),
         ({"endpoint": "grpc://127.0.0.1:1", "payload_format": "ready"}, "a JSON file cannot be sent by gRPC"),
     ],
