@@ -181,7 +181,7 @@ def _watch(job: Job) -> ServerWatch:
     """Look at the metrics pages named, or at the one beside an endpoint of HTTP."""
     http = job.door if isinstance(job.door, HTTP) else None
     metrics = job.options.metrics or ((f"{http.origin}/metrics",) if http else ())
-    return ServerWatch(metrics, getattr(job.door, "address", None), http)
+    return ServerWatch(metrics, job.door.address, http)
 
 
 def _settings(job: Job, load: Load) -> dict[str, Any]:

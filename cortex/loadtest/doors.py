@@ -35,6 +35,10 @@ class Connection(Protocol):
 class Door(Protocol):
     """A protocol and an address. A value that can be pickled: it travels to the processes of the load."""
 
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and the port to connect to; None for a socket in the file system."""
+
     def connect(self) -> Connection: ...
 
 

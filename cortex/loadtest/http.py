@@ -72,7 +72,6 @@ class HTTP:
 
     @property
     def address(self) -> tuple[str, int]:
-        """The host and the port to connect to."""
         parts = self._parts()
         return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
 

@@ -92,7 +92,6 @@ class GRPC:
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """The host and the port; None for a socket in the file system."""
         host, _, port = self.target.rpartition(":")
         return None if self.target.startswith("unix:") else (host.strip("[]"), int(port))
 
