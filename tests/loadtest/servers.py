@@ -26,10 +26,11 @@ class Seen:
     """The headers of what was read with GET."""
     connections: int = 0
     answered: int = 0
-    began: float = field(default_factory=time.monotonic)
     free: list[float] = field(default_factory=lambda: [0.0] * 4)
     freeze: tuple[float, float] = (1.5, 1.9)
-    """Seconds after the server began, between which it answers nobody."""
+    """Seconds after the first request for a freeze, between which nobody is answered."""
+    first: float | None = None
+    """When that came."""
     capacity: list[float] = field(default_factory=list)
     """When each answer of the server with a capacity was due."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -113,9 +114,12 @@ class Server(BaseHTTPRequestHandler):
 
     def do_freeze(self) -> None:
         """Answer at once, but for the time of the freeze: then nobody is answered before it is over."""
-        begin, end = (self.seen.began + offset for offset in self.seen.freeze)
-        if begin <= time.monotonic() < end:
-            time.sleep(end - time.monotonic())
+        now = time.monotonic()
+        with self.seen.lock:
+            self.seen.first = self.seen.first or now
+        begin, end = (self.seen.first + offset for offset in self.seen.freeze)
+        if begin <= now < end:
+            time.sleep(end - now)
         self.answer(200)
 
     def do_capacity(self) -> None:
