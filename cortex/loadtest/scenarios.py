@@ -8,6 +8,7 @@ counts. LoadGen knows nothing of failed requests: a run with any of them is call
 """
 
 import importlib
+import math
 import queue
 import sys
 import threading
@@ -51,7 +52,7 @@ class Scenario:
 
     workers = 1
     requests = None
-    patience = 0.0
+    patience = math.inf
     module = __name__
 
     @property
@@ -159,8 +160,9 @@ class _Issuer(Worker):
     def _serve(self) -> None:
         connection = self._work.door.connect()
         while True:
+            waited = self._issued.empty()
             (sample, index), due = self._issued.get()
-            self._one(connection, self._work.payloads[index], due, waited=True)
+            self._one(connection, self._work.payloads[index], due, waited)
             self._loadgen.QuerySamplesComplete([self._loadgen.QuerySampleResponse(sample, 0, 0)])
 
 

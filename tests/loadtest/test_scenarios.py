@@ -37,6 +37,15 @@ def test_scenarios(endpoint: str, seen: Any, tmp_path: Path, name: str) -> None:
 
 
 @loadgen
+def test_a_server_that_does_not_keep_up(endpoint: str, tmp_path: Path) -> None:
+    """All that LoadGen issues is sent, however late; what waited for a connection was not held up by the tester."""
+    result = measure(Scenario("Server", tmp_path, threads=1, seconds=1, rate=100), HTTP(endpoint + "/slow"), [PAYLOAD])
+    assert result.errors == {}
+    assert result.client
+    assert "sent late, because all 1 connections waited for answers" in str(result.client.warning)
+
+
+@loadgen
 def test_failures(endpoint: str, tmp_path: Path) -> None:
     """LoadGen knows nothing of failed requests, so a run that has any is called invalid here."""
     result = measure(Scenario("SingleStream", tmp_path, threads=1, seconds=0.2), HTTP(endpoint + "/503"), [PAYLOAD])
