@@ -34,7 +34,7 @@ class Sweep:
     knee: int | None
     """Index of the point after which latency grows faster than throughput; None when the sweep does not reach it."""
     words: str
-    """One sentence for people."""
+    """A sentence or more for people."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cortex.errors import UserError
@@ -51,8 +51,16 @@ def search(bound: Objective, capacity: float, measure: Measure) -> Search:
     else:
         words = (
             f"The highest rate that holds {named} is {number(rate)} requests/s, confirmed by a longer run: {last.why}."
+            f"{_beyond(finder.trials, rate)}"
         )
     return Search(bound, tuple(finder.trials), rate, words)
+
+
+def _beyond(trials: Sequence[Trial], rate: float) -> str:
+    """Say what the tester warned of where the search ended: what failed there need not have been the server."""
+    end = min((trial for trial in trials if not trial.held and trial.rate > rate), key=lambda trial: trial.rate)
+    client = end.result.client
+    return f" At {number(end.rate)} requests/s: {client.warning}" if client and client.warning else ""
 
 
 def confirmed(found: Search) -> Result | None:

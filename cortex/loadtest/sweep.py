@@ -106,6 +106,8 @@ def judged(over: str, points: Sequence[Point]) -> Sweep:
         f"The knee is at {where}: {rate} requests/s at p50 {median}. "
         f"{points[-1].value:g} {_UNITS[over]} bring {gained:+.0%} throughput for {longer}."
     )
+    if last.client and last.client.warning:  # then it need not be the server's knee
+        words += f" At {points[-1].value:g} {_UNITS[over]}: {last.client.warning}"
     return Sweep(over, tuple(points), best, words)
 
 

@@ -17,7 +17,7 @@ from cortex.loadtest.comparison import compare
 from cortex.loadtest.cost import cost
 from cortex.loadtest.findings import Point
 from cortex.loadtest.latency import Latency, histogram, latency, record
-from cortex.loadtest.results import Window
+from cortex.loadtest.results import Client, Window
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.search import objective, search
 from cortex.loadtest.steady import steady
@@ -176,6 +176,20 @@ def test_a_search_in_which_chance_meddles() -> None:
     found = search(objective("p99=100ms"), 100, measure)
     assert found.rate == pytest.approx(300, rel=0.03)
     assert rates.count(rates[1]) == 2
+
+
+def test_what_the_tester_could_not_do() -> None:
+    """Where a search ends, or a sweep, the words hold the warning that it may have been the tester's own end."""
+
+    def measure(rate: float, *_: object) -> Result:
+        busy = Client(1, 64, 1.0, 0.95, 0.01, 0, 0.0, 0.0, "The tester is the bottleneck.") if rate > 70 else None
+        return replace(settled(rate, 0.01 if rate <= 70 else 0.5), client=busy)
+
+    words = search(objective("p99=100ms"), 100, measure).words
+    assert re.search(r"confirmed by a longer run: .* At 7\d\.\d requests/s: The tester is the bottleneck\.$", words)
+    words = sweep("rate", [35, 70, 140], measure).words
+    assert words.startswith("The knee is at 70 requests/s")
+    assert words.endswith(" At 140 requests/s: The tester is the bottleneck.")
 
 
 def test_interrupted_search() -> None:
