@@ -64,6 +64,13 @@ def test_refusals_are_one_line_at_once(
     assert re.match(f"error: {message}", line)
 
 
+def test_ctrl_c_while_the_command_is_loaded(export_command: Command, tmp_path: Path) -> None:
+    """It is one word, as later on."""
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = export_command("--help", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "Aborted!\n")
+
+
 @pytest.mark.parametrize("version", ["0", "-1", "one", str(2**63)])
 def test_version_is_a_positive_number(export_command: Command, version: str) -> None:
     """A version that no model server would take for one is a usage error."""

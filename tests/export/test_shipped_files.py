@@ -71,5 +71,5 @@ def test_cat_is_a_jpeg_of_known_size() -> None:
 
 def test_contract_does_not_need_tensorflow() -> None:
     """An API worker may import the signature, and a person may ask for help, without paying for TensorFlow."""
-    code = "import sys, export.signature, export.__main__; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, export.signature, export.cli; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -52,7 +52,7 @@ def test_help_names_every_option_and_value(cpu_command: Command) -> None:
 def test_help_loads_no_framework() -> None:
     """The list of commands is there at once: no framework is imported to print it."""
     code = (
-        "import sys; from export.__main__ import commands; commands(['--help'], standalone_mode=False);"
+        "import sys; from export.cli import commands; commands(['--help'], standalone_mode=False);"
         "print([name for name in ('tensorflow', 'keras', 'openvino', 'nncf', 'onnx', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
