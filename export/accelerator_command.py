@@ -82,6 +82,8 @@ def command(
       python -m export accelerator --python neuron/bin/python --num-neuroncores 4 --batch-size 5
       python -m export accelerator --chip inf2 --python neuronx/bin/python
     """
+    if chip == "inf2":
+        options.refuse("static_weights", "with --chip inf2")
     from export import accelerator
 
     order = accelerator.Order(

@@ -61,6 +61,8 @@ def command(
       python -m export cpu --precision int8 --calibration ~/imagenet/val
       python -m export cpu models/mine --precision int8 --calibration requests.tfrecord --output models/mine_int8
     """
+    if calibration is None:
+        options.refuse("subset_size", "without --calibration")
     from export import cpu
 
     order = cpu.Order(source, precision, calibration, subset_size, output, version, force)

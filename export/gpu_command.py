@@ -89,6 +89,10 @@ def command(
       python -m export gpu --precision int8 --calibration ~/imagenet/val
       python -m export gpu --best-batch 64 --max-batch 256
     """
+    if precision != "int8":
+        options.refuse("subset_size", "without --precision int8")
+    if engine == "tensorflow":
+        options.refuse("provider", "with --engine tensorflow")
     from export.gpu_order import Order
 
     order = Order(

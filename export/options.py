@@ -1,10 +1,13 @@
-"""The arguments and options that every command which makes an artifact from a SavedModel has."""
+"""What the commands share: the options that several of them have, and what becomes of one that has no effect."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from cortex.errors import UserError
 
 MAX_VERSION = 2**63 - 1
 """TF Serving keeps a version in 64 bits."""
@@ -25,3 +28,9 @@ def output(suffix: str) -> Callable[[Any], Any]:
         type=click.Path(path_type=Path),
         help=f"The artifact's directory; the version keeps its number in it.  [default: SOURCE_{suffix}]",
     )
+
+
+def refuse(name: str, where: str) -> None:
+    """Raise UserError when the command that runs was given the option ``name``, which has no effect there."""
+    if click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT:
+        raise UserError(f"--{name.replace('_', '-')} has no effect {where}")

@@ -35,7 +35,7 @@ _MAX_SEED = 2**32 - 1
     help="The number of this version. Model servers serve the highest one.",
 )
 @click.option("--seed", type=click.IntRange(0, _MAX_SEED), default=0, show_default=True, help="For --weights random.")
-@click.option("--force", is_flag=True, help="Replace the version if it exists.")
+@options.force
 def command(weights: str, output: Path, version: int, seed: int, force: bool) -> None:
     """Export Keras' ResNet-50 as a TensorFlow SavedModel, the model of cortex_cpu.yaml.
 
@@ -49,6 +49,8 @@ def command(weights: str, output: Path, version: int, seed: int, force: bool) ->
       python -m export savedmodel --weights random
       python -m export savedmodel --weights resnet50.h5 --version 2
     """
+    if weights != "random":
+        options.refuse("seed", "without --weights random")
     from export import savedmodel as exporter
     from export.weights import parse
 

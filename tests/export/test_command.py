@@ -44,6 +44,7 @@ def test_weights_are_stored_once(artifact: Path) -> None:
             r"--weights imagnet: must be imagenet, random, or a file that ends in .h5 or .keras",
         ),
         (["--weights", "model.onnx"], r"--weights model.onnx: must be imagenet, random, or a file"),
+        (["--seed", "0"], r"--seed has no effect without --weights random$"),
         (["--weights", "gone.h5"], r"--weights gone.h5: there is no such file"),
         (
             ["--weights", "random", "--output", "{models}"],

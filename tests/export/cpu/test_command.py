@@ -86,6 +86,12 @@ def test_int8_is_never_calibrated_on_noise_by_itself(cpu_command: Command, train
     assert "noise: what was chosen and measured by it means nothing" in card
 
 
+def test_a_subset_of_nothing_is_refused(cpu_command: Command) -> None:
+    """Without samples there is none to choose from."""
+    done = cpu_command("--subset-size", "300")
+    assert (done.returncode, done.stderr) == (1, "error: --subset-size has no effect without --calibration\n")
+
+
 @pytest.mark.parametrize("name", ["mine", "m\udcff"])
 def test_a_model_that_is_no_version(cpu_command: Command, trained: Path, tmp_path: Path, name: str) -> None:
     """A SavedModel in a directory of its own, whose name may be no text, has its artifact beside it, as version 1."""

@@ -232,6 +232,7 @@ def test_a_missing_compiler_is_one_sentence(export_run: Run, tiny: Path, inf1_py
         (["--num-neuroncores", "3"], "--num-neuroncores must be 1, 2 or 4"),
         (["--num-neuroncores", "0"], "--num-neuroncores must be 1, 2 or 4"),
         (["--chip", "inf2", "--num-neuroncores", "2"], "--num-neuroncores is for inf1"),
+        (["--chip", "inf2", "--no-static-weights"], "--static-weights has no effect with --chip inf2"),
     ],
 )
 def test_refusals_are_one_line(export_run: Run, tiny: Path, arguments: list[str], message: str) -> None:

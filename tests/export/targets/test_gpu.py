@@ -230,6 +230,8 @@ def test_int8_has_its_scales_in_the_graph(export_run: Run, tiny: Path, tmp_path:
         (["--calibration", "random"], r"--calibration is for --precision int8; fp16 has no use for it"),
         (["--best-batch", "64", "--max-batch", "32"], r"--best-batch 64 is larger than --max-batch 32"),
         (["--engine", "tensorflow"], r"TensorFlow 2\.\d+\S* has no TensorRT: 2\.17 was the last that had\. Leave"),
+        (["--engine", "tensorflow", "--provider", "cuda"], r"--provider has no effect with --engine tensorflow$"),
+        (["--subset-size", "8"], r"--subset-size has no effect without --precision int8$"),
         (["--version", "9"], r"\S+tiny: has no version 9"),
     ],
 )
