@@ -72,9 +72,11 @@ def _reader(samples: Sequence[Sample]) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep its advice from the log: it is about graphs that were not optimized, and tf2onnx has optimized this one."""
-    before = logging.root.level
+    before, nowhere = logging.root.level, logging.NullHandler()
     logging.root.setLevel(logging.ERROR)
+    logging.root.addHandler(nowhere)  # with none there, it would add one that prints what everybody logs, for good
     try:
         yield
     finally:
+        logging.root.removeHandler(nowhere)
         logging.root.setLevel(before)

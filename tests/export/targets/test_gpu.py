@@ -1,6 +1,7 @@
 """``python -m export gpu``: the ONNX artifact, its proof, and what it says on a machine without a GPU."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from cortex.model_server.servable import LoadOptions
 from cortex.model_server.status import StatusError
 from cortex.protos import saved_model_pb2
 from cortex.tensors import to_proto
-from export import answers, gpu_device, gpu_order, recorded_requests
+from export import answers, gpu_device, gpu_order, onnx_int8, recorded_requests
 from export.model_card import Tolerance
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -221,6 +222,14 @@ def test_int8_has_its_scales_in_the_graph(export_run: Run, tiny: Path, tmp_path:
     loaded = servable.load("m", 3, artifact, LoadOptions(engine="onnxruntime"))
     assert (loaded.description.precision, "fell back" in str(loaded.description)) == ("int8", False)
     loaded.close()
+
+
+def test_quantizing_leaves_the_log_as_it_was(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime logs in a way that makes Python print every later warning of anybody."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    graph = shutil.copy(artifact / "model.onnx", tmp_path)
+    onnx_int8.quantize(Path(graph), [{"input": np.zeros((1, 224, 224, 3), np.uint8)}])
+    assert logging.root.handlers == []
 
 
 @pytest.mark.parametrize(
