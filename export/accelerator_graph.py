@@ -15,7 +15,8 @@ from export.signature import SIGNATURE
 def freeze(saved_model: Path, target: Path) -> None:
     """Write signature ``serving_default`` of a SavedModel into ``target``; variables become constants.
 
-    Raises UserError for a model that TensorFlow cannot load, or whose functions cannot be resolved.
+    Raises UserError for a model that TensorFlow cannot load, or whose functions cannot be resolved, and for a target
+    that cannot be written.
     """
     keras_backend.prepare()
     import tensorflow as tf
@@ -36,7 +37,8 @@ def freeze(saved_model: Path, target: Path) -> None:
     outputs = {
         alias: tensor.name for alias, tensor in zip(sorted(serve.structured_outputs), frozen.outputs, strict=True)
     }
-    _write(definition, inputs, outputs, target)
+    with keras_backend.writing(target):
+        _write(definition, inputs, outputs, target)
 
 
 def _write(definition: Any, inputs: Mapping[str, str], outputs: Mapping[str, str], target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,13 @@ def round_weights(model: Any) -> int:
 
 
 def save(model: Any, directory: Path) -> ModelFile:
-    """Write the model into a version directory; types stay as they are."""
+    """Write the model into a version directory; types stay as they are. Raises UserError when it cannot be written."""
     path = directory / FILE
     try:
         ov.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise UserError(f"cannot write {path}: {openvino_graph.one_line(error)}") from error
+    except RuntimeError as error:  # it does not say why, and has removed what it wrote of a file that did not fit
+        free = f"{shutil.disk_usage(directory).free / 1e6:.0f} MB are free there"
+        raise UserError(f"cannot write into {directory.parent}: {openvino_graph.one_line(error)} ({free})") from error
     return ModelFile(directory, IR, path)
 
 

@@ -1,10 +1,12 @@
 """Keras on TensorFlow, on the CPU, and without the start-up noise of their native libraries."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cortex.errors import UserError
 
@@ -24,6 +26,18 @@ def prepare() -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # what matters also comes as an exception
         with _stderr_held():
             _import()
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Say in one line why TensorFlow cannot write; its own message wraps the reason in names of graph nodes."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", error.message.splitlines()[0])
+        raise UserError(f"cannot write {target}: {reason.rpartition('; ')[2]}") from error
 
 
 def _import() -> None:

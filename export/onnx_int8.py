@@ -27,14 +27,18 @@ _OPTIONS = {
 
 
 def quantize(path: Path, samples: Sequence[Sample]) -> None:
-    """Replace the graph in float32 at ``path``. Raises UserError with ONNX Runtime's words when it cannot be done."""
+    """Replace the graph in float32 at ``path``.
+
+    Raises UserError with ONNX Runtime's words when it cannot be done, and OSError when ``path`` cannot be written.
+    """
+    import onnx
     from onnxruntime import quantization
 
     target = path.with_suffix(".int8.onnx")
     try:
         with _quiet():
             quantization.quantize_static(
-                str(path),
+                onnx.load(path),  # from a path it would write beside it, and not see a full disk
                 str(target),
                 _reader(samples),
                 quant_format=quantization.QuantFormat.QDQ,
@@ -45,6 +49,8 @@ def quantize(path: Path, samples: Sequence[Sample]) -> None:
                 extra_options=_OPTIONS,
             )
         target.replace(path)
+    except OSError:
+        raise
     except Exception as error:  # ONNX Runtime and onnx each raise their own
         problem = f"ONNX Runtime cannot quantize this model ({reason(error)})"
         raise UserError(f"{problem}: --precision fp16 may do") from error

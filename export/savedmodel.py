@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +47,7 @@ def export(order: Order, step: Step) -> Path:
         step(_getting(order.weights))
         network = weights_of.network(order.weights)
         expected = _keras_answers(network)
-        with _tensorflow_errors(target):
+        with keras_backend.writing(target):
             step("writing the SavedModel")
             _write(network, directory)
             step("recording requests and the answers of the written model")
@@ -64,18 +61,6 @@ def export(order: Order, step: Step) -> Path:
         (directory / card["labels"]).write_bytes(CLASS_INDEX.read_bytes())
         step(f"moving it to {target}")
     return target
-
-
-@contextmanager
-def _tensorflow_errors(target: Path) -> Iterator[None]:
-    """Say in one line what TensorFlow could not do; its own message wraps the reason in names of graph nodes."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", error.message.splitlines()[0])
-        raise UserError(f"cannot write {target}: {reason.rpartition('; ')[2]}") from error
 
 
 def _getting(weights: Weights) -> str:

@@ -49,7 +49,8 @@ def _errors_told(output: Path) -> Iterator[None]:
     try:
         yield
     except shutil.Error as error:
-        source, _, reason = error.args[0][0]
+        source, _, told = error.args[0][0]
+        reason, _, _ = told.partition(": '")  # behind it are both names again
         raise UserError(f"cannot copy {source} into {output}: {reason}") from error
     except OSError as error:
         read = isinstance(error.filename, str) and not Path(error.filename).is_relative_to(output)

@@ -1,5 +1,6 @@
 """A version directory appears whole or not at all, whatever happens to the process that writes it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,16 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"^cannot write into .*file/resnet50: Not a directory$"):
         _write(tmp_path / "file" / "resnet50", 1, "new")
+
+
+def test_a_file_that_cannot_be_copied(output: Path, tmp_path: Path) -> None:
+    """A source of which a file cannot be copied is one line that names it once."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "gone").symlink_to("nowhere")
+    with (
+        pytest.raises(
+            UserError, match=rf"^cannot copy {tmp_path}/source/gone into {output}: \S+ \S+ No such file[^/]*$"
+        ),
+        new_version(output, 1, force=False) as directory,
+    ):
+        shutil.copytree(tmp_path / "source", directory, dirs_exist_ok=True)

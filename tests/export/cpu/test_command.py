@@ -14,7 +14,7 @@ import pytest
 
 from cortex.errors import UserError
 from cortex.protos import saved_model_pb2, types_pb2
-from export import cpu, quantization
+from export import cpu, ir, quantization
 
 ROOT = Path(__file__).parents[3]
 
@@ -210,6 +210,18 @@ def test_a_model_with_nothing_to_quantize_is_refused() -> None:
     samples = [{given.get_friendly_name(): np.zeros((1, 2), np.float32)}] * 8
     with pytest.raises(UserError, match="nothing in this model can be computed in int8: pass --precision fp32 or"):
         quantization.quantize(model, samples, lambda step: None)
+
+
+def test_what_does_not_fit_says_how_much_room_there_is(tmp_path: Path) -> None:
+    """OpenVINO does not tell a full disk from another failure."""
+    import openvino
+    from openvino import opset8
+
+    given = opset8.parameter([1, 1000], np.float32)
+    model = openvino.Model([opset8.add(given, opset8.constant(np.ones((1, 1000)), np.float32))], [given])
+    (tmp_path / "model.bin").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=rf"^cannot write into {tmp_path.parent}: .*error \(\d+ MB are free there\)$"):
+        ir.save(model, tmp_path)
 
 
 def test_source_that_answers_otherwise_is_refused(artifact: Path, tmp_path: Path) -> None:

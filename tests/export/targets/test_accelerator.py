@@ -159,6 +159,13 @@ def test_a_broken_source_is_one_line(tiny: Path, tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_no_room_for_the_frozen_graph_is_one_line(tiny: Path, tmp_path: Path) -> None:
+    """It says where, and why in TensorFlow's words."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=rf"^cannot write {tmp_path}/file/frozen: .* is not a directory$"):
+        accelerator_graph.freeze(tiny / "3", tmp_path / "file" / "frozen")
+
+
 def test_inf2_is_traced_as_ordered(
     export_run: Run, tiny: Path, inf2_python: Path, tmp_path: Path, told: Callable[[], dict[str, Any]]
 ) -> None:

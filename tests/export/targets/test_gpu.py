@@ -232,6 +232,15 @@ def test_quantizing_leaves_the_log_as_it_was(artifact: Path, tmp_path: Path, mon
     assert logging.root.handlers == []
 
 
+def test_a_full_disk_is_told_as_such(artifact: Path, tmp_path: Path) -> None:
+    """Nothing else is written beside the graph, and no other precision is named as the remedy."""
+    graph = shutil.copy(artifact / "model.onnx", tmp_path)
+    (tmp_path / "model-inferred.onnx").mkdir()  # where ONNX Runtime would write without looking at what comes of it
+    (tmp_path / "model.int8.onnx").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        onnx_int8.quantize(Path(graph), [{"input": np.zeros((1, 224, 224, 3), np.uint8)}])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
