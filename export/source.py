@@ -146,11 +146,16 @@ def _named(directory: Path) -> Path:
 
 
 def _number(path: Path, version: int | None) -> int:
-    """Return the number of a directory that is a version itself: what was asked for, its name, or 1."""
-    if version is not None:
-        return version
+    """Return the number of a directory that is a version itself: its name or, if that is none, what is asked for, or 1.
+
+    Raises UserError when another one is asked for than its name is.
+    """
     name = path.absolute().name
-    return int(name) if _is_number(name) else 1
+    if not _is_number(name):
+        return 1 if version is None else version
+    if version not in (None, int(name)):
+        raise UserError(f"{path}: is version {int(name)}, not {version}")
+    return int(name)
 
 
 def _is_number(name: str) -> bool:

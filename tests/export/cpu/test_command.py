@@ -108,6 +108,7 @@ def test_a_model_that_is_no_version(cpu_command: Command, trained: Path, tmp_pat
         ({"source": "gone"}, "gone: there is no such directory; python -m export savedmodel makes models/resnet50"),
         ({"source": "pictures"}, "pictures: holds neither a SavedModel nor numbered versions of one"),
         ({"version": 7}, "classifier: has no version 7 (it has: 1)"),
+        ({"source": "classifier/1", "version": 7}, "classifier/1: is version 1, not 7"),
         ({"output": "classifier"}, "classifier: holds the SavedModel itself; name another directory"),
         ({"output": "classifier/2"}, "classifier/2: lies in the SavedModel; name another directory"),
         ({"output": "classifier/1/int8"}, "classifier/1/int8: lies in the SavedModel; name another directory"),
