@@ -52,7 +52,7 @@ _MAX_BATCH = 1024
     type=click.Choice(["bf16", "none"]),
     default="bf16",
     show_default=True,
-    help="bf16: all of float32 becomes bf16. none: as little as the compiler allows.",
+    help="bf16: all of float32 becomes bf16; on inf2, that of matrix products. none: as little as the compiler allows.",
 )
 @options.output("neuron")
 @options.version

@@ -1,4 +1,4 @@
-"""An ONNX artifact's answers to the requests recorded with its source, and how far they are from the recorded ones."""
+"""An artifact's answers to the requests recorded with its source, and how far they are from the recorded ones."""
 
 from __future__ import annotations
 

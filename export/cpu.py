@@ -171,8 +171,8 @@ def _requests(source: Source, shown: Calibration | None, answer: Answer) -> list
 
 
 def _tolerance(precision: str, engine: OpenVINO, best: OpenVINO, asked: Sequence[Inputs]) -> Tolerance:
-    fp32, bf16 = ([answer_of(each)(inputs) for inputs in asked] for each in (engine, best))
-    return proof.tolerance(precision, fp32, bf16)
+    fp32, in_best = ([answer_of(each)(inputs) for inputs in asked] for each in (engine, best))
+    return proof.tolerance(precision, fp32, in_best)
 
 
 def _agreement(

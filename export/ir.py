@@ -42,19 +42,17 @@ def convert(source: SavedModel) -> Any:
     return graph.model
 
 
-def round_weights(model: Any) -> int:
-    """Store the weights of ``model`` in bf16, each rounded to the nearest, and return how many were.
+def round_weights(model: Any) -> None:
+    """Store the weights of ``model`` in bf16, each rounded to the nearest.
 
     Only matrices and kernels: a vector (a bias, a scale) takes no space, and a processor adds it in fp32 anyway. What
     a weight was in bf16 it is again in fp32, so a machine without bf16 computes with the same weights.
     """
-    weights = [node for node in model.get_ops() if _is_weight(node)]
-    for node in weights:
+    for node in [each for each in model.get_ops() if _is_weight(each)]:
         rounded = opset13.convert(opset13.constant(node.data, ov.Type.bf16), "f32")
         rounded.set_friendly_name(node.get_friendly_name())
         for taker in node.output(0).get_target_inputs():
             taker.replace_source_output(rounded.output(0))
-    return sum(node.data.size for node in weights)
 
 
 def save(model: Any, directory: Path) -> ModelFile:

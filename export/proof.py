@@ -66,13 +66,16 @@ def record(
     return [_log(engine, request, name, version) for request in requests]
 
 
-def tolerance(precision: str, fp32: Sequence[Outputs], bf16: Sequence[Outputs]) -> Tolerance:
-    """Return what answers recorded in fp32 may be off; ``bf16`` are the same answers in bf16, empty without such."""
+def tolerance(precision: str, fp32: Sequence[Outputs], best: Sequence[Outputs]) -> Tolerance:
+    """Return what answers recorded in fp32 may be off.
+
+    ``best`` are the answers to the same requests in the best precision of this processor.
+    """
     largest = max((_largest(outputs) for outputs in fp32), default=0.0)
     if precision == "fp32":
         return Tolerance(FP32_TOLERANCE.rtol, FP32_TOLERANCE.atol * max(1.0, largest))
     rtol = 0.05
-    seen = max((_beyond(rtol, *pair) for pair in zip(fp32, bf16, strict=False)), default=0.0)
+    seen = max((_beyond(rtol, *pair) for pair in zip(fp32, best, strict=True)), default=0.0)
     return Tolerance(rtol, max(0.03 * largest, 2 * seen))
 
 

@@ -11,7 +11,7 @@ _USUAL = Path("models/resnet50")
 _MAX_SEED = 2**32 - 1
 
 
-@click.command()
+@click.command(short_help="Make a SavedModel of Keras' ResNet-50, the source of all others.")
 @click.option(
     "--weights",
     default="imagenet",
