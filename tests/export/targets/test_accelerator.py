@@ -187,6 +187,17 @@ def test_inf2_is_traced_as_ordered(
     assert card["placement"] == {"chip": "inf2", "share_on_device": 1.0}
 
 
+@pytest.mark.parametrize("chip", ["inf1", "inf2"])
+def test_ctrl_c_while_it_compiles_shows_no_traceback(tmp_path: Path, chip: str) -> None:
+    """It reaches the compiler too, whose words are shown."""
+    for package in ("tensorflow", "tensorflow_neuronx"):
+        (tmp_path / f"{package}.py").write_text("raise KeyboardInterrupt")
+    script = Path(accelerator.__file__).with_name(f"accelerator_{chip}.py")
+    argv = [sys.executable, script, '{"compiler_args": []}']
+    done = subprocess.run(argv, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_a_poor_placement_is_said(
     tiny: Path, inf1_python: Path, tmp_path: Path, told: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
