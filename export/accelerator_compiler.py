@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,9 +92,13 @@ def compile(job: Job) -> Compiled:
 
 
 def _run(python: str, chip: str, argument: str, *, shown: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run the chip's script, with the programs beside its interpreter (neuron-cc is one) on the path."""
+    """Run the chip's script, with the programs beside its interpreter on the path.
+
+    neuron-cc is one, and tensorflow-neuron starts it in another directory.
+    """
     script = Path(__file__).with_name(_SCRIPTS[chip])
-    path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
+    beside = Path(shutil.which(python) or python).absolute().parent
+    path = os.pathsep.join([str(beside), os.environ.get("PATH", "")])
     kept = {name: value for name, value in os.environ.items() if name not in ("CUDA_VISIBLE_DEVICES", "PYTHONPATH")}
     return subprocess.run(
         [python, str(script), argument],

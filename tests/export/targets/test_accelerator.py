@@ -29,7 +29,8 @@ import json, os, shutil, subprocess
 class saved_model:
     @staticmethod
     def compile(model_dir, new_model_dir, **told):
-        subprocess.run(["neuron-cc", "compile", *told["compiler_args"]], check=True)
+        compiler = shutil.which("neuron-cc")
+        subprocess.run([compiler, "compile", *told["compiler_args"]], check=True, cwd=os.path.dirname(new_model_dir))
         assert not os.path.exists(new_model_dir), "the real one refuses a directory that exists"
         shutil.copytree(model_dir, new_model_dir)
         kept = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "PYTHONPATH")}
@@ -185,6 +186,16 @@ def test_inf2_is_traced_as_ordered(
     assert list(signature.outputs) == ["output"]
     card = json.loads((output / "3/assets.extra/model_card.json").read_text())
     assert card["placement"] == {"chip": "inf2", "share_on_device": 1.0}
+
+
+def test_the_interpreter_may_be_near_by(
+    tiny: Path, inf1_python: Path, tmp_path: Path, told: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be named by a path from here, as in the examples; the compiler runs elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    order = accelerator.Order(tiny, tmp_path / "out", python=str(inf1_python.relative_to(tmp_path)))
+    accelerator.export(order, lambda step: None)
+    assert told()["batch_size"] == 1
 
 
 @pytest.mark.parametrize("chip", ["inf1", "inf2"])
