@@ -80,6 +80,17 @@ def test_version_is_a_positive_number(export_command: Command, version: str) -> 
     assert "Invalid value for '--version'" in done.stderr
 
 
+def test_ctrl_c_while_tensorflow_starts(export_command: Command, tmp_path: Path) -> None:
+    """What TensorFlow has said until then is not shown: nothing has failed."""
+    code = "import os, signal; os.write(2, b'noise'); os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / "keras.py").write_text(code)
+    arguments = ("--weights", "random", "--output", tmp_path / "out")
+    done = export_command(*arguments, PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r" *\d+\.\d s  starting TensorFlow\n\nAborted!\n", done.stderr)
+    assert not (tmp_path / "out").exists()
+
+
 def test_refused_download_names_the_other_ways(export_command: Command, tmp_path: Path) -> None:
     """Without a route to the ImageNet weights, one line says what failed and which values of --weights need none."""
     with socket.socket() as closed:  # bound and not listening: a proxy that refuses every connection
