@@ -18,12 +18,11 @@ from cortex.model_server.engines.onnxruntime import ONNXRuntime
 from cortex.model_server.engines.onnxruntime_gpu import GPU, NoGPU
 from cortex.model_server.engines.onnxruntime_recipe import TENSORRT, read
 from cortex.model_server.model_file import ONNX, ModelFile
-from cortex.model_server.saved_model import DEFAULT_SIGNATURE
 from cortex.model_server.status import StatusError
 from export import answers
 from export.answers import Answer, Recorded
 from export.model_card import Agreement, Tolerance
-from export.signature import IMAGE_SIZE, INPUT, OUTPUT
+from export.signature import IMAGE_SIZE, INPUT, OUTPUT, SIGNATURE
 
 logging.getLogger("cortex.model_server").addHandler(logging.NullHandler())  # what engines warn of is in the card
 
@@ -147,4 +146,4 @@ def _outcome(model: ModelFile, gpu: GPU | None, ran: Description, agreement: Agr
 
 
 def _answer(engine: ONNXRuntime) -> Answer:
-    return lambda images: engine.run(DEFAULT_SIGNATURE, {INPUT: images}, [OUTPUT])[OUTPUT]
+    return lambda images: engine.run(SIGNATURE, {INPUT: images}, [OUTPUT])[OUTPUT]
