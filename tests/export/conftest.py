@@ -1,4 +1,4 @@
-"""One real export through the command line, shared by every test that looks at an artifact."""
+"""``python -m export`` as a command, and one real export that every test shares which looks at an artifact."""
 
 import os
 import pickle
@@ -13,34 +13,34 @@ from tests.shared import made_once
 
 ROOT = Path(__file__).parents[2]
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+SET_HERE = ("TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES")
+"""What a test that has imported TensorFlow leaves in the environment, and a user's shell does not have."""
 
-
-def _environment(**more: str) -> dict[str, str]:
-    """Return what a user's shell has. A test that has imported TensorFlow here has set its log level, too."""
-    found = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    return found | {"PYTHONPATH": str(ROOT)} | more
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def export_command() -> Command:
-    """Run ``python -m export savedmodel ARGUMENTS`` to its end."""
+def export_run() -> Run:
+    """Run ``python -m export ARGUMENTS`` to its end, with these variables in the environment."""
 
-    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "export", "savedmodel", *map(str, arguments)]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=240, env=_environment(**environment))
+    def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        kept = {name: value for name, value in os.environ.items() if name not in SET_HERE}
+        argv = [sys.executable, "-m", "export", *map(str, arguments)]
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=240, env=kept | {"PYTHONPATH": str(ROOT)} | environment
+        )
 
     return run
 
 
 @pytest.fixture(scope="session")
 def exported(
-    export_command: Command, tmp_path_factory: pytest.TempPathFactory
+    export_run: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
     """The version directory of ResNet-50 with random weights, seed 0, and the command that made it."""
 
     def export(root: Path) -> None:
-        done = export_command("--weights", "random", "--output", root / "resnet50")
+        done = export_run("savedmodel", "--weights", "random", "--output", root / "resnet50")
         assert done.returncode == 0, done.stderr
         (root / "done").write_bytes(pickle.dumps(done))
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_help_names_every_option_and_value(export_command: Command) -> None:
+def test_help_names_every_option_and_value(export_run: Run) -> None:
     """The help alone is enough to use the command."""
-    shown = export_command("--help")
+    shown = export_run("savedmodel", "--help")
     assert shown.returncode == 0
     for word in ("imagenet|random|PATH", ".keras", "--output", "models/resnet50", "--version", "--force", "--seed"):
         assert word in shown.stdout
@@ -53,50 +53,52 @@ def test_weights_are_stored_once(artifact: Path) -> None:
         (["--weights", "random", "--output", "{file}"], r"cannot write into \S+: File exists"),
     ],
 )
-def test_refusals_are_one_line_at_once(
-    export_command: Command, tmp_path: Path, arguments: list[str], message: str
-) -> None:
+def test_refusals_are_one_line_at_once(export_run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
     """What is wrong with an argument is said in one line, with exit code 1, before TensorFlow is started."""
     (tmp_path / "models" / "1").mkdir(parents=True)
     (tmp_path / "file").touch()
-    done = export_command(*(text.format(models=tmp_path / "models", file=tmp_path / "file") for text in arguments))
+    done = export_run(
+        "savedmodel", *(text.format(models=tmp_path / "models", file=tmp_path / "file") for text in arguments)
+    )
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert re.match(f"error: {message}", line)
 
 
-def test_ctrl_c_while_the_command_is_loaded(export_command: Command, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_command_is_loaded(export_run: Run, tmp_path: Path) -> None:
     """It is one word, as later on."""
     (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
-    done = export_command("--help", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    done = export_run("savedmodel", "--help", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "Aborted!\n")
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "one", str(2**63)])
-def test_version_is_a_positive_number(export_command: Command, version: str) -> None:
+def test_version_is_a_positive_number(export_run: Run, version: str) -> None:
     """A version that no model server would take for one is a usage error."""
-    done = export_command("--weights", "random", "--version", version)
+    done = export_run("savedmodel", "--weights", "random", "--version", version)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Invalid value for '--version'" in done.stderr
 
 
-def test_ctrl_c_while_tensorflow_starts(export_command: Command, tmp_path: Path) -> None:
+def test_ctrl_c_while_tensorflow_starts(export_run: Run, tmp_path: Path) -> None:
     """What TensorFlow has said until then is not shown: nothing has failed."""
     code = "import os, signal; os.write(2, b'noise'); os.kill(os.getpid(), signal.SIGINT)"
     (tmp_path / "keras.py").write_text(code)
     arguments = ("--weights", "random", "--output", tmp_path / "out")
-    done = export_command(*arguments, PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    done = export_run("savedmodel", *arguments, PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r" *\d+\.\d s  starting TensorFlow\n\nAborted!\n", done.stderr)
     assert not (tmp_path / "out").exists()
 
 
-def test_refused_download_names_the_other_ways(export_command: Command, tmp_path: Path) -> None:
+def test_refused_download_names_the_other_ways(export_run: Run, tmp_path: Path) -> None:
     """Without a route to the ImageNet weights, one line says what failed and which values of --weights need none."""
     with socket.socket() as closed:  # bound and not listening: a proxy that refuses every connection
         closed.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        done = export_command("--output", tmp_path / "out", https_proxy=proxy, KERAS_HOME=str(tmp_path / "keras"))
+        done = export_run(
+            "savedmodel", "--output", tmp_path / "out", https_proxy=proxy, KERAS_HOME=str(tmp_path / "keras")
+        )
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
     assert re.match(r"error: cannot get the ImageNet weights \(URL fetch failure on https://.*refused\)", last)

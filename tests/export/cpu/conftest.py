@@ -1,6 +1,5 @@
 """A small trained classifier, and the artifacts that the real command makes of it, shared by every test here."""
 
-import os
 import pickle
 import subprocess
 import sys
@@ -11,21 +10,9 @@ import pytest
 
 from tests.shared import made_once
 
-ROOT = Path(__file__).parents[3]
 PRECISIONS = ("fp32", "bf16", "int8")
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def cpu_command() -> Command:
-    """Run ``python -m export cpu ARGUMENTS`` to its end, in the project's directory."""
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "export", "cpu", *map(str, arguments)]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=240, cwd=ROOT, env=os.environ)
-
-    return run
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def made(
-    cpu_command: Command, trained: Path, tmp_path_factory: pytest.TempPathFactory
+    export_run: Run, trained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, "tuple[Path, subprocess.CompletedProcess[str]]"]:
     """The base directory of an artifact in each precision, and the command that made it."""
     shown = ("--calibration", trained / "pictures", "--subset-size", "100")
@@ -49,7 +36,7 @@ def made(
     def make(root: Path) -> None:
         for precision in PRECISIONS:
             output = root / f"classifier_{precision}"
-            done = cpu_command(trained / "classifier", "--precision", precision, *shown, "--output", output)
+            done = export_run("cpu", trained / "classifier", "--precision", precision, *shown, "--output", output)
             assert done.returncode == 0, done.stderr
             (root / precision).write_bytes(pickle.dumps(done))
 

@@ -150,10 +150,10 @@ def test_tampered_weights_do_not_go_live(
             each.stop()
 
 
-def test_resnet50_keeps_what_its_card_says(artifact: Path, cpu_command: Any, tmp_path: Path) -> None:
+def test_resnet50_keeps_what_its_card_says(artifact: Path, export_run: Any, tmp_path: Path) -> None:
     """The card's facts about the weights, the labels and the recorded requests of a source travel with the artifact."""
     before = {path: path.stat().st_mtime_ns for path in artifact.rglob("*")}
-    done = cpu_command(artifact.parent, "--output", tmp_path / "out")
+    done = export_run("cpu", artifact.parent, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "the source answers as recorded in it (4 requests)" in done.stderr
     card, source = _card(tmp_path / "out"), _card(artifact.parent)

@@ -18,7 +18,7 @@ from export import cpu, ir, quantization
 
 ROOT = Path(__file__).parents[3]
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _order(source: Path, **changed: Any) -> cpu.Order:
@@ -40,9 +40,9 @@ def _refusal(order: cpu.Order) -> str:
     return str(refused.value)
 
 
-def test_help_names_every_option_and_value(cpu_command: Command) -> None:
+def test_help_names_every_option_and_value(export_run: Run) -> None:
     """The help alone is enough to use the command."""
-    shown = cpu_command("--help")
+    shown = export_run("cpu", "--help")
     assert shown.returncode == 0
     for word in ("fp32|bf16|int8", "DIR|FILE|random", "--subset-size", "300", "--output", "models/resnet50", "--force"):
         assert word in shown.stdout
@@ -71,32 +71,32 @@ def test_result_on_stdout_progress_on_stderr(made: dict[str, Any]) -> None:
     assert re.search(r"agreement with fp32: the first class is the same for \d+ of 100 ", done.stderr)
 
 
-def test_int8_is_never_calibrated_on_noise_by_itself(cpu_command: Command, trained: Path, tmp_path: Path) -> None:
+def test_int8_is_never_calibrated_on_noise_by_itself(export_run: Run, trained: Path, tmp_path: Path) -> None:
     """Without --calibration int8 is refused; with ``random``, the export and its card say what that is worth."""
-    refused = cpu_command(trained / "classifier", "--precision", "int8", "--output", tmp_path / "out")
+    refused = export_run("cpu", trained / "classifier", "--precision", "int8", "--output", tmp_path / "out")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("error: --precision int8 needs --calibration DIR or FILE")
     assert not (tmp_path / "out").exists()
 
     arguments = ("--precision", "int8", "--calibration", "random", "--subset-size", "8", "--output", tmp_path / "out")
-    done = cpu_command(trained / "classifier", *arguments)
+    done = export_run("cpu", trained / "classifier", *arguments)
     assert done.returncode == 0, done.stderr
     assert "noise stands for samples, as asked for" in done.stderr
     card = (tmp_path / "out" / "1" / "assets.extra" / "model_card.json").read_text()
     assert "noise: what was chosen and measured by it means nothing" in card
 
 
-def test_a_subset_of_nothing_is_refused(cpu_command: Command) -> None:
+def test_a_subset_of_nothing_is_refused(export_run: Run) -> None:
     """Without samples there is none to choose from."""
-    done = cpu_command("--subset-size", "300")
+    done = export_run("cpu", "--subset-size", "300")
     assert (done.returncode, done.stderr) == (1, "error: --subset-size has no effect without --calibration\n")
 
 
 @pytest.mark.parametrize("name", ["mine", "m\udcff"])
-def test_a_model_that_is_no_version(cpu_command: Command, trained: Path, tmp_path: Path, name: str) -> None:
+def test_a_model_that_is_no_version(export_run: Run, trained: Path, tmp_path: Path, name: str) -> None:
     """A SavedModel in a directory of its own, whose name may be no text, has its artifact beside it, as version 1."""
     shutil.copytree(trained / "classifier" / "1", tmp_path / "models" / name)
-    done = cpu_command(tmp_path / "models" / name, "--precision", "fp32")
+    done = export_run("cpu", tmp_path / "models" / name, "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / f"{name}_cpu" / "1").is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models"]

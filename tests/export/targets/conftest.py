@@ -1,4 +1,4 @@
-"""A small model with the contract of the ResNet-50 artifacts, and ``python -m export`` as a command."""
+"""A small model with the contract of the ResNet-50 artifacts, and programs that stand in for others."""
 
 import os
 import subprocess
@@ -11,22 +11,6 @@ import pytest
 from tests.shared import made_once
 
 ROOT = Path(__file__).parents[3]
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def export_run() -> Run:
-    """Run ``python -m export ARGUMENTS`` to its end, in an environment without a GPU unless a test adds one."""
-
-    def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-        kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-        argv = [sys.executable, "-m", "export", *map(str, arguments)]
-        return subprocess.run(
-            argv, capture_output=True, text=True, timeout=240, env=kept | {"PYTHONPATH": str(ROOT)} | environment
-        )
-
-    return run
 
 
 @pytest.fixture(scope="session")
