@@ -42,3 +42,6 @@ def main() -> None:
     except Error as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # one without a name is that of the result, which cannot be printed
+        click.echo(f"error: {error.filename or 'standard output'}: {error.strerror}", err=True)
+        sys.exit(1)

@@ -3,10 +3,13 @@
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -65,10 +68,18 @@ def test_refusals_are_one_line_at_once(export_run: Run, tmp_path: Path, argument
     assert re.match(f"error: {message}", line)
 
 
+def test_a_result_that_cannot_be_printed() -> None:
+    """It is one line, as any failure."""
+    with Path("/dev/full").open("w") as full:
+        argv = [sys.executable, "-m", "export", "--help"]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
 def test_ctrl_c_while_the_command_is_loaded(export_run: Run, tmp_path: Path) -> None:
     """It is one word, as later on."""
     (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
-    done = export_run("savedmodel", "--help", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    done = export_run("savedmodel", "--help", PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "Aborted!\n")
 
 
@@ -85,7 +96,7 @@ def test_ctrl_c_while_tensorflow_starts(export_run: Run, tmp_path: Path) -> None
     code = "import os, signal; os.write(2, b'noise'); os.kill(os.getpid(), signal.SIGINT)"
     (tmp_path / "keras.py").write_text(code)
     arguments = ("--weights", "random", "--output", tmp_path / "out")
-    done = export_run("savedmodel", *arguments, PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    done = export_run("savedmodel", *arguments, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r" *\d+\.\d s  starting TensorFlow\n\nAborted!\n", done.stderr)
     assert not (tmp_path / "out").exists()
