@@ -150,7 +150,7 @@ def _number(path: Path, version: int | None) -> int:
 
     Raises UserError when another one is asked for than its name is.
     """
-    name = path.absolute().name
+    name = _named(path).name
     if not _is_number(name):
         return 1 if version is None else version
     if version not in (None, int(name)):

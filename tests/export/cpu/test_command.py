@@ -194,6 +194,15 @@ def test_force_replaces(trained: Path, tmp_path: Path) -> None:
     assert (made / "model.bin").stat().st_size < 60_000
 
 
+def test_a_version_has_its_number_whatever_its_path(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the path does not end in its name."""
+    shutil.copytree(trained / "classifier" / "1", tmp_path / "mine" / "3")
+    monkeypatch.chdir(tmp_path / "mine" / "3" / "variables")
+    assert cpu.export(_order(Path("..")), lambda step: None) == tmp_path / "mine_cpu" / "3"
+
+
 def test_missing_nncf_is_one_line(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without NNCF int8 is refused at once, with the line that installs it."""
     monkeypatch.setattr(quantization, "find_spec", lambda name: None)
