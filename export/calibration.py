@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from export.progress import Step
 RANDOM = "random"
 FEWEST = 10  # samples in all: 8 calibrate, 2 are held out
 _HELD_OUT = 5  # one in so many, at least
+_NAMES = "*.tfrecord, *.tfrecords, NAME-00000-of-00001"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class _Skipped:
     """What could not be decoded."""
 
     count: int = 0
-    first: str = field(default="")
+    first: str = ""
 
     def add(self, error: BrokenPicture) -> None:
         self.count += 1
@@ -128,9 +129,6 @@ def _found(text: str, signature: meta_graph_pb2.SignatureDef, skipped: _Skipped)
         return "records", _records(records, signature, skipped)
     endings = ", ".join(sorted(pictures.SUFFIXES))
     raise UserError(f"--calibration {text}: holds no pictures ({endings}) and no TFRecords ({_NAMES})")
-
-
-_NAMES = "*.tfrecord, *.tfrecords, NAME-00000-of-00001"
 
 
 def _pictures(files: list[Path], signature: meta_graph_pb2.SignatureDef, skipped: _Skipped) -> Iterator[Sample]:
