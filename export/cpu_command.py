@@ -20,6 +20,7 @@ from export.progress import following, stopwatch, written
 )
 @click.option(
     "--calibration",
+    type=options.path_or_random,
     metavar="DIR|FILE|random",
     help="What the model is to see in use: a folder of pictures (searched with its subfolders), or TFRecords (a file, "
     "or a folder of them) of ImageNet's Examples or of PredictionLogs. int8 needs it to choose its scales; fp32 and "

@@ -23,6 +23,7 @@ _MAX_BATCH = 65536
 )
 @click.option(
     "--calibration",
+    type=options.path_or_random,
     metavar="DIR|FILE|random",
     help="For int8, what the model is to see in use: a folder of pictures, or TFRecords, as in python -m export cpu.",
 )

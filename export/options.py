@@ -12,8 +12,20 @@ from cortex.errors import UserError
 MAX_VERSION = 2**63 - 1
 """TF Serving keeps a version in 64 bits."""
 
+
+class _Place(click.Path):
+    """A path. An empty text is none: it comes of a variable that is not set, and would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a path, not an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+path = _Place(path_type=Path)
+path_or_random = _Place()
 force = click.option("--force", is_flag=True, help="Replace the version if it exists.")
-source = click.argument("source", type=click.Path(path_type=Path), default=Path("models/resnet50"))
+source = click.argument("source", type=path, default=Path("models/resnet50"))
 version = click.option(
     "--version",
     type=click.IntRange(0, MAX_VERSION),
@@ -25,7 +37,7 @@ def output(suffix: str) -> Callable[[Any], Any]:
     """Return the option ``--output`` of the target whose artifacts are called SOURCE_suffix by default."""
     return click.option(
         "--output",
-        type=click.Path(path_type=Path),
+        type=path,
         help=f"The artifact's directory; the version keeps its number in it.  [default: SOURCE_{suffix}]",
     )
 

@@ -22,7 +22,7 @@ _MAX_SEED = 2**32 - 1
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=options.path,
     default=_USUAL,
     show_default=True,
     help="The model's directory. Versions are numbered directories in it.",

@@ -262,6 +262,17 @@ def test_refusals_are_one_line_at_once(export_run: Run, tiny: Path, arguments: l
     assert not tiny.with_name("refused").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "option"),
+    [("savedmodel", "--output"), ("accelerator", "--output"), ("cpu", "--calibration"), ("gpu", "--calibration")],
+)
+def test_an_empty_text_is_no_path(export_run: Run, target: str, option: str) -> None:
+    """A variable that is not set does not make the working directory an output, or pictures of it samples."""
+    done = export_run(target, option, "")
+    assert done.returncode == 2
+    assert f"Invalid value for '{option}': expected a path, not an empty text" in done.stderr
+
+
 def test_a_source_without_recorded_requests_is_refused(export_run: Run, tiny: Path, tmp_path: Path) -> None:
     """What cannot be checked is not made."""
     shutil.copytree(tiny, tmp_path / "bare", ignore=shutil.ignore_patterns("assets.extra"))
