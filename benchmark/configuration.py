@@ -50,10 +50,12 @@ class Configuration:
             except UnicodeEncodeError:
                 message = f"--{name.replace('_', '-')} {getattr(self, name)}: the path has to be UTF-8"
                 raise UserError(message) from None
-        if not self.in_graph.exists():
-            raise UserError(f"--in-graph {self.in_graph}: there is no such file or directory")
-        if self.data_location and not self.data_location.exists():
-            raise UserError(f"--data-location {self.data_location}: there is no such file or directory")
+        for flag, path in (("--in-graph", self.in_graph), ("--data-location", self.data_location)):
+            try:
+                if path:
+                    path.stat()
+            except OSError as error:
+                raise UserError(f"{flag} {path}: {error.strerror}") from error
         if self.measure == ACCURACY and not self.data_location:
             raise UserError("--accuracy-only needs labelled pictures: --data-location with TFRecords")
 

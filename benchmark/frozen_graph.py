@@ -23,7 +23,8 @@ _TYPE_ATTRIBUTES = ("DstT", "T", "dtype", "out_type")
 def convert(path: Path, input_node: str | None, output_node: str | None, directory: Path) -> None:
     """Write the graph as a SavedModel with the one signature ``input`` -> ``output`` into an existing directory.
 
-    Raises UserError for a file that is no frozen graph, and for nodes that are not there or not to be told.
+    Raises UserError for a file that is no frozen graph, and for nodes that are not there or not to be told; OSError
+    for a file that cannot be read.
     """
     meta = _read(path)
     nodes = {node.name: node for node in meta.graph_def.node}
@@ -44,8 +45,6 @@ def _read(path: Path) -> meta_graph_pb2.MetaGraphDef:
     meta = meta_graph_pb2.MetaGraphDef()
     try:
         meta.graph_def.ParseFromString(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"--in-graph {path}: {error.strerror}") from error
     except DecodeError as error:
         raise UserError(f"--in-graph {path}: not a frozen graph ({error})") from error
     if not any(node.op for node in meta.graph_def.node):

@@ -93,8 +93,12 @@ class Classifier:
             raise UserError(f"--framework {order.framework}: {error}") from error
         except StatusError as error:
             raise UserError(f"--in-graph {order.in_graph}: {error.message}") from error
+        except OSError as error:
+            raise UserError(f"--in-graph {error.filename or order.in_graph}: {error.strerror}") from error
         held.callback(self._engine.close)
         names = sorted(saved_model.runnable(self._engine.signatures))
+        if not names:
+            raise UserError(f"--in-graph {order.in_graph}: the model has no signature")
         self._signature = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]
         signature = self._engine.signatures[self._signature]
         is_frozen = _is_frozen(order.in_graph)  # then there is one of each already, under names of ours

@@ -1,8 +1,8 @@
 """Train a classifier of eight colors, and write it to a directory in every form that the launcher takes.
 
-Run as a process, because it imports TensorFlow: ``saved/1`` (uint8, named ``input`` and ``output``), ``frozen.pb``
-(float32, named ``pictures`` and ``predict``), ``int8.pb``, ``two_ends.pb``,
-``unfrozen.pb``.
+Run as a process, because it imports TensorFlow: ``saved/1`` (uint8, named ``input`` and ``output``), ``unsigned/1``
+(the same without a signature), ``frozen.pb`` (float32, named ``pictures`` and ``predict``), ``int8.pb``,
+``two_ends.pb``, ``unfrozen.pb``.
 """
 
 import itertools
@@ -56,6 +56,7 @@ def main(directory: Path) -> None:
     weights, bias = trained()
     model = Classifier(weights, bias)
     tf.saved_model.save(model, str(directory / "saved" / "1"), signatures=model.serve)
+    tf.saved_model.save(model, str(directory / "unsigned" / "1"), signatures={})
     (directory / "frozen.pb").write_bytes(frozen(weights, bias))
     (directory / "two_ends.pb").write_bytes(frozen(weights, bias, extra="end"))
     (directory / "int8.pb").write_bytes(frozen(weights, bias, extra="quantised"))

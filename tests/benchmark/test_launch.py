@@ -156,12 +156,13 @@ def test_recommended_settings_reach_the_process(launch: Launch, classifiers: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--in-graph", "nowhere"], "--in-graph {cwd}/nowhere: there is no such file or directory"),
+        (["--in-graph", "nowhere"], "--in-graph {cwd}/nowhere: No such file or directory"),
+        (["--in-graph", "x" * 256], "x: File name too long"),
         (
             ["--in-graph", "{models}/saved", "--accuracy-only"],
             "--accuracy-only needs labelled pictures: --data-location",
         ),
-        (["--in-graph", "{models}/saved", "--data-location", "no"], "--data-location {cwd}/no: there is no such file"),
+        (["--in-graph", "{models}/saved", "--data-location", "no"], "--data-location {cwd}/no: No such file"),
         (["--in-graph", "{models}", "--framework", "openvino"], "--in-graph {models}: Could not find SavedModel"),
         (
             ["--in-graph", "{models}/weights.npz"],
@@ -172,6 +173,7 @@ def test_recommended_settings_reach_the_process(launch: Launch, classifiers: Pat
             ["--in-graph", "{models}/two_ends.pb"],
             "several could be the last node (first, second); choose with --output",
         ),
+        (["--in-graph", "{models}/unsigned"], "--in-graph {models}/unsigned: the model has no signature"),
         (["--in-graph", "{models}/unfrozen.pb"], "unfrozen.pb: not frozen: 'left' is a variable"),
         (
             ["--in-graph", "{models}/frozen.pb", "--input-node", "x"],
@@ -208,6 +210,15 @@ def test_refusals(
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ")
     assert message.format(**places) in line
+
+
+@pytest.mark.parametrize("name", ["graph.pb", "graph.onnx"])
+def test_a_graph_that_cannot_be_read(launch: Launch, tmp_path: Path, name: str) -> None:
+    """It is refused by name, whatever form it has."""
+    graph = tmp_path / name
+    graph.symlink_to("/proc/self/mem")  # which root cannot read either, where nothing is mapped
+    done = launch("--in-graph", graph, "--framework", "openvino")
+    assert (done.returncode, done.stderr) == (1, f"Error: --in-graph {graph}: Input/output error\n")
 
 
 def test_records_that_are_not_whole(launch: Launch, classifiers: Path, tmp_path: Path, records: Path) -> None:
