@@ -5,7 +5,6 @@ The measurement itself runs in a process of its own, whose environment is set be
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ def _take(context: click.Context, _: click.Parameter, path: Path | None) -> None
 _count = click.IntRange(1)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option(
     "--in-graph", required=True, metavar="PATH", help="SavedModel directory, frozen .pb, .onnx, or OpenVINO IR."
 )
@@ -106,7 +105,6 @@ def launch(context: click.Context, /, debug: bool, **options: Any) -> None:
       python -m benchmark launch --in-graph models/resnet50 --framework openvino --precision bf16
       python -m benchmark launch --in-graph frozen.pb --accuracy-only --data-location validation/
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the measured process is ended then, too
     try:
         asked = _configuration(options)
         repeated = bool(context.default_map)  # a repetition leaves the last configuration as it was

@@ -5,6 +5,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
-    from benchmark.launch import launch
+    from benchmark.__main__ import main
 
-    launch()
+    main(["launch", *sys.argv[1:]])

@@ -1,24 +1,32 @@
-"""How soon a deployment is live, how soon one of its workers is, and what all of it holds in memory."""
+"""``python -m benchmark startup``: how soon a deployment is live, how soon a worker is, and what all hold in memory."""
 
+import json
+import shlex
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+import click
 import psutil
+from rich.console import Console
 from rich.table import Table
 
 from benchmark import processes
+from benchmark.machine import this_machine
 from benchmark.processes import Memory
 from benchmark.systems import Deployment
 from cortex import notify
-from cortex.errors import UserError
+from cortex.errors import Error, UserError
+from cortex.loadtest import files
 from export.progress import Step
 
+_ROOT = Path(__file__).parents[1]
 _SECONDS_TO_START = 60.0
 _WORKER_STARTS = 3
 
@@ -57,11 +65,34 @@ class Startup:
             rows.append((f"memory, {name}", f"{each.pss:.0f} MB PSS, {each.rss:.0f} MB RSS"))
         return rows
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=_ROOT / "cortex_cpu.yaml",
+    help="The yaml to deploy; its first API is measured.  [default: cortex_cpu.yaml]",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write everything to this file.")
+def startup(config: Path, json_path: Path | None) -> None:
+    """Measure how soon a deployment is live, and what it holds in memory."""
+    try:
+        if json_path:
+            files.check(json_path)
+        with Console(stderr=True).status("") as status:
+            found = measured(config, lambda text: status.update(f"{text} ..."))
+    except Error as error:
+        raise click.ClickException(str(error)) from error
+    machine, command = this_machine(), shlex.join(["python", "-m", "benchmark", *sys.argv[1:]])
+    console = Console()
+    console.print(found.table())
+    console.print(f"\non {machine}, {datetime.now(UTC):%Y-%m-%d}\nby {command}", highlight=False, soft_wrap=True)
+    if json_path:
+        facts = {"command": command, "when": datetime.now(UTC).isoformat(), "machine": asdict(machine)}
+        json_path.write_text(json.dumps(facts | asdict(found), indent=2) + "\n")
 
 
-def startup(config: Path, step: Step) -> Startup:
+def measured(config: Path, step: Step) -> Startup:
     """Deploy twice into a new home, and measure the second deployment."""
     deployment = Deployment(config)
     step("deploying for the first time")

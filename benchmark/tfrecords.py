@@ -163,7 +163,7 @@ def _jpeg(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
     return buffer.getvalue(), made.size
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("pictures", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(

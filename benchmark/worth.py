@@ -74,7 +74,7 @@ def changes(cores: int) -> tuple[Change, ...]:
     return (*tensorflow, *openvino)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option(
     "--in-graph", default="models/resnet50", show_default=True, metavar="PATH", help="A SavedModel directory."
 )

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark import aims, document, plot, record, sections, tables
-from benchmark.__main__ import main
 from benchmark.cells import (
     API,
     BF16,
@@ -32,6 +31,7 @@ from benchmark.cells import (
     Row,
     Run,
 )
+from benchmark.commands import commands
 from benchmark.machine import Machine
 from benchmark.processes import Memory
 from benchmark.record import Record, Section
@@ -246,10 +246,9 @@ def test_precisions_have_an_order() -> None:
 def test_a_file_that_cannot_be_written(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told before anything is measured."""
     measured: list[object] = []
-    monkeypatch.setattr("benchmark.__main__.signal.signal", lambda *_: None)
-    for name in ("benchmark.__main__.run_startup", "benchmark.compare.subjects"):
+    for name in ("benchmark.startup.measured", "benchmark.compare.subjects"):
         monkeypatch.setattr(name, lambda *asked: measured.append(asked))
-    done = CliRunner().invoke(main, [*command, "--json", "/dev/null/figures.json"])
+    done = CliRunner().invoke(commands, [*command, "--json", "/dev/null/figures.json"])
     assert (done.exit_code, measured) == (1, [])
     assert done.stderr.startswith("Error: /dev/null/figures.json: ")
     assert "\n" not in done.stderr.strip()
@@ -258,9 +257,8 @@ def test_a_file_that_cannot_be_written(command: list[str], monkeypatch: pytest.M
 def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that somebody chose is not exported to: only the default is."""
     made: list[object] = []
-    monkeypatch.setattr("benchmark.__main__.signal.signal", lambda *_: None)
     monkeypatch.setattr("benchmark.subjects._export", lambda *asked: made.append(asked))
     options = ["--only", "memory", "--precision", "fp32", "--json", str(tmp_path / "figures.json")]
-    done = CliRunner().invoke(main, ["compare", "--model", str(tmp_path / "resnet5"), *options])
+    done = CliRunner().invoke(commands, ["compare", "--model", str(tmp_path / "resnet5"), *options])
     assert (done.exit_code, made) == (2, [])
     assert "resnet5' does not exist" in done.stderr

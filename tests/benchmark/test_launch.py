@@ -202,7 +202,6 @@ def test_refusals(
 ) -> None:
     """What cannot be measured is refused in one line that names the flag or the file."""
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("benchmark.launch.signal.signal", lambda *_: None)
     places = {"models": classifiers, "cwd": Path.cwd()}
     flags = ["--output-dir", str(tmp_path), *(argument.format(**places) for argument in arguments)]
     done = CliRunner().invoke(launch_command, flags)  # in this process, which has imported all that it needs
@@ -309,6 +308,15 @@ def test_the_measured_process_ends_with_the_launcher(classifiers: Path, tmp_path
             assert not is_alive(measured)
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("door", [["-m", "benchmark", "launch"], [ROOT / "benchmark" / "launch_benchmark.py"]])
+def test_ctrl_c_while_the_command_is_loaded(door: list[str | Path], tmp_path: Path) -> None:
+    """It ends without a traceback, as later on."""
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run([sys.executable, *door], capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 def _convert(*arguments: str | Path) -> None:

@@ -1,0 +1,24 @@
+"""The commands of ``python -m benchmark``, each imported when it is asked for: none needs what only another does."""
+
+import importlib
+
+import click
+
+_NAMES = ("compare", "launch", "startup", "tfrecords", "worth")
+"""Each is in the module of its name."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _NAMES:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"benchmark.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """Measure the whole stack on this machine."""
