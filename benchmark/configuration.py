@@ -9,8 +9,8 @@ from typing import Any
 
 from cortex.errors import UserError
 
-LAST = "last.json"
-"""The file in the output directory that holds the last configuration."""
+LAST, REPEATED = "last.json", "repeated.json"
+"""The files in the output directory: the last configuration, and the last repetition that a shell or an image got."""
 
 ACCURACY, BENCHMARK = "accuracy", "benchmark"
 
@@ -60,9 +60,9 @@ class Configuration:
             raise UserError("--accuracy-only needs labelled pictures: --data-location with TFRecords")
 
 
-def write(configuration: Configuration) -> Path:
+def write(configuration: Configuration, name: str = LAST) -> Path:
     """Keep the configuration in its output directory, which is made. Raises UserError where that cannot be."""
-    path = configuration.output_dir / LAST
+    path = configuration.output_dir / name
     defaults = {field.name: field.default for field in fields(configuration)}
     said = {name: value for name, value in asdict(configuration).items() if value != defaults[name]}
     try:

@@ -14,8 +14,12 @@ ROOT = Path(__file__).parents[1]
 _PASSED_ON = ("NOINSTALL", "http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL")
 
 
-def command(asked: Configuration, image: str, debug: bool, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+def command(
+    asked: Configuration, image: str, debug: bool, kept: Path, environ: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
     """Return the argv. ``debug`` gives a shell in the container, in which ``./start.sh`` is run by hand.
+
+    ``kept`` is the file with the configuration, in the output directory.
 
     PYTHON keeps ``start.sh`` from the environment outside: it is the image's interpreter and engine that are measured.
     SYS_NICE is what ``numactl --membind`` needs.
@@ -23,7 +27,7 @@ def command(asked: Configuration, image: str, debug: bool, environ: Mapping[str,
     mounts = [(ROOT, "ro"), (_folder(asked.in_graph), "ro"), (asked.output_dir, "rw")]
     if asked.data_location:
         mounts.append((asked.data_location, "ro"))
-    variables = {"OUTPUT_DIR": str(asked.output_dir), "DOCKER_IMAGE": "", "PYTHON": "python3"}
+    variables = {"CONFIGURATION": str(kept), "DOCKER_IMAGE": "", "PYTHON": "python3"}
     variables["PYTHONDONTWRITEBYTECODE"] = "1"
     variables |= {name: environ[name] for name in _PASSED_ON if name in environ}
     return (

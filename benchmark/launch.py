@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from benchmark import configuration, container, measurement
 from benchmark.batches import PIXELS
-from benchmark.configuration import ACCURACY, BENCHMARK, Configuration
+from benchmark.configuration import ACCURACY, BENCHMARK, LAST, REPEATED, Configuration
 from benchmark.settings import ALL_SOCKETS, decide
 from cortex.errors import Error, UserError
 from cortex.topology import this_topology
@@ -143,18 +143,22 @@ def _origins(context: click.Context) -> Mapping[str, str]:
 def _in_container(asked: Configuration, image: str, debug: bool, repeated: bool) -> int:
     if shutil.which("docker") is None:
         raise UserError("--docker-image: docker is not on PATH")
-    if not repeated:  # start.sh reads it in there
-        configuration.write(asked)
-    asked.output_dir.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen(container.command(asked, image, debug)) as child, measurement.ended_with(child):
+    command = container.command(asked, image, debug, _handed_over(asked, repeated))
+    with subprocess.Popen(command) as child, measurement.ended_with(child):
         return child.wait()
 
 
 def _here(asked: Configuration, origins: Mapping[str, str], debug: bool, repeated: bool) -> int:
     """Measure, and keep what ran for the next launch: what cannot run takes the place of nothing that could."""
     settings = decide(asked, this_topology(), origins, os.environ, shutil.which("numactl"))
-    if not debug:
-        measurement.measure(asked, settings)
+    if debug:
+        return measurement.shell(settings, _handed_over(asked, repeated))
+    measurement.measure(asked, settings)
     if not repeated:
         configuration.write(asked)
-    return measurement.shell(asked, settings) if debug else 0
+    return 0
+
+
+def _handed_over(asked: Configuration, repeated: bool) -> Path:
+    """Write what start.sh is to launch in an image or a shell, and return the file."""
+    return configuration.write(asked, REPEATED if repeated else LAST)

@@ -43,12 +43,15 @@ def measure(asked: Configuration, settings: Settings) -> None:
         click.echo(f"Log location: {path}")
 
 
-def shell(asked: Configuration, settings: Settings) -> int:
-    """Give a shell whose environment is that of the measured process, and return its exit code."""
+def shell(settings: Settings, kept: Path) -> int:
+    """Give a shell whose environment is that of the measured process, and return its exit code.
+
+    ``kept`` is the configuration that start.sh launches in it.
+    """
     for setting in settings.shown:
         click.echo(str(setting))
     click.echo(f"{_ROOT / 'benchmark' / 'start.sh'} measures; exit leaves this shell.")
-    environment = {**_environment(settings), "OUTPUT_DIR": str(asked.output_dir), "PYTHON": sys.executable}
+    environment = {**_environment(settings), "CONFIGURATION": str(kept), "PYTHON": sys.executable}
     program = environment.get("SHELL") or "/bin/bash"
     return subprocess.run([*settings.prefix, program], env=environment, check=False).returncode
 

@@ -3,12 +3,13 @@
 #   BATCH_SIZE     another batch size
 #   NOINSTALL      True: install nothing first
 #   OUTPUT_DIR     where the last configuration and the logs are (default: build/benchmark in the repository)
+#   CONFIGURATION  the file with the configuration (default: last.json of OUTPUT_DIR)
 #   DOCKER_IMAGE   another image; empty: none
 #   PYTHON         the interpreter (default: that of .venv in the repository, else python3)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
-output=${OUTPUT_DIR:-$root/build/benchmark}
+configuration=${CONFIGURATION:-${OUTPUT_DIR:-$root/build/benchmark}/last.json}
 python=${PYTHON:-$root/.venv/bin/python}
 command -v "$python" >/dev/null || python=python3
 
@@ -20,5 +21,5 @@ case ${NOINSTALL:-False} in
     ;;
 esac
 
-exec "$python" "$here/launch_benchmark.py" --configuration "$output/last.json" \
+exec "$python" "$here/launch_benchmark.py" --configuration "$configuration" \
   ${BATCH_SIZE:+--batch-size "$BATCH_SIZE"} ${DOCKER_IMAGE+--docker-image "$DOCKER_IMAGE"} "$@"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -23,23 +24,27 @@ flags = [each.partition("=") for each in sys.argv if each.startswith("--")]
 variables = dict(value.split("=", 1) for flag, _, value in flags if flag == "--env")
 os.chdir(next(value for flag, _, value in flags if flag == "--workdir"))
 entrypoint = next(value for flag, _, value in flags if flag == "--entrypoint")
-os.execvpe(entrypoint, [entrypoint, *sys.argv[sys.argv.index("engine:1") + 1:]], os.environ | variables)
+inside = dict(PATH=os.environ["PATH"]) | variables
+os.execvpe(entrypoint, [entrypoint, *sys.argv[sys.argv.index("engine:1") + 1:]], inside)
 """
 
 
-def test_launch_in_an_image(launch: Launch, classifiers: Path, tmp_path: Path) -> None:
-    """The same configuration is launched inside; its report, log and figures come out, and it can be started again."""
+@pytest.fixture
+def outside(tmp_path: Path) -> dict[str, str]:
+    """The environment of a launch that has the stand-in for ``docker``, whose arguments go to the file ``calls``."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "docker").write_text(DOCKER.format(python=sys.executable, calls=str(tmp_path / "calls")))
     (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     for each in programs.iterdir():
         each.chmod(0o755)
+    return {"PATH": f"{programs}:/usr/bin:/bin", "NOINSTALL": "True"}
+
+
+def test_launch_in_an_image(launch: Launch, classifiers: Path, outside: dict[str, str], tmp_path: Path) -> None:
+    """The same configuration is launched inside; its report, log and figures come out, and it can be started again."""
     flags = ("--framework", "openvino", "--batch-size", "1", "--steps", "10", "--warmup-steps", "0")
-    done = launch(
-        *("--in-graph", classifiers / "frozen.pb", "--docker-image", "engine:1", *flags),
-        **{"PATH": f"{programs}:/usr/bin:/bin", "NOINSTALL": "True"},
-    )
+    done = launch("--in-graph", classifiers / "frozen.pb", "--docker-image", "engine:1", *flags, **outside)
     assert done.returncode == 0, done.stderr
     argv = json.loads((tmp_path / "calls").read_text())
     assert argv[:2] == ["run", "--rm"]
@@ -50,6 +55,22 @@ def test_launch_in_an_image(launch: Launch, classifiers: Path, tmp_path: Path) -
     assert log.parent == tmp_path / "out"
     assert log.with_suffix(".json").is_file()
     assert json.loads((tmp_path / "out" / "last.json").read_text())["docker_image"] == "engine:1"
+
+
+def test_a_repetition_in_an_image(launch: Launch, classifiers: Path, outside: dict[str, str], tmp_path: Path) -> None:
+    """What start.sh is told holds in the image, too, and the last configuration stays as it was."""
+    flags = ("--framework", "openvino", "--batch-size", "2", "--steps", "10", "--warmup-steps", "0")
+    assert launch("--in-graph", classifiers / "saved", *flags).returncode == 0
+    last = (tmp_path / "out" / "last.json").read_bytes()
+    start = [str(ROOT / "benchmark" / "start.sh"), "--steps", "20", "--output-dir", str(tmp_path / "elsewhere")]
+    variables = {"OUTPUT_DIR": str(tmp_path / "out"), "BATCH_SIZE": "3", "DOCKER_IMAGE": "engine:1"}
+    environment = os.environ | outside | variables
+    done = subprocess.run(start, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "steps = 20," in done.stdout
+    assert "Batch size = 3" in done.stdout
+    assert (tmp_path / "out" / "last.json").read_bytes() == last
+    assert not (tmp_path / "elsewhere" / "last.json").exists()
 
 
 def test_what_an_image_lacks_is_in_the_requirements(

@@ -273,11 +273,11 @@ def test_start_again(launch: Launch, classifiers: Path, tmp_path: Path) -> None:
 def test_a_shell_instead(launch: Launch, classifiers: Path, tmp_path: Path) -> None:
     """--debug gives a shell in the environment of the measured process, and measures nothing."""
     shell = tmp_path / "shell"
-    shell.write_text("#!/bin/sh\necho threads=$OMP_NUM_THREADS output=$OUTPUT_DIR\nexit 7\n")
+    shell.write_text("#!/bin/sh\necho threads=$OMP_NUM_THREADS configuration=$CONFIGURATION\nexit 7\n")
     shell.chmod(0o755)
     done = launch("--in-graph", classifiers / "saved", "--debug", "--num-cores", "1", SHELL=str(shell))
     assert done.returncode == 7
-    assert f"threads=1 output={tmp_path / 'out'}" in done.stdout
+    assert f"threads=1 configuration={tmp_path / 'out/last.json'}" in done.stdout
     assert not list((tmp_path / "out").glob("*.log"))
 
 

@@ -87,17 +87,19 @@ def test_what_the_machine_does_not_have(asked: Any, options: dict[str, int], mes
 def test_docker_command(asked: Any, tmp_path: Path) -> None:
     """Everything is mounted where it lies outside, only the logs to be written to; start.sh gets no image to run in."""
     launched = asked(data_location=tmp_path / "..", docker_image="engine:1")
-    argv = container.command(launched, "engine:1", False, {"NOINSTALL": "True", "HOME": "/root"})
+    argv = container.command(
+        launched, "engine:1", False, tmp_path / "out/last.json", {"NOINSTALL": "True", "HOME": "/root"}
+    )
     root = container.ROOT
     assert argv == (
         *("docker", "run", "--rm", "--init", "--cap-add=SYS_NICE"),
         *(f"--volume={root}:{root}:ro", f"--volume={tmp_path}:{tmp_path}:ro"),
         *(f"--volume={tmp_path}/out:{tmp_path}/out:rw", f"--volume={tmp_path}/..:{tmp_path}/..:ro"),
-        *(f"--env=OUTPUT_DIR={tmp_path}/out", "--env=DOCKER_IMAGE=", "--env=PYTHON=python3"),
+        *(f"--env=CONFIGURATION={tmp_path}/out/last.json", "--env=DOCKER_IMAGE=", "--env=PYTHON=python3"),
         *("--env=PYTHONDONTWRITEBYTECODE=1", "--env=NOINSTALL=True"),
         *(f"--workdir={root}/benchmark", "--entrypoint=bash", "engine:1", "./start.sh"),
     )
-    shell = container.command(launched, "engine:1", True, {})
+    shell = container.command(launched, "engine:1", True, tmp_path / "out/last.json", {})
     assert {"--interactive", "--tty"} <= set(shell)
     assert shell[-1] == "engine:1"
 
