@@ -20,20 +20,17 @@ def command(
     """Return the argv. ``debug`` gives a shell in the container, in which ``./start.sh`` is run by hand.
 
     ``kept`` is the file with the configuration, in the output directory.
-
     PYTHON keeps ``start.sh`` from the environment outside: it is the image's interpreter and engine that are measured.
     SYS_NICE is what ``numactl --membind`` needs.
     """
-    mounts = [(ROOT, "ro"), (_folder(asked.in_graph), "ro"), (asked.output_dir, "rw")]
-    if asked.data_location:
-        mounts.append((asked.data_location, "ro"))
-    variables = {"CONFIGURATION": str(kept), "DOCKER_IMAGE": "", "PYTHON": "python3"}
-    variables["PYTHONDONTWRITEBYTECODE"] = "1"
+    read = [ROOT, _folder(asked.in_graph), *([asked.data_location] if asked.data_location else [])]
+    mounts = {**dict.fromkeys(read, "ro"), asked.output_dir: "rw"}  # Docker refuses to mount a folder twice
+    variables = {"CONFIGURATION": str(kept), "DOCKER_IMAGE": "", "PYTHON": "python3", "PYTHONDONTWRITEBYTECODE": "1"}
     variables |= {name: environ[name] for name in _PASSED_ON if name in environ}
     return (
         *("docker", "run", "--rm", "--init", "--cap-add=SYS_NICE"),
         *(["--interactive", "--tty"] if debug else []),
-        *(f"--volume={path}:{path}:{mode}" for path, mode in mounts),
+        *(f"--volume={path}:{path}:{mode}" for path, mode in mounts.items()),
         *(f"--env={name}={value}" for name, value in variables.items()),
         f"--workdir={ROOT / 'benchmark'}",
         *("--entrypoint=bash", image),

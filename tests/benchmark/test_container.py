@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -21,6 +22,9 @@ import json, os, sys
 from pathlib import Path
 Path({calls!r}).write_text(json.dumps(sys.argv[1:]))
 flags = [each.partition("=") for each in sys.argv if each.startswith("--")]
+mounts = [value.split(":")[1] for flag, _, value in flags if flag == "--volume"]
+if len(set(mounts)) < len(mounts):
+    sys.exit("docker: Error response from daemon: Duplicate mount point")
 variables = dict(value.split("=", 1) for flag, _, value in flags if flag == "--env")
 os.chdir(next(value for flag, _, value in flags if flag == "--workdir"))
 entrypoint = next(value for flag, _, value in flags if flag == "--entrypoint")
@@ -71,6 +75,21 @@ def test_a_repetition_in_an_image(launch: Launch, classifiers: Path, outside: di
     assert "Batch size = 3" in done.stdout
     assert (tmp_path / "out" / "last.json").read_bytes() == last
     assert not (tmp_path / "elsewhere" / "last.json").exists()
+
+
+def test_a_graph_beside_its_pictures_and_logs(
+    launch: Launch, classifiers: Path, records: Path, outside: dict[str, str], tmp_path: Path
+) -> None:
+    """A folder is mounted once, to be written to when logs go there: Docker refuses a second mount of it."""
+    together = tmp_path / "out"
+    shutil.copytree(records, together)
+    shutil.copy(classifiers / "frozen.pb", together)
+    flags = ("--framework", "openvino", "--batch-size", "1", "--steps", "10", "--warmup-steps", "0")
+    place = ("--in-graph", together / "frozen.pb", "--data-location", together, "--docker-image", "engine:1")
+    done = launch(*place, *flags, **outside)
+    assert done.returncode == 0, done.stderr
+    volumes = [word for word in json.loads((tmp_path / "calls").read_text()) if word.startswith("--volume=")]
+    assert [each for each in volumes if str(together) in each] == [f"--volume={together}:{together}:rw"]
 
 
 def test_what_an_image_lacks_is_in_the_requirements(

@@ -94,7 +94,7 @@ def test_docker_command(asked: Any, tmp_path: Path) -> None:
     assert argv == (
         *("docker", "run", "--rm", "--init", "--cap-add=SYS_NICE"),
         *(f"--volume={root}:{root}:ro", f"--volume={tmp_path}:{tmp_path}:ro"),
-        *(f"--volume={tmp_path}/out:{tmp_path}/out:rw", f"--volume={tmp_path}/..:{tmp_path}/..:ro"),
+        *(f"--volume={tmp_path}/..:{tmp_path}/..:ro", f"--volume={tmp_path}/out:{tmp_path}/out:rw"),
         *(f"--env=CONFIGURATION={tmp_path}/out/last.json", "--env=DOCKER_IMAGE=", "--env=PYTHON=python3"),
         *("--env=PYTHONDONTWRITEBYTECODE=1", "--env=NOINSTALL=True"),
         *(f"--workdir={root}/benchmark", "--entrypoint=bash", "engine:1", "./start.sh"),
