@@ -119,6 +119,8 @@ def _log(asked: Configuration) -> Iterator[TextIO]:
         asked.output_dir.mkdir(parents=True, exist_ok=True)
         with (asked.output_dir / name).open("x", buffering=1) as file:
             yield file
+    except BrokenPipeError:  # whoever read the report does not any more
+        raise
     except OSError as error:
         raise UserError(f"--output-dir {asked.output_dir}: {error.strerror}") from error
 

@@ -239,6 +239,17 @@ def test_no_room_for_the_log(classifiers: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"Error: --output-dir {tmp_path}: File too large\n")
 
 
+def test_nobody_reads_the_report(classifiers: Path, tmp_path: Path) -> None:
+    """As in ``launch ... | head -1``: it ends without a word, and its output directory is not to blame."""
+    arguments = ["--framework", "openvino", "--in-graph", classifiers / "saved", "--output-dir", tmp_path]
+    argv = [sys.executable, "-m", "benchmark", "launch", *map(str, arguments)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        assert (process.stderr.read(), process.wait(60)) == ("", 1)
+
+
 def test_start_again(launch: Launch, classifiers: Path, tmp_path: Path) -> None:
     """start.sh repeats the last configuration that ran, with another batch size and other flags, and leaves it so.
 
