@@ -56,6 +56,8 @@ def convert(order: Order, step: Step) -> Converted:
 
     Pictures are shuffled, always in the same way, so that any of the files holds a bit of every class.
     """
+    if "/" in order.name:
+        raise UserError(f"--name {order.name}: expected the name of files, not a path")
     pictures = labelled_pictures.find(order.pictures, order.labels)
     random.Random(_SEED).shuffle(pictures)  # noqa: S311 - not a secret
     count = order.files or -(-len(pictures) // _PICTURES_A_FILE)

@@ -147,6 +147,15 @@ def test_refusals(tmp_path: Path, names: list[str], labels: str | None, message:
     assert not list(tmp_path.glob("out/*-of-*"))
 
 
+@pytest.mark.parametrize("name", ["deep/validation", "../validation"])
+def test_a_name_that_is_a_path(tmp_path: Path, name: str) -> None:
+    """Nothing is written outside of the directory that was named."""
+    pictures = _pictures(tmp_path / "pictures", "x/a.jpg")
+    with pytest.raises(UserError, match=f"--name {name}: expected the name of files"):
+        tfrecords.convert(tfrecords.Order(pictures, tmp_path / "out", name), print)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
 def test_a_broken_picture(convert: Convert, tmp_path: Path) -> None:
     """A picture that cannot be read stops the conversion by name, or is left out when that is asked for."""
     pictures = _pictures(tmp_path / "pictures", "x/a.jpg", "x/b.jpg")
