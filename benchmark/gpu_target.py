@@ -27,6 +27,7 @@ from benchmark.machine import this_machine
 from benchmark.processes import end_child, free_port
 from cortex import tensors
 from cortex.errors import Error, NotStarted, UserError
+from cortex.loadtest import files
 from cortex.model_server.engines import onnxruntime_gpu, onnxruntime_providers
 from cortex.model_server.engines.onnxruntime_gpu import NoGPU
 from cortex.model_server.engines.onnxruntime_recipe import CUDA, TENSORRT
@@ -126,6 +127,8 @@ def command(
 ) -> None:
     """Run the GPU target on this machine, and print its rows for docs/targets.md."""
     machine = _machine(provider)
+    if json_path:
+        files.check(json_path)
     sample = _sample(source.find(source_path, None).directory)
     reference: NDArray[np.float32] | None = None
     rows: list[Row] = []
@@ -142,7 +145,7 @@ def command(
     click.echo(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, {rows[0].device}\n\n{HEADER}")
     for row in rows:
         click.echo(str(row))
-    if json_path is not None:
+    if json_path:
         json_path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 

@@ -26,6 +26,13 @@ def test_without_a_gpu_it_says_so(tiny: Path) -> None:
     )
 
 
+def test_a_file_that_cannot_be_written(tiny: Path) -> None:
+    """It is told before anything is exported."""
+    done = _run(tiny, "--provider", "cpu", "--json", "/dev/null/rows.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: /dev/null/rows.json: Not a directory; name a file that can be written\n"
+
+
 def test_its_rows_are_measured(tiny: Path, tmp_path: Path) -> None:
     """Every batch over gRPC and one over HTTP, with the agreement; on the CPU the first line says it is a trial."""
     done = _run(
