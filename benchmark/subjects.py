@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.cells import BF16, FP32, INT8
+from benchmark.cells import BF16, INT8
 from cortex.errors import UserError
 from cortex.model_server import base_paths
 from export.progress import Step
@@ -42,7 +42,7 @@ def resnet50(step: Step) -> Path:
 def subjects(base_path: Path, precisions: Sequence[str], step: Step) -> dict[str, Subject]:
     """Return a model for each precision that this processor has, made from the SavedModel at ``base_path``.
 
-    The int8 artifact lies in the user's cache. Raises UserError when it cannot be made.
+    The int8 artifact lies in the user's cache. Raises UserError when it cannot be made, and when no precision is left.
     """
     from export import inference
 
@@ -54,7 +54,9 @@ def subjects(base_path: Path, precisions: Sequence[str], step: Step) -> dict[str
         elif each == INT8:
             found[each] = Subject(each, _quantized(base_path, step), best)
         else:
-            found[each] = Subject(each, base_path, FP32 if each == FP32 else BF16)
+            found[each] = Subject(each, base_path, each)
+    if not found:
+        raise UserError(f"--precision {BF16}: the processor does not compute in it")
     return found
 
 

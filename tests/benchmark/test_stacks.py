@@ -10,7 +10,20 @@ import psutil
 import pytest
 
 from benchmark.asker import Asker, ask
-from benchmark.cells import API, ENGINE, FP32, GRPC, IN_PROCESS, JSON, LINE, MODEL_SERVER, ONE_PROCESS, SMALL, Cell
+from benchmark.cells import (
+    API,
+    BF16,
+    ENGINE,
+    FP32,
+    GRPC,
+    IN_PROCESS,
+    JSON,
+    LINE,
+    MODEL_SERVER,
+    ONE_PROCESS,
+    SMALL,
+    Cell,
+)
 from benchmark.processes import free_port
 from benchmark.stacks import Stacks
 from benchmark.subjects import Subject
@@ -140,6 +153,16 @@ def test_int8_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert first.base_path.is_relative_to(tmp_path / "cache" / "cortex-benchmark")
     (version / "weights").write_bytes(b"2")
     assert subjects.subjects(tmp_path / "model", ("int8",), print)["int8"] != first
+
+
+def test_a_precision_that_the_processor_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left out beside others, and refused alone: there would be nothing to compare."""
+    from benchmark import subjects
+
+    monkeypatch.setattr("export.inference.precisions", lambda: (FP32,))
+    assert list(subjects.subjects(tmp_path, (FP32, BF16), print)) == [FP32]
+    with pytest.raises(UserError, match="--precision bf16: the processor does not compute in it"):
+        subjects.subjects(tmp_path, (BF16,), print)
 
 
 def test_the_newest_version(tmp_path: Path) -> None:
