@@ -13,12 +13,10 @@ configuration=${CONFIGURATION:-${OUTPUT_DIR:-$root/build/benchmark}/last.json}
 python=${PYTHON:-$root/.venv/bin/python}
 command -v "$python" >/dev/null || python=python3
 
+pip() { "$python" -m pip --disable-pip-version-check "$@"; }
 case ${NOINSTALL:-False} in
   [Tt]rue | 1) ;;
-  *)
-    "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps tensorflow-serving-api >&2 # its messages alone
-    ;;
+  *) pip install --quiet -r "$here/requirements.txt" -c <(pip list --format=freeze) >&2 ;; # the engine keeps what it has
 esac
 
 exec "$python" "$here/launch_benchmark.py" --configuration "$configuration" \

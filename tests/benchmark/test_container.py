@@ -102,7 +102,7 @@ def test_what_an_image_lacks_is_in_the_requirements(
     image = tmp_path / "image"
     venv.create(image, symlinks=True)
     site = next(image.glob("lib/python*/site-packages"))
-    for name in {*_needed(), "tensorflow-serving-api"}:
+    for name in _needed():
         found = distribution(name)
         for top in {file.parts[0] for file in found.files or () if file.parts[0] != ".."}:
             if not (site / top).exists():
@@ -116,7 +116,7 @@ def test_what_an_image_lacks_is_in_the_requirements(
 
 
 def _needed() -> set[str]:
-    """Return what start.sh's first line installs, and OpenVINO, by name, with what those need in turn."""
+    """Return what start.sh installs, and OpenVINO, by name, with what those need in turn."""
     found: set[str] = set()
     lines = (ROOT / "benchmark/requirements.txt").read_text().splitlines()
     waiting = ["openvino", *(line for line in lines if not line.startswith("#"))]
