@@ -20,8 +20,8 @@ import click
 from benchmark import document
 from benchmark.machine import this_machine
 from benchmark.tables import table
-from cortex import threads
 from cortex.errors import Error, UserError
+from cortex.topology import this_topology
 from export.progress import Step, stopwatch
 
 _ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ class Worth:
 
 
 def changes(cores: int) -> tuple[Change, ...]:
-    """Return what is tried, for a machine of so many cores."""
+    """Return what is tried where a launch runs on so many cores."""
     several = str(2 * cores)
     tensorflow = [
         Change("tensorflow", "intra-op threads: 1", {"--num-intra-threads": "1"}),
@@ -99,7 +99,9 @@ def worth(
     path: Path,
 ) -> None:
     """Measure what each recommended setting is worth: one is changed at a time, in turns with the recommended ones."""
-    chosen = [each for each in changes(threads.available()) if not framework or each.framework in framework]
+    topology = this_topology()
+    cores = len(topology.cores(min(topology.sockets)))  # a launch stays on one socket
+    chosen = [each for each in changes(cores) if not framework or each.framework in framework]
     base = {"--in-graph": in_graph, "--batch-size": str(batch_size)}
     try:
         if write_docs:

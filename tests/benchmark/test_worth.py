@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark import document, worth
+from cortex.topology import Topology
 
 
 def test_the_ratio_is_that_of_a_pair() -> None:
@@ -20,6 +21,14 @@ def test_each_change_departs_from_what_is_recommended() -> None:
     found = worth.changes(cores=4)
     assert all(each.options or each.environ for each in found)
     assert len({(each.framework, each.what) for each in found}) == len(found)
+
+
+def test_the_cores_are_those_of_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several sockets a launch takes the first, so that two threads for each core are two for each of its cores."""
+    monkeypatch.setattr(worth, "this_topology", lambda: Topology({0: ((0,), (1,), (2,)), 1: ((3,), (4,), (5,))}, 6))
+    monkeypatch.setattr(worth, "_measured", lambda change, *_: worth.Worth(change, ((1.0, 1.0),)))
+    done = CliRunner().invoke(worth.worth, ["--framework", "openvino"])
+    assert "threads: 6, two for each core" in done.output
 
 
 def test_it_launches_and_writes(classifiers: Path, tmp_path: Path) -> None:
