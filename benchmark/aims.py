@@ -1,6 +1,6 @@
 """What the figures are to show, and whether they do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark.cells import API, BF16, ENGINE, FLASK, FP32, INT8, Row
@@ -26,7 +26,7 @@ class Aim:
     valid: bool = True
 
 
-def find(rows: tuple[Row, ...], stack: str, precision: str, clients: int) -> Row | None:
+def find(rows: Sequence[Row], stack: str, precision: str, clients: int) -> Row | None:
     """Return the row of a stack."""
     for row in rows:
         if (row.cell.stack, row.cell.precision, row.cell.clients) == (stack, precision, clients):
@@ -34,7 +34,7 @@ def find(rows: tuple[Row, ...], stack: str, precision: str, clients: int) -> Row
     return None
 
 
-def engine(rows: tuple[Row, ...], precision: str, clients: int | None = None) -> Row | None:
+def engine(rows: Sequence[Row], precision: str, clients: int | None = None) -> Row | None:
     """Return the row of the engine alone: at its best setting for throughput, or with as many threads."""
     found = [row for row in rows if (row.cell.stack, row.cell.precision) == (ENGINE, precision)]
     found = [row for row in found if clients in (None, row.cell.clients)]
@@ -53,7 +53,7 @@ def _stacks(record: Record) -> Iterator[Aim]:
         yield from _beside_flask(section.rows)
 
 
-def _beside_engine(rows: tuple[Row, ...]) -> Iterator[Aim]:
+def _beside_engine(rows: Sequence[Row]) -> Iterator[Aim]:
     for precision, least in _OF_ENGINE.items():
         ours, best = find(rows, API, precision, MIDDLE), engine(rows, precision)
         if ours and best:
@@ -67,7 +67,7 @@ def _beside_engine(rows: tuple[Row, ...]) -> Iterator[Aim]:
             yield Aim(what, f"at most {_LATER * 1e3:.0f} ms", f"{later * 1e3:.2f} ms", holds, valid)
 
 
-def _beside_flask(rows: tuple[Row, ...]) -> Iterator[Aim]:
+def _beside_flask(rows: Sequence[Row]) -> Iterator[Aim]:
     for precision, least in _TIMES_FLASK.items():
         ours, theirs = find(rows, API, precision, MIDDLE), find(rows, FLASK, FP32, MIDDLE)
         if ours and theirs:

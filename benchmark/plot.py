@@ -30,7 +30,7 @@ _KINDS = {
 
 def svg(rows: Sequence[Row]) -> str:
     """Draw the section of stacks, with 8 clients where clients are counted."""
-    shown = [row for row in rows if _is_shown(row, tuple(rows))]
+    shown = [row for row in rows if _is_shown(row, rows)]
     across = upward(max((row.rate for row in shown), default=1.0), _LEFT, _RIGHT)
     height = _TOP + len(shown) * (_BAR + _GAP) + 8
     title = "Answers per second, ResNet-50, one small picture a request"
@@ -43,7 +43,7 @@ def svg(rows: Sequence[Row]) -> str:
         element("style", Markup(_STYLE)),
         element("text", title, x=12, y=24, class_="title"),
         element("text", aside, x=12, y=44, class_="soft"),
-        *(_bar(row, across(row.rate), _TOP + number * (_BAR + _GAP), tuple(rows)) for number, row in enumerate(shown)),
+        *(_bar(row, across(row.rate), _TOP + number * (_BAR + _GAP), rows) for number, row in enumerate(shown)),
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {_WIDTH} {height}",
         width=_WIDTH,
@@ -53,13 +53,13 @@ def svg(rows: Sequence[Row]) -> str:
     return picture + "\n"
 
 
-def _is_shown(row: Row, rows: tuple[Row, ...]) -> bool:
+def _is_shown(row: Row, rows: Sequence[Row]) -> bool:
     if row.cell.stack == ENGINE:
         return row is engine(rows, row.cell.precision)
     return row.cell.asks_the_model or row.cell.clients == MIDDLE
 
 
-def _bar(row: Row, end: float, top: float, rows: tuple[Row, ...]) -> Markup:
+def _bar(row: Row, end: float, top: float, rows: Sequence[Row]) -> Markup:
     best, middle = engine(rows, row.cell.precision), top + _BAR * 0.7
     of = f" ({row.times(best).value:.0%})" if best and best is not row else ""
     return element(

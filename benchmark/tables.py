@@ -46,7 +46,6 @@ def _section(name: str, section: Section) -> str:
 
 def _stacks(rows: Sequence[Row]) -> str:
     """Set each row against the engine of its precision, and against Flask with as many clients."""
-    rows = tuple(rows)
     lines = []
     for row in rows:
         best, flask = engine(rows, row.cell.precision), find(rows, FLASK, FP32, row.cell.clients)
