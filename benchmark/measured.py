@@ -75,9 +75,10 @@ def main(argument: str) -> int:
 
 def _throughput(run: Run, classifier: Classifier) -> dict[str, float]:
     fmt = batches.format_of(classifier.shape, classifier.dtype, run.pixels, run.batch_size)
-    feed = batches.synthetic(fmt, run.batch_size)
     if run.data_location:
         feed = batches.real(fmt, run.batch_size, run.data_location, batches.decoder(fmt))
+    else:
+        feed = batches.synthetic(fmt, run.batch_size)
     if run.warmup_steps:
         _say("[Running warmup steps...]")
         _timed(classifier.scores, feed, run.warmup_steps, run.batch_size)
