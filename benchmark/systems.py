@@ -100,8 +100,6 @@ class Deployment:
     ``config`` is a yaml whose first API is meant. Entering deploys it; `deploy` and `delete` may be called again.
     """
 
-    name = "cortex"
-
     def __init__(self, config: Path, cortex: Path = _CORTEX) -> None:
         self._config = config
         self._cortex = cortex
