@@ -37,6 +37,7 @@ from export.signature import INPUT, OUTPUT
 
 _ROOT = Path(__file__).parents[1]
 _NAME = "model"
+_PRECISIONS = ("fp32", "fp16", "int8")
 _SECONDS_TO_START = 1200.0  # an engine that was not built takes minutes
 _UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -109,10 +110,18 @@ class Server:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source_path", metavar="[SOURCE]", type=click.Path(path_type=Path), default=Path("models/resnet50"))
 @click.option("--provider", type=click.Choice(["tensorrt", "cuda", "cpu"]), default="tensorrt", show_default=True)
-@click.option("--precision", "precisions", multiple=True, default=("fp32", "fp16", "int8"), show_default=True)
+@click.option(
+    "--precision", "precisions", type=click.Choice(_PRECISIONS), multiple=True, default=_PRECISIONS, show_default=True
+)
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 8, 32, 128), show_default=True)
 @click.option("--clients", type=click.IntRange(1), default=4, show_default=True, help="Connections at a time.")
-@click.option("--seconds", type=float, default=10.0, show_default=True, help="How long each figure is measured.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="How long each figure is measured.",
+)
 @click.option("--calibration", default="random", show_default=True, help="For int8: pictures or TFRecords.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write everything to this file.")
 def command(

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -24,6 +26,14 @@ def test_without_a_gpu_it_says_so(tiny: Path) -> None:
     assert line == (
         "error: the GPU target cannot run here: CUDA_VISIBLE_DEVICES=-1 hides every GPU. Nothing was measured"
     )
+
+
+@pytest.mark.parametrize("option", [("--precision", "fp64"), ("--seconds", "0"), ("--batch", "0")])
+def test_options_that_no_run_has(tiny: Path, option: tuple[str, str]) -> None:
+    """They are refused before anything is exported."""
+    done = _run(tiny, "--provider", "cpu", *option)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Invalid value for '{option[0]}'" in done.stderr
 
 
 def test_a_file_that_cannot_be_written(tiny: Path) -> None:
