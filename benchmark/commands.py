@@ -1,8 +1,14 @@
-"""The commands of ``python -m benchmark``, each imported when it is asked for: none needs what only another does."""
+"""The commands of ``python -m benchmark``, each imported when it is asked for: none needs what only another does.
+
+This is the one place where what is raised for a person becomes a line on standard error, and exit code 1.
+"""
 
 import importlib
+from typing import Any
 
 import click
+
+from cortex.errors import Error
 
 _NAMES = ("compare", "launch", "startup", "tfrecords", "worth")
 """Each is in the module of its name."""
@@ -17,6 +23,12 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"benchmark.{cmd_name}"), cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Error as error:
+            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

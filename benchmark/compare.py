@@ -19,7 +19,6 @@ from benchmark.sections import Effort
 from benchmark.stacks import Stacks
 from benchmark.subjects import Subject, resnet50, subjects
 from cortex import threads
-from cortex.errors import Error
 from export.progress import Step, stopwatch
 
 _ROOT = Path(__file__).parents[1]
@@ -124,22 +123,19 @@ def compare(
     Runs take turns; throughput is the mean over the rounds, latency the median. Every finished section is kept at once.
     """
     kept = json_path or (_QUICK_RECORD if quick else _RECORD)
-    try:
-        if write_docs:
-            document.write(record.read(kept), document_path)
-            return
-        step = stopwatch()
-        effort = _QUICK if quick else Effort(seconds, repeats, slices)
-        processor = load_processor if load_processor >= 0 else None
-        found = record.begun(kept, this_machine())
-        models = subjects(model or resnet50(step), _in_order(precision), step)
-        comparison = Comparison(models, effort, processor, step)
-        for name, content in comparison.measured(only or _SECTIONS):
-            found = found.with_section(name, _section(effort, content))
-            found.write(kept)
-            step(f"kept section {name} in {kept}")
-    except Error as error:
-        raise click.ClickException(str(error)) from error
+    if write_docs:
+        document.write(record.read(kept), document_path)
+        return
+    step = stopwatch()
+    effort = _QUICK if quick else Effort(seconds, repeats, slices)
+    processor = load_processor if load_processor >= 0 else None
+    found = record.begun(kept, this_machine())
+    models = subjects(model or resnet50(step), _in_order(precision), step)
+    comparison = Comparison(models, effort, processor, step)
+    for name, content in comparison.measured(only or _SECTIONS):
+        found = found.with_section(name, _section(effort, content))
+        found.write(kept)
+        step(f"kept section {name} in {kept}")
     click.echo(tables.markdown(found))
 
 

@@ -18,7 +18,7 @@ from benchmark import configuration, container, measurement
 from benchmark.batches import PIXELS
 from benchmark.configuration import ACCURACY, BENCHMARK, LAST, REPEATED, Configuration
 from benchmark.settings import ALL_SOCKETS, decide
-from cortex.errors import Error, UserError
+from cortex.errors import UserError
 from cortex.topology import this_topology
 
 _ROOT = Path(__file__).parents[1]
@@ -27,10 +27,7 @@ _ROOT = Path(__file__).parents[1]
 def _take(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     """Let a configuration file stand in for what is not said on the command line."""
     if path:
-        try:
-            context.default_map = dict(configuration.read(path))
-        except Error as error:
-            raise click.ClickException(str(error)) from error
+        context.default_map = dict(configuration.read(path))
 
 
 _count = click.IntRange(1)
@@ -105,16 +102,13 @@ def launch(context: click.Context, /, debug: bool, **options: Any) -> None:
       python -m benchmark launch --in-graph models/resnet50 --framework openvino --precision bf16
       python -m benchmark launch --in-graph frozen.pb --accuracy-only --data-location validation/
     """
-    try:
-        asked = _configuration(options)
-        repeated = bool(context.default_map)  # a repetition leaves the last configuration as it was
-        sys.exit(
-            _in_container(asked, asked.docker_image, debug, repeated)
-            if asked.docker_image
-            else _here(asked, _origins(context), debug, repeated)
-        )
-    except Error as error:
-        raise click.ClickException(str(error)) from error
+    asked = _configuration(options)
+    repeated = bool(context.default_map)  # a repetition leaves the last configuration as it was
+    sys.exit(
+        _in_container(asked, asked.docker_image, debug, repeated)
+        if asked.docker_image
+        else _here(asked, _origins(context), debug, repeated)
+    )
 
 
 def _configuration(options: Mapping[str, Any]) -> Configuration:

@@ -22,7 +22,7 @@ from benchmark.machine import this_machine
 from benchmark.processes import Memory
 from benchmark.systems import Deployment
 from cortex import notify
-from cortex.errors import Error, UserError
+from cortex.errors import UserError
 from cortex.loadtest import files
 from export.progress import Step
 
@@ -76,13 +76,10 @@ class Startup:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write everything to this file.")
 def startup(config: Path, json_path: Path | None) -> None:
     """Measure how soon a deployment is live, and what it holds in memory."""
-    try:
-        if json_path:
-            files.check(json_path)
-        with Console(stderr=True).status("") as status:
-            found = measured(config, lambda text: status.update(f"{text} ..."))
-    except Error as error:
-        raise click.ClickException(str(error)) from error
+    if json_path:
+        files.check(json_path)
+    with Console(stderr=True).status("") as status:
+        found = measured(config, lambda text: status.update(f"{text} ..."))
     machine, command = this_machine(), shlex.join(["python", "-m", "benchmark", *sys.argv[1:]])
     console = Console()
     console.print(found.table())

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from benchmark import labelled_pictures
 from benchmark.imagenet_records import Entry, encoded
 from benchmark.labelled_pictures import LabelledPicture
-from cortex.errors import Error, UserError
+from cortex.errors import UserError
 from cortex.tfrecord import CorruptedRecord, encode, read_records
 from export.progress import Step
 from export.staging import locked
@@ -190,11 +190,8 @@ def tfrecords(
       python -m benchmark tfrecords photos/ records/
       python -m benchmark tfrecords ILSVRC2012_val/ records/ --labels val.txt --files 128
     """
-    try:
-        order = Order(pictures, output, name, labels, files, skip_broken)
-        done = convert(order, lambda text: click.echo(text, err=True))
-    except Error as error:
-        raise click.ClickException(str(error)) from error
+    order = Order(pictures, output, name, labels, files, skip_broken)
+    done = convert(order, lambda text: click.echo(text, err=True))
     place = click.format_filename(output)
     click.echo(f"{place}: {done.written} pictures written, {done.present} already there, {done.skipped} skipped")
     click.echo(f"next: python -m benchmark launch --in-graph MODEL --accuracy-only --data-location {place}")

@@ -20,7 +20,7 @@ import click
 from benchmark import document
 from benchmark.machine import this_machine
 from benchmark.tables import table
-from cortex.errors import Error, UserError
+from cortex.errors import UserError
 from cortex.topology import this_topology
 from export.progress import Step, stopwatch
 
@@ -103,15 +103,12 @@ def worth(
     cores = len(topology.cores(min(topology.sockets)))  # a launch stays on one socket
     chosen = [each for each in changes(cores) if not framework or each.framework in framework]
     base = {"--in-graph": in_graph, "--batch-size": str(batch_size)}
-    try:
-        if write_docs:
-            document.around(path, document.SETTINGS)  # better before the measurement than after it
-        found = [_measured(each, base, images, rounds, stopwatch()) for each in chosen]
-        shown = _shown(found)
-        if write_docs:
-            document.put(shown, path, document.SETTINGS)
-    except Error as error:
-        raise click.ClickException(str(error)) from error
+    if write_docs:
+        document.around(path, document.SETTINGS)  # better before the measurement than after it
+    found = [_measured(each, base, images, rounds, stopwatch()) for each in chosen]
+    shown = _shown(found)
+    if write_docs:
+        document.put(shown, path, document.SETTINGS)
     click.echo(shown)
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmark import imagenet_records
-from benchmark.launch import launch as launch_command
+from benchmark.commands import commands
 from cortex.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -122,8 +122,8 @@ def _with_python(script: str, directory: Path, *flags: str | Path, **environment
     program = directory / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    code = f"import sys; sys.executable = {str(program)!r}; from benchmark.launch import launch; launch()"
-    argv = [sys.executable, "-c", code, "--output-dir", directory, *flags]
+    code = f"import sys; sys.executable = {str(program)!r}; from benchmark.__main__ import main; main(sys.argv[1:])"
+    argv = [sys.executable, "-c", code, "launch", "--output-dir", directory, *flags]
     return subprocess.run(argv, capture_output=True, text=True, env=os.environ | environment, timeout=60)
 
 
@@ -204,7 +204,7 @@ def test_refusals(
     monkeypatch.setenv("PATH", "/nowhere")
     places = {"models": classifiers, "cwd": Path.cwd()}
     flags = ["--output-dir", str(tmp_path), *(argument.format(**places) for argument in arguments)]
-    done = CliRunner().invoke(launch_command, flags)  # in this process, which has imported all that it needs
+    done = CliRunner().invoke(commands, ["launch", *flags])  # in this process, which has imported all that it needs
     assert done.exit_code == 1, done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ")

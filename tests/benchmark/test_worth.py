@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark import document, worth
+from benchmark.commands import commands
 from cortex.topology import Topology
 
 
@@ -27,7 +28,7 @@ def test_the_cores_are_those_of_a_launch(monkeypatch: pytest.MonkeyPatch) -> Non
     """Of several sockets a launch takes the first, so that two threads for each core are two for each of its cores."""
     monkeypatch.setattr(worth, "this_topology", lambda: Topology({0: ((0,), (1,), (2,)), 1: ((3,), (4,), (5,))}, 6))
     monkeypatch.setattr(worth, "_measured", lambda change, *_: worth.Worth(change, ((1.0, 1.0),)))
-    done = CliRunner().invoke(worth.worth, ["--framework", "openvino"])
+    done = CliRunner().invoke(commands, ["worth", "--framework", "openvino"])
     assert "threads: 6, two for each core" in done.output
 
 
@@ -37,7 +38,7 @@ def test_it_launches_and_writes(classifiers: Path, tmp_path: Path) -> None:
     page.write_text(f"before\n{document.SETTINGS.begin}\nstale\n{document.SETTINGS.end}\nafter\n")
     options = ["--framework", "openvino", "--images", "8", "--batch-size", "4", "--rounds", "1"]
     arguments = ["--in-graph", str(classifiers / "saved"), *options, "--write-docs", "--document", str(page)]
-    done = CliRunner().invoke(worth.worth, arguments)
+    done = CliRunner().invoke(commands, ["worth", *arguments])
     assert done.exit_code == 0, done.output
     text = page.read_text()
     assert "stale" not in text
@@ -49,14 +50,14 @@ def test_it_launches_and_writes(classifiers: Path, tmp_path: Path) -> None:
 def test_what_the_launcher_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A launch that fails ends the command with the launcher's own words; a path is one from where the command is."""
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(worth.worth, ["--in-graph", "none", "--framework", "openvino"])
+    done = CliRunner().invoke(commands, ["worth", "--in-graph", "none", "--framework", "openvino"])
     assert done.exit_code == 1
     assert f"\nError: openvino, as recommended: --in-graph {tmp_path}/none: No such file or directory" in done.output
 
 
 def test_an_engine_without_settings_is_refused() -> None:
     """There would be nothing to measure, and the table would be empty."""
-    done = CliRunner().invoke(worth.worth, ["--framework", "onnxruntime"])
+    done = CliRunner().invoke(commands, ["worth", "--framework", "onnxruntime"])
     assert done.exit_code == 2
     assert "'onnxruntime' is not one of 'tensorflow', 'openvino'" in done.output
 
@@ -75,5 +76,5 @@ def test_a_document_without_a_place_is_told_first(tmp_path: Path, monkeypatch: p
     """An hour of measurement is not made for a document that cannot take it."""
     monkeypatch.setattr(worth, "_measured", lambda *_: pytest.fail("it was measured"))
     arguments = ["--in-graph", str(tmp_path), "--write-docs", "--document", str(tmp_path / "none.md")]
-    done = CliRunner().invoke(worth.worth, arguments)
+    done = CliRunner().invoke(commands, ["worth", *arguments])
     assert (done.exit_code, done.stderr) == (1, f"Error: {tmp_path}/none.md: No such file or directory\n")
