@@ -1,6 +1,6 @@
 """The commands of ``python -m benchmark``, each imported when it is asked for: none needs what only another does.
 
-This is the one place where what is raised for a person becomes a line on standard error, and exit code 1.
+This is the one place where what is raised for a person becomes a line on standard error, and an exit code.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import click
 
 from cortex.errors import Error
 
-_NAMES = ("compare", "launch", "startup", "tfrecords", "worth")
+_NAMES = ("compare", "gpu_target", "launch", "startup", "tfrecords", "worth")
 """Each is in the module of its name."""
 
 
@@ -28,7 +28,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Error as error:
-            raise click.ClickException(str(error)) from error
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,4 @@
-"""``scripts/test-gpu``: the GPU target, run for real; its rows of docs/targets.md are what it prints.
+"""``python -m benchmark gpu_target``: the GPU target, run for real; its rows of docs/targets.md are what it prints.
 
 For each precision it exports the artifact, which builds the engines, starts a model server on it, and asks it: how well
 its answers agree with those in fp32, and how many images a second it answers, by batch size, over gRPC and HTTP.
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from benchmark.machine import this_machine
 from benchmark.processes import end_child, free_port
 from cortex import tensors
-from cortex.errors import Error, NotStarted, UserError
+from cortex.errors import NotStarted, UserError
 from cortex.loadtest import files
 from cortex.model_server.engines import onnxruntime_gpu, onnxruntime_providers
 from cortex.model_server.engines.onnxruntime_gpu import NoGPU
@@ -107,7 +107,7 @@ class Server:
             yield ask
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("gpu_target")
 @click.argument("source_path", metavar="[SOURCE]", type=click.Path(path_type=Path), default=Path("models/resnet50"))
 @click.option("--provider", type=click.Choice(["tensorrt", "cuda", "cpu"]), default="tensorrt", show_default=True)
 @click.option(
@@ -124,7 +124,7 @@ class Server:
 )
 @click.option("--calibration", default="random", show_default=True, help="For int8: pictures or TFRecords.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write everything to this file.")
-def command(
+def gpu_target(
     source_path: Path,
     provider: str,
     precisions: tuple[str, ...],
@@ -134,7 +134,10 @@ def command(
     calibration: str,
     json_path: Path | None,
 ) -> None:
-    """Run the GPU target on this machine, and print its rows for docs/targets.md."""
+    """Run the GPU target on this machine, and print its rows for docs/targets.md.
+
+    Exit code 3 says that there is no GPU, and that nothing was measured.
+    """
     machine = _machine(provider)
     if json_path:
         files.check(json_path)
@@ -275,16 +278,3 @@ def _times(connect: Callable[[], Any], images: Images, clients: int, seconds: fl
     if failed:
         raise UserError(f"a request failed: {failed[0]}") from failed[0]
     return times
-
-
-def main() -> None:
-    """Run; a failure is one line on the standard error stream and an exit code, 3 where there is no GPU."""
-    try:
-        command()
-    except Error as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,10 +3,14 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +28,7 @@ def test_without_a_gpu_it_says_so(tiny: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     (line,) = done.stderr.splitlines()
     assert line == (
-        "error: the GPU target cannot run here: CUDA_VISIBLE_DEVICES=-1 hides every GPU. Nothing was measured"
+        "Error: the GPU target cannot run here: CUDA_VISIBLE_DEVICES=-1 hides every GPU. Nothing was measured"
     )
 
 
@@ -40,7 +44,30 @@ def test_a_file_that_cannot_be_written(tiny: Path) -> None:
     """It is told before anything is exported."""
     done = _run(tiny, "--provider", "cpu", "--json", "/dev/null/rows.json")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: /dev/null/rows.json: Not a directory; name a file that can be written\n"
+    assert done.stderr == "Error: /dev/null/rows.json: Not a directory; name a file that can be written\n"
+
+
+def test_it_ends_with_what_it_started(tiny: Path) -> None:
+    """SIGTERM in the middle of a measurement leaves no model server behind."""
+    argv = [ROOT / "scripts/test-gpu", tiny, "--provider", "cpu", "--precision", "fp32", "--seconds", "600"]
+    environment = os.environ | {"PYTHON": sys.executable}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(list(map(str, argv)), env=environment, process_group=0, **quiet) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (servers := _model_servers(process.pid)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.terminate()
+            assert process.wait(60) == 143
+            assert servers
+            assert not any(server.is_running() for server in servers)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _model_servers(pid: int) -> list[psutil.Process]:
+    return [each for each in psutil.Process(pid).children() if "cortex.model_server" in each.cmdline()]
 
 
 def test_its_rows_are_measured(tiny: Path, tmp_path: Path) -> None:
