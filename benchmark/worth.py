@@ -107,9 +107,9 @@ def worth(
         document.around(path, document.SETTINGS)  # better before the measurement than after it
     found = [_measured(each, base, images, rounds, stopwatch()) for each in chosen]
     shown = _shown(found)
+    click.echo(shown)
     if write_docs:
         document.put(shown, path, document.SETTINGS)
-    click.echo(shown)
 
 
 def _measured(change: Change, base: Mapping[str, str], images: int, rounds: int, step: Step) -> Worth:

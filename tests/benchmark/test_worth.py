@@ -78,3 +78,20 @@ def test_a_document_without_a_place_is_told_first(tmp_path: Path, monkeypatch: p
     arguments = ["--in-graph", str(tmp_path), "--write-docs", "--document", str(tmp_path / "none.md")]
     done = CliRunner().invoke(commands, ["worth", *arguments])
     assert (done.exit_code, done.stderr) == (1, f"Error: {tmp_path}/none.md: No such file or directory\n")
+
+
+def test_a_document_that_goes_away_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured is printed all the same."""
+    page = tmp_path / "page.md"
+    page.write_text(f"{document.SETTINGS.begin}\n{document.SETTINGS.end}\n")
+
+    def measured(change: worth.Change, *_: object) -> worth.Worth:
+        page.unlink(missing_ok=True)
+        return worth.Worth(change, ((1.0, 2.0),))
+
+    monkeypatch.setattr(worth, "_measured", measured)
+    arguments = ["--framework", "openvino", "--write-docs", "--document", str(page)]
+    done = CliRunner().invoke(commands, ["worth", *arguments])
+    assert done.exit_code == 1
+    assert "| openvino | threads: 1 " in done.stdout
+    assert done.stderr == f"Error: {page}: No such file or directory\n"
