@@ -24,6 +24,7 @@ from cortex.errors import UserError
 from cortex.tfrecord import CorruptedRecord, encode, read_records
 from export.progress import Step
 from export.staging import locked
+from predictor import eight_bit
 
 _SEED = 12345
 _PICTURES_A_FILE = 1000
@@ -156,13 +157,11 @@ def _entry(picture: LabelledPicture) -> Entry:
 
 def _jpeg(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
     """Return the first frame as JPEG, upright and with transparent parts white, and its width and height."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        colored = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", colored.size, "white"), colored)
-    made, buffer = upright.convert("RGB"), io.BytesIO()
-    made.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-    return buffer.getvalue(), made.size
+    upright, buffer = eight_bit(ImageOps.exif_transpose(image)), io.BytesIO()
+    if upright.mode == "RGBA":
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+    upright.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return buffer.getvalue(), upright.size
 
 
 @click.command()

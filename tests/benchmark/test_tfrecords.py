@@ -73,6 +73,25 @@ def test_they_are_read(records: Path) -> None:
     assert found[0].where.startswith(f"{records}/validation-00000-of-00003, record 0 (")
 
 
+@pytest.mark.parametrize(
+    ("picture", "shown"),
+    [
+        (Image.fromarray(np.full((8, 8), 40_000, np.uint16)), 156),
+        (Image.new("RGBA", (8, 8), (0, 0, 0, 0)), 255),
+        (Image.new("L", (8, 8), 90), 90),
+    ],
+    ids=["16 bits of grey", "transparent", "grey"],
+)
+def test_what_becomes_a_jpeg(tmp_path: Path, picture: Image.Image, shown: int) -> None:
+    """It looks as it does to the API: 16 bits are scaled to 8, transparent parts are white."""
+    (tmp_path / "pictures" / "x").mkdir(parents=True)
+    picture.save(tmp_path / "pictures" / "x" / "a.png")
+    tfrecords.convert(tfrecords.Order(tmp_path / "pictures", tmp_path / "out", "validation"), print)
+    (example,) = _examples(tmp_path / "out")
+    with Image.open(io.BytesIO(example["image/encoded"][0])) as image:
+        assert (image.mode, image.getpixel((4, 4))) == ("RGB", (shown,) * 3)
+
+
 def _pictures(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
