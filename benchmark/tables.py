@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from benchmark.aims import Aim, aims, engine, find
-from benchmark.cells import API, ENGINE, FLASK, FP32, JSON, SMALL, Row
+from benchmark.cells import API, ENGINE, FLASK, FP32, JSON, MULTIPART, SMALL, Row
 from benchmark.record import FORMS, STACKS, Record, Section
 from benchmark.sections import MIDDLE
 
@@ -64,7 +64,7 @@ def _forms(rows: Sequence[Row]) -> str:
         cell = row.cell
         known = {(each.cell.stack, each.cell.form, each.cell.picture, each.cell.clients): each for each in rows}
         base = known.get((API, JSON, SMALL, cell.clients))
-        flask = next((known[key] for key in known if (key[0], *key[2:]) == (FLASK, cell.picture, cell.clients)), None)
+        flask = known.get((FLASK, MULTIPART, cell.picture, cell.clients))
         ratios = (f"{row.times(base):.1%}" if base else _NONE, _against(row, flask))
         lines.append((row.cell.name, cell.form, cell.picture, str(cell.clients), *ratios, *_measured(row)))
     head = ("", "form", "picture", "clients", "of JSON, small", "throughput of Flask's")
