@@ -64,7 +64,6 @@ def test_side_by_side(stacks: Stacks) -> None:
         found = stacks.run(cell, 0.3)
         assert found.rate > 10
         assert 0 < found.p50 < 0.3
-        assert found.load >= 0
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= running
     assert stacks.start(cells[-1]) < 0.1
     assert stacks.processes(cells[1]) == stacks.processes(cells[-1]) != stacks.processes(cells[3])
@@ -114,7 +113,6 @@ def test_usage(asker: str) -> None:
             while os.times().user < end:
                 pass
     assert meter.usage.load > 0.05
-    assert meter.usage.taken >= 0
 
 
 def test_requests_that_fail_are_no_figures(classifiers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
