@@ -19,6 +19,7 @@ from benchmark.sections import Effort
 from benchmark.stacks import Stacks
 from benchmark.subjects import Subject, resnet50, subjects
 from cortex import threads
+from cortex.errors import UserError
 from export.progress import Step, stopwatch
 
 _ROOT = Path(__file__).parents[1]
@@ -129,6 +130,8 @@ def compare(
     step = stopwatch()
     effort = _QUICK if quick else Effort(seconds, repeats, slices)
     processor = load_processor if load_processor >= 0 else None
+    if processor not in (None, *os.sched_getaffinity(0)):
+        raise UserError(f"--load-processor {processor}: this process may not run on it")
     found = record.begun(kept, this_machine())
     models = subjects(model or resnet50(step), _in_order(precision), step)
     comparison = Comparison(models, effort, processor, step)

@@ -254,6 +254,14 @@ def test_a_file_that_cannot_be_written(command: list[str], monkeypatch: pytest.M
     assert "\n" not in done.stderr.strip()
 
 
+def test_a_processor_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before anything is measured, too."""
+    monkeypatch.setattr("benchmark.compare.subjects", lambda *_: pytest.fail("it was measured"))
+    options = ["--load-processor", "9999", "--json", str(tmp_path / "figures.json"), "--model", str(tmp_path)]
+    done = CliRunner().invoke(commands, ["compare", *options])
+    assert (done.exit_code, done.stderr) == (1, "Error: --load-processor 9999: this process may not run on it\n")
+
+
 def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that somebody chose is not exported to: only the default is."""
     made: list[object] = []
