@@ -121,12 +121,16 @@ def _count(path: Path) -> int:
 
 
 def _put(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
-    """Write a file that appears under its name when all of it is on disk."""
+    """Write a file that appears under its name when all of it is on disk; what is not whole goes away again."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            partial.unlink()
+            raise
     partial.rename(path)
 
 

@@ -182,6 +182,7 @@ def test_a_broken_picture(convert: Convert, tmp_path: Path) -> None:
     refused = convert(pictures, tmp_path / "out")
     assert refused.returncode == 1
     assert "x/c.jpg: not a picture that can be read (no known format); --skip-broken leaves it out" in refused.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["validation-labels.txt", "validation.json"]
     done = convert(pictures, tmp_path / "out", "--skip-broken")
     assert done.returncode == 0, done.stderr
     assert "2 pictures written, 0 already there, 1 skipped" in done.stdout
