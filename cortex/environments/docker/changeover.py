@@ -19,7 +19,7 @@ from cortex.environments.docker.front import DockerFront
 from cortex.environments.docker.images import Shelf
 from cortex.environments.nginx import Route
 from cortex.environments.state import Home
-from cortex.errors import NotStarted
+from cortex.errors import Error, NotStarted
 from cortex.spec import APISpec
 
 _POLL_SECONDS = 0.3
@@ -107,6 +107,8 @@ class Changeover:
         except BaseException:
             if before is None:  # nobody has reached it yet
                 self._compose_file.forget(run.spec.name)
+                with contextlib.suppress(Error):
+                    self.lead()  # nginx may have been told of it already
                 self.take_down(run.name, run.spec.name)
             raise
         if before:

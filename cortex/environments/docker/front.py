@@ -117,6 +117,7 @@ class DockerFront:
         """
         front = self.settings.nginx()
         files = self._files(routes)
+        self._told.unlink(missing_ok=True)
         self._write(files)
         before = self._running()
         anew = [] if before else ["--force-recreate"]  # one that has ended may want a network that is gone
@@ -142,7 +143,7 @@ class DockerFront:
 
     @property
     def _told(self) -> Path:
-        """What `_digest` was when the front last came to follow: a command that failed wrote files, and no more."""
+        """What `_digest` was when the front last came to follow; not there after a command that was interrupted."""
         return self._directory / "told"
 
     def _digest(self, files: Mapping[str, bytes]) -> str:

@@ -21,6 +21,7 @@ from cortex.environments.docker import compose
 from cortex.environments.docker.compose_file import ComposeFile
 from cortex.environments.docker.engine import Engine
 from cortex.environments.docker.environment import DockerEnvironment
+from cortex.environments.docker.front import DockerFront
 from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
 from tests.certificates import issue
@@ -175,6 +176,23 @@ def test_an_nginx_that_was_not_told_is_told_by_the_next_command(
     assert docker.did("kill -HUP 1")
 
 
+def test_nginx_forgets_an_api_whose_first_deployment_is_interrupted(
+    docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it was told of it already: its endpoint is not left to lead nowhere."""
+    docker.deploy(docker.write())
+    config = docker.write()
+    config.path.write_text(config.path.read_text().replace('"iris"', '"wine"'))
+    with monkeypatch.context() as patched:
+        patched.setattr(DockerFront, "_await", _interrupted_once(DockerFront._await))
+        with pytest.raises(KeyboardInterrupt):
+            docker.deploy(read(config.path))
+    assert len(docker.did("kill -HUP 1")) == 2
+    assert "wine" not in (docker.home / "environments/docker/front/nginx.conf").read_text()
+    assert docker.services[0] == "front"
+    assert len(docker.services) == 2
+
+
 def test_a_front_that_could_not_be_changed_is_not_called_up_to_date(docker: Docker) -> None:
     """The next command tries again, as long as the setting is there."""
     docker.deploy(docker.write())
@@ -191,6 +209,11 @@ def test_a_front_that_could_not_be_changed_is_not_called_up_to_date(docker: Dock
 
 def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _interrupted_once(otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    calls = iter([_interrupted])
+    return lambda *arguments: next(calls, otherwise)(*arguments)
 
 
 def _interrupted_at(word: str, otherwise: Callable[..., Any]) -> Callable[..., Any]:
