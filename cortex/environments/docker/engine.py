@@ -52,7 +52,10 @@ class Container:
     restarts: int
     exit_code: int
     out_of_memory: bool
+    """Of its last end, also when it was started again since."""
     pid: int | None
+    connected: bool
+    """False once it was taken out of its network: it publishes no port any more."""
 
 
 class Engine:
@@ -183,4 +186,5 @@ def _container(row: Mapping[str, Any]) -> Container:
         exit_code=int(state.get("ExitCode", 0)),
         out_of_memory=bool(state.get("OOMKilled")),
         pid=state.get("Pid") or None,
+        connected=bool(row["NetworkSettings"]["Networks"]),
     )

@@ -170,8 +170,9 @@ class DockerFront:
         return Certificate.read(asked.certificate, asked.certificate_key) if asked.certificate else None
 
     def _running(self) -> list[str]:
-        """Return the id of the front's container where it runs."""
-        return [row.id for row in self._engine.containers() if row.service == compose.FRONT and row.running]
+        """Return the id of the front's container where it runs and can be reached."""
+        rows = [row for row in self._engine.containers() if row.service == compose.FRONT]
+        return [row.id for row in rows if row.running and row.connected]
 
     def _container(self) -> Container:
         for row in self._engine.containers():

@@ -50,6 +50,7 @@ def compose(arguments: list[str]) -> None:
                 "State": {"Running": not failed, "ExitCode": 3 if failed else 0, "Pid": 7},
                 "RestartCount": 0,
                 "Config": {"Labels": {**labels, "com.docker.compose.service": service}},
+                "NetworkSettings": {"Networks": {f"{project}_default": {}}},
                 "File": str(file),
             }
         elif service not in rows:

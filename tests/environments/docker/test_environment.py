@@ -567,6 +567,21 @@ def test_containers_that_were_stopped_are_deployed_again(docker: Docker) -> None
     assert docker.environment.api("iris").status == "live"
 
 
+def test_a_front_without_its_network_is_told_and_made_again(docker: Docker) -> None:
+    """It runs, and nobody reaches it: the port is published no more."""
+    docker.deploy(docker.write())
+    state = docker.here / "containers.json"
+    rows = json.loads(state.read_text())
+    rows["front"]["NetworkSettings"]["Networks"] = {}
+    state.write_text(json.dumps(rows))
+    api = docker.environment.api("iris")
+    assert (api.status, api.reason) == ("error", "the front is in no network any more; run `cortex deploy` again")
+    docker.did()
+    assert not docker.deploy(docker.write()).error
+    assert docker.did("--force-recreate")
+    assert docker.environment.api("iris").status == "live"
+
+
 def test_a_container_that_leaves_while_it_is_looked_at_is_not_missed(docker: Docker) -> None:
     """As those of the old run do while `cortex get` watches an update."""
     docker.deploy(docker.write())
