@@ -1,7 +1,7 @@
 """How an API's containers are, in the words of `cortex get`."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from cortex.environments.docker import compose
 from cortex.environments.docker.engine import Container, Engine
@@ -37,6 +37,13 @@ def judge(containers: Sequence[Container], services: Collection[str], engine: En
             return status, f"{process(row)}: {end(row, engine)}"
     waiting = [process(row) for row in containers if state(row) != "ready"]
     return ("updating", f"{', '.join(waiting)}: starting") if waiting else ("live", "")
+
+
+def killed(containers: Sequence[Container]) -> Iterator[str]:
+    """Yield what has happened to containers that run again, and may happen again."""
+    for row in containers:
+        if row.out_of_memory and row.running and row.restarts:
+            yield f"{process(row)}: was out of memory, and was started again"
 
 
 def end(container: Container, engine: Engine) -> str:

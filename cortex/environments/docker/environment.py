@@ -20,7 +20,7 @@ from cortex.environments.docker import compose, compose_file, images, logs, shar
 from cortex.environments.docker import front as docker_front
 from cortex.environments.docker.changeover import Changeover
 from cortex.environments.docker.compose_file import ComposeFile, Deployment
-from cortex.environments.docker.condition import judge, process, state
+from cortex.environments.docker.condition import judge, killed, process, state
 from cortex.environments.docker.engine import Container, Engine
 from cortex.environments.docker.front import DockerFront, FrontSettings
 from cortex.environments.docker.packages import Packages
@@ -282,7 +282,7 @@ class DockerEnvironment:
             endpoint=f"{self._front.settings.url}{spec.endpoint}",
             last_updated=row.updated,
             reason=reason,
-            notices=(*row.notices, *filter(None, [row.failure])),
+            notices=(*row.notices, *filter(None, [row.failure]), *killed([*ours, *front])),
             processes=tuple(ProcessStatus(process(each), each.pid, state(each), each.restarts) for each in ours),
             stats=network_stats(self._engine, ours),
         )

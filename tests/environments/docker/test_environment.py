@@ -567,6 +567,18 @@ def test_containers_that_were_stopped_are_deployed_again(docker: Docker) -> None
     assert docker.environment.api("iris").status == "live"
 
 
+def test_a_container_that_was_out_of_memory_is_told_while_it_runs_again(docker: Docker) -> None:
+    """Its restarts alone would not say why."""
+    docker.deploy(docker.write())
+    state = docker.here / "containers.json"
+    rows = json.loads(state.read_text())
+    (name,) = rows.keys() - {"front"}
+    rows[name]["State"]["OOMKilled"], rows[name]["RestartCount"] = True, 1
+    state.write_text(json.dumps(rows))
+    api = docker.environment.api("iris")
+    assert (api.status, api.notices) == ("live", ("api-0: was out of memory, and was started again",))
+
+
 def test_a_front_without_its_network_is_told_and_made_again(docker: Docker) -> None:
     """It runs, and nobody reaches it: the port is published no more."""
     docker.deploy(docker.write())
