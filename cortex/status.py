@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 
+def not_updated(revision: str, live: str, why: str) -> str:
+    """Say that ``live`` goes on, since ``revision`` did not come live; the same one, when it was only restarted."""
+    what = "the restart" if revision == live else f"the update to revision {revision}"
+    return f"{what} failed, so {live} goes on: {why}"
+
+
 @dataclass(frozen=True)
 class Status:
     """The state of one API. ``supervisor`` and ``supervisor_started`` (see `cortex.pid.since_boot`) name the very

@@ -30,7 +30,7 @@ from cortex.pid import since_boot
 from cortex.plan import Plan
 from cortex.revision import Revision
 from cortex.rotation import rotate
-from cortex.status import Status
+from cortex.status import Status, not_updated
 
 HOUSEKEEPING_INTERVAL = 30.0
 LEAVE_SECONDS = 5.0
@@ -162,7 +162,7 @@ class Supervisor:
         if old is None:
             self._save(self._status(failed, "error", reason))
             return
-        self._failure = f"the update to revision {failed.revision} failed, so {old.plan.revision} goes on: {reason}"
+        self._failure = not_updated(failed.revision, old.plan.revision, reason)
         if failed.stop_first and self._listener is not None:
             await self._restart(self._revision(old.plan, old.environment, self._listener))
         self._changed()

@@ -21,6 +21,7 @@ from cortex.environments.nginx import Route
 from cortex.environments.state import Home
 from cortex.errors import Error, NotStarted
 from cortex.spec import APISpec
+from cortex.status import not_updated
 
 _POLL_SECONDS = 0.3
 _READY = ("python", "/opt/cortex/probe.py", "/readyz")
@@ -67,7 +68,7 @@ class Changeover:
                 self._engine.compose("start", *reversed(self._compose_file.services(stopped.run)))
             if before:
                 why = str(error) or "it was interrupted"
-                failure = f"the update to revision {run.revision} failed, so {before.revision} goes on: {why}"
+                failure = not_updated(run.revision, before.revision, why)
                 self._compose_file.remember(dataclasses.replace(before, failure=failure))
             raise
         self._go_live(run, before)

@@ -18,6 +18,7 @@ from cortex.environments import devices
 from cortex.environments.base import Deployed
 from cortex.environments.devices import Device, Found
 from cortex.environments.docker import compose
+from cortex.environments.docker.changeover import Changeover
 from cortex.environments.docker.compose_file import ComposeFile
 from cortex.environments.docker.engine import Engine
 from cortex.environments.docker.environment import DockerEnvironment
@@ -147,6 +148,17 @@ def test_an_update_that_fails_leaves_the_old_run(docker: Docker) -> None:
     assert deployed.api is not None
     assert deployed.api.status == "live"
     assert f"goes on: api-0: exited with 3: {REASON}" in deployed.api.notices[-1]
+
+
+def test_a_restart_that_is_interrupted_is_not_called_an_update(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The revision that it was to restart is the one that goes on."""
+    docker.deploy(docker.write())
+    with monkeypatch.context() as patched:
+        patched.setattr(Changeover, "_start", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            docker.environment.refresh("iris", force=False, progress=str)
+    api = docker.environment.api("iris")
+    assert api.notices == (f"the restart failed, so {api.api_id} goes on: it was interrupted",)
 
 
 def test_the_links_lead_back_from_an_update_that_is_interrupted(
