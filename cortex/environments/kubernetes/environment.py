@@ -202,8 +202,8 @@ class KubernetesEnvironment:
         return [kinds(row) for row in objects if not row["metadata"].get("ownerReferences")]
 
     def _prune(self, made: Release, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Remove what earlier revisions had and this one has not."""
-        keep = {kinds(document) for document in documents}
+        """Remove what earlier revisions had and this one has not, less the files of those that are kept."""
+        keep = {kinds(document) for document in documents} | self._see(made.name).files
         self._kubectl.delete([name for name in self._made(made.name) if name not in keep])
 
 

@@ -14,6 +14,7 @@ _UNPULLED = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "
 _HOPELESS = frozenset(
     {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
 )
+_RUNS = ("Deployment", "ReplicaSet")
 _CRASHES = 2
 """Restarts in a row after which a container that still crashes is not waited for."""
 
@@ -47,6 +48,16 @@ class Seen:
             and pod["metadata"]["labels"].get("cortex/revision") == self.revision
             and "deletionTimestamp" not in pod["metadata"]
         )
+
+    @property
+    def files(self) -> set[str]:
+        """``KIND/NAME`` of what has the files of every revision that the cluster keeps: `kubectl rollout undo` asks
+        for them.
+        """
+        templates = (row["spec"]["template"] for row in (self.deployment, *self.others) if row["kind"] in _RUNS)
+        volumes = [volume for each in templates for volume in each["spec"].get("volumes", ())]
+        maps = {f"ConfigMap/{volume['configMap']['name']}" for volume in volumes if "configMap" in volume}
+        return maps | {f"Secret/{volume['secret']['secretName']}" for volume in volumes if "secret" in volume}
 
     @property
     def complete(self) -> bool:

@@ -99,7 +99,15 @@ def pod(row: dict[str, Any], how: str) -> dict[str, Any]:
     return {"kind": "Pod", "metadata": metadata, "status": status}
 
 
-def replica_set(row: dict[str, Any]) -> dict[str, Any]:
+def history(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the replica sets of a deployment: of its template, and of so many before as it keeps."""
+    rows = [each for each in map(json.loads, _lines("history")) if each["metadata"]["name"] == row["metadata"]["name"]]
+    kept = rows[-1 - row["spec"]["revisionHistoryLimit"] :]
+    labels = row["spec"]["template"]["metadata"]["labels"]
+    return [{**each, "kind": "ReplicaSet", "metadata": {"name": "api-1", "labels": labels}} for each in kept]
+
+
+def refused(row: dict[str, Any]) -> dict[str, Any]:
     message = 'pods "x-" is forbidden: exceeded quota: team, requested: nvidia.com/gpu=1'
     condition = {"type": "ReplicaFailure", "status": "True", "message": message}
     labels = row["spec"]["template"]["metadata"]["labels"]
@@ -128,7 +136,8 @@ def get(words: list[str]) -> None:
     if "pods" in kinds:
         how = look()
         others = [row for row in others if row["kind"] in ("Ingress", "HorizontalPodAutoscaler")]
-        others += [replica_set(row) for row in deployed if how == "quota"]
+        others += [each for row in deployed for each in history(row)]
+        others += [refused(row) for row in deployed if how == "quota"]
         others += [pod(row, how) for row in deployed if how != "quota"]
         answer([*(deployment(row, how) for row in deployed), *others])
         return
@@ -153,6 +162,8 @@ def main(words: list[str]) -> int:
         case "apply":
             new = {f"{row['kind']}/{row['metadata']['name']}": row for row in json.loads(given)["items"]}
             store({**stored(), **new})
+            with (STATE / "history").open("a") as past:
+                past.write("".join(json.dumps(row) + "\n" for row in new.values() if row["kind"] == "Deployment"))
         case "delete":
             store({name: row for name, row in stored().items() if name not in words})
         case "version":

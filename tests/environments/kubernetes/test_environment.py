@@ -146,14 +146,16 @@ def test_an_update_that_runs_is_left_alone_unless_forced(cluster: Cluster) -> No
 
 
 def test_what_a_yaml_no_longer_has_is_removed(cluster: Cluster) -> None:
-    """Files of the revision before, and an autoscaler when there is nothing left to choose."""
+    """An autoscaler when there is nothing left to choose, and the files of revisions that cannot be gone back to."""
     cluster.deploy()
     before = cluster.objects()
     config = cluster.root / "project/cortex.yaml"
-    config.write_text(YAML.format(model="s3://b/m", cpu=1).replace("max_replicas: 5", "max_replicas: 1"))
-    list(cluster.environment().deploy(read(config), force=False, progress=cluster.lines.append))
+    for cpu in range(1, 6):
+        config.write_text(YAML.format(model="s3://b/m", cpu=cpu).replace("max_replicas: 5", "max_replicas: 1"))
+        list(cluster.environment().deploy(read(config), force=False, progress=cluster.lines.append))
+        assert before <= cluster.objects() | {"HorizontalPodAutoscaler/api"} or cpu > 3
     assert "HorizontalPodAutoscaler/api" in before - cluster.objects()
-    assert len([name for name in cluster.objects() if name.startswith("ConfigMap/api-config-")]) == 1
+    assert len([name for name in cluster.objects() if name.startswith("ConfigMap/api-config-")]) == 4
 
 
 def test_an_update_keeps_as_many_replicas_as_there_are(cluster: Cluster) -> None:
