@@ -14,7 +14,7 @@ from typing import Any
 from cortex.environments.base import API, Deployed, Progress, deploy_each
 from cortex.environments.kubernetes import image as kubernetes_image
 from cortex.environments.kubernetes.kubectl import MANAGER, Kubectl
-from cortex.environments.kubernetes.manifests.documents import manifests
+from cortex.environments.kubernetes.manifests.documents import manifests, surroundings
 from cortex.environments.kubernetes.manifests.release import Release
 from cortex.environments.kubernetes.release import check_reachable, kinds, release
 from cortex.environments.kubernetes.settings import Settings
@@ -135,8 +135,19 @@ class KubernetesEnvironment:
         except UserError as error:
             if before is None or not before.deployment.get("status", {}).get("availableReplicas"):
                 raise
-            self._kubectl.run("rollout", "undo", f"deployment/{made.name}")
+            self._put_back(before, made, progress)
             raise UserError(f"{error}; the revision before it goes on") from error
+
+    def _put_back(self, before: Seen, made: Release, progress: Progress) -> None:
+        """Have what was before a release.
+
+        Not by `kubectl rollout undo`: what that sets is no more ours to remove, and it goes back by one revision also
+        where the release is the one that ran before.
+        """
+        around = surroundings(dataclasses.replace(made, spec=spec_of(before)))
+        documents = [before.manifest, *(row for row in around if self._can_have(row, progress))]
+        self._kubectl.apply(documents)
+        self._prune(made, documents)
 
     def _watch(self, name: str, progress: Progress) -> None:
         """Wait until every replica runs the newest revision, saying what is awaited. UserError when it will not be."""

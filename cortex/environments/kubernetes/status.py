@@ -50,6 +50,14 @@ class Seen:
         )
 
     @property
+    def manifest(self) -> Object:
+        """The Deployment as it can be applied again."""
+        metadata = self.deployment["metadata"]
+        kept = {key: metadata[key] for key in ("name", "namespace", "labels") if key in metadata}
+        kind = {key: self.deployment[key] for key in ("apiVersion", "kind")}
+        return {**kind, "metadata": kept, "spec": self.deployment["spec"]}
+
+    @property
     def files(self) -> set[str]:
         """``KIND/NAME`` of what has the files of every revision that the cluster keeps: `kubectl rollout undo` asks
         for them.

@@ -16,8 +16,12 @@ _KEPT_REPLICA_SETS = 3
 def manifests(release: Release) -> tuple[dict[str, Any], ...]:
     """Return the manifests of a release, in the order in which they are to be applied."""
     rows = [*files(release, config_files(release)), _deployment(release)]
-    rows += networking(release.spec, release.settings)
-    rows.append(disruption_budget(release.spec))
+    return (*(_labelled(row, release) for row in rows), *surroundings(release))
+
+
+def surroundings(release: Release) -> tuple[dict[str, Any], ...]:
+    """Return what leads requests to the pods of a release, and what chooses their number."""
+    rows = [*networking(release.spec, release.settings), disruption_budget(release.spec)]
     if scaled(release.spec):
         rows.append(autoscaler(release.spec, release.settings, release.version))
     return tuple(_labelled(row, release) for row in rows)
