@@ -86,12 +86,25 @@ class KubernetesEnvironment:
         """See `Environment.logs`. Each line begins with its pod and container."""
         self._see(name)
         command = ["logs", f"--selector=cortex/api={name}", "--all-containers", "--prefix", "--tail=-1"]
-        command += ["--max-log-requests=1000", "--ignore-errors"]
+        command += ["--max-log-requests=1000", "--ignore-errors", "--timestamps"]
         if follow:
-            yield from self._kubectl.lines(*command, "--follow")
+            yield from self._followed(name, command)
             return
-        stamped = [_stamped(line) for line in self._kubectl.lines(*command, "--timestamps")]
+        stamped = [_stamped(line) for line in self._kubectl.lines(*command)]
         yield from (line for _, line in sorted(stamped, key=lambda row: row[0]))
+
+    def _followed(self, name: str, command: Sequence[str]) -> Iterator[str]:
+        """Yield lines until an API is deleted: those of its pods, and when these have ended, of the pods after them."""
+        told: dict[str, str] = {}
+        while self._kubectl.find("deployment", name):
+            before = dict(told)
+            for line in self._kubectl.lines(*command, "--follow"):
+                stamp, text = _stamped(line)
+                container = text.partition("]")[0]
+                if stamp > before.get(container, ""):
+                    told[container] = stamp
+                    yield text
+            time.sleep(POLL_SECONDS)
 
     def refresh(self, name: str, *, force: bool, progress: Progress) -> Deployed:
         """See `Environment.refresh`."""

@@ -177,6 +177,8 @@ def main(words: list[str]) -> int:
                 print("E0101 00:00:00 reflector: watch closed\n" * 5000, file=sys.stderr, flush=True)
             stamps = ("2026-01-01T00:00:02Z ", "2026-01-01T00:00:01Z ") if "--timestamps" in words else ("", "")
             print(f"[pod/api-abc/api] {stamps[0]}200 OK POST /\n[pod/api-xyz/api] {stamps[1]}serving")
+            for line in _lines("log"):
+                print(line)
     return 0
 
 

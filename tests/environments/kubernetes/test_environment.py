@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,18 @@ def test_get_logs_refresh_delete(cluster: Cluster) -> None:
 def test_a_kubectl_that_complains_at_length_holds_up_no_log(cluster: Cluster) -> None:
     cluster.deploy()
     (cluster.state / "fate").write_text("loud")
-    assert len(list(cluster.environment().logs("api", follow=True))) == 2
+    assert len(list(islice(cluster.environment().logs("api", follow=True), 2))) == 2
+
+
+def test_logs_are_followed_over_updates(cluster: Cluster) -> None:
+    """kubectl ends with the pods that it began with; their successors are read on, and nothing is told twice."""
+    cluster.deploy()
+    lines = cluster.environment().logs("api", follow=True)
+    assert list(islice(lines, 2)) == ["[pod/api-abc/api] 200 OK POST /", "[pod/api-xyz/api] serving"]
+    (cluster.state / "log").write_text("[pod/api-new/api] 2026-01-01T00:00:03Z serving, too")
+    assert next(lines) == "[pod/api-new/api] serving, too"
+    cluster.environment().delete("api", keep_cache=False)
+    assert list(lines) == []
 
 
 @pytest.mark.parametrize(
