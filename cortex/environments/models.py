@@ -72,6 +72,18 @@ def wanted(spec: APISpec, project: Path) -> Iterator[tuple[str, Model]]:
             yield field, Model(name=name, path=f"{top}/{name}", signature_key=spec.predictor.models_dir_signature_key)
 
 
+def foreseen(spec: APISpec, project: Path) -> Iterator[Model]:
+    """Yield what `wanted` would, of what is on this machine; one model stands for all of a directory that is not."""
+    yield from spec.predictor.models
+    top = spec.predictor.models_dir
+    if top is None:
+        return
+    path = Path() if is_remote(top) else local_path(top, project)
+    names = sorted(entry.name for entry in path.glob("[!.]*/") if entry.is_dir()) if not is_remote(top) else []
+    for name in names or ["*"]:
+        yield Model(name=name, path=f"{top.rstrip('/')}/{name}", signature_key=spec.predictor.models_dir_signature_key)
+
+
 def _kind(spec: APISpec) -> Kind:
     if spec.predictor.type == "tensorflow":
         return "neuron" if spec.compute.inf else "tensorflow"

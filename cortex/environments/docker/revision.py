@@ -9,7 +9,7 @@ from pathlib import Path
 from cortex.environments import requirements
 from cortex.environments.docker.packages import Packages
 from cortex.environments.model_remote import is_remote
-from cortex.environments.models import local_path
+from cortex.environments.models import foreseen, local_path
 from cortex.environments.preparation import device_notices, named, unused_fields
 from cortex.environments.project import Project
 from cortex.environments.state import Home
@@ -44,7 +44,7 @@ def rendered(spec: APISpec, config: Config, home: Home) -> tuple[APISpec, str, P
     No model has to be there.
     """
     root = config.path.absolute().parent
-    rows = (row.model_copy(update={"path": _would_be(row.path, root, home)}) for row in spec.predictor.models)
+    rows = (row.model_copy(update={"path": _would_be(row.path, root, home)}) for row in foreseen(spec, root))
     project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
     packages = Packages.of(spec, project.tree.files)
     return spec.with_models(rows), named([spec.model_dump_json()]), packages

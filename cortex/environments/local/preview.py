@@ -6,7 +6,7 @@ them instead of in the cache, and every device that the yaml asks for is taken t
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from cortex.environments.local import neuron_cores, ports
 from cortex.environments.local.notices import unused
 from cortex.environments.local.plan import Place, plan
 from cortex.environments.model_remote import is_remote
-from cortex.environments.models import local_path
+from cortex.environments.models import foreseen, local_path
 from cortex.environments.state import Home
-from cortex.spec import APISpec, Model
+from cortex.spec import APISpec
 from cortex.spec.config import Config
 
 REVISION = "dry-run"
@@ -69,19 +69,8 @@ def _place(spec: APISpec, home: Home, host: str, port: int, neuron_core: int) ->
 
 def _resolved(spec: APISpec, project: Path) -> APISpec:
     """Return a spec whose models are where the yaml has them; ``models_dir`` is looked into when it is there."""
-    models = (*spec.predictor.models, *_in_directory(spec, project))
-    return spec.with_models(row.model_copy(update={"path": _absolute(row.path, project)}) for row in models)
-
-
-def _in_directory(spec: APISpec, project: Path) -> Iterator[Model]:
-    """Yield the models of ``models_dir``; one that stands for all of them when they are not known here."""
-    top = spec.predictor.models_dir
-    if top is None:
-        return
-    path = Path() if is_remote(top) else local_path(top, project)
-    names = sorted(entry.name for entry in path.glob("[!.]*/") if entry.is_dir()) if not is_remote(top) else []
-    for name in names or ["*"]:
-        yield Model(name=name, path=f"{top.rstrip('/')}/{name}", signature_key=spec.predictor.models_dir_signature_key)
+    rows = foreseen(spec, project)
+    return spec.with_models(row.model_copy(update={"path": _absolute(row.path, project)}) for row in rows)
 
 
 def _absolute(path: str, project: Path) -> str:

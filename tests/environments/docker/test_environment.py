@@ -645,6 +645,19 @@ def test_render_needs_no_docker(docker: Docker) -> None:
     assert not list(docker.home.iterdir())
 
 
+@pytest.mark.parametrize(("there", "shown"), [(("a", "b"), {"a", "b"}), ((), {"*"})])
+def test_render_shows_every_model_of_a_directory(there: tuple[str, ...], shown: set[str], docker: Docker) -> None:
+    """As in a preview of this machine: what is not there is one model that stands for all."""
+    (docker.project / "predictor.py").write_text("class TensorFlowPredictor: ...\n")
+    for name in there:
+        (docker.project / "models" / name).mkdir(parents=True)
+    row = {"name": "iris", "predictor": {"type": "tensorflow", "path": "predictor.py", "models": {"dir": "models"}}}
+    (docker.project / "cortex.yaml").write_text(json.dumps([row]))
+    (document,) = docker.environment.render(read(docker.project / "cortex.yaml"))
+    (text,) = (text for name, text in document["x-files"].items() if name.endswith("models.config"))
+    assert {name for name in ("a", "b", "*") if f'base_path: "/models/{name}"' in text} == shown
+
+
 @pytest.mark.parametrize(
     "settings",
     [
