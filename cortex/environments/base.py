@@ -4,12 +4,13 @@ An environment is where a plan runs: ``local`` (processes on this machine), ``do
 only this module.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cortex.environments.fields import FieldError
-from cortex.errors import Error
+from cortex.errors import Error, UserError
 from cortex.spec import APISpec
 from cortex.spec.config import Config
 
@@ -99,7 +100,8 @@ class Environment(Protocol):
         where there is to be one; docker: the compose project; kubernetes: the manifests.
 
         ``front`` is what `choose_front` would be told, None for nothing; UserError for what it would refuse. Nothing is
-        done, and nothing has to be there: no device, no daemon, no model, no nginx.
+        done, and nothing has to be there: no device, no daemon, no model, no nginx;
+        but kubernetes looks into a directory of models, each of which its manifests name.
         """
 
     def apis(self) -> tuple[API, ...]:
@@ -127,9 +129,17 @@ def deploy_each(
     """
     for spec in config.apis:
         try:
-            yield deploy(spec)
-        except FieldError as error:
-            told = f"{config.where(spec.name, error.field)}: {error.message}"
-            yield Deployed(spec.name, "", error=told, api=find(spec.name))
+            with located(config, spec):
+                deployed = deploy(spec)
+            yield deployed
         except Error as error:
             yield Deployed(spec.name, "", error=str(error), api=find(spec.name))
+
+
+@contextlib.contextmanager
+def located(config: Config, spec: APISpec) -> Iterator[None]:
+    """Have an error about a field of an API say file, line and key."""
+    try:
+        yield
+    except FieldError as error:
+        raise UserError(f"{config.where(spec.name, error.field)}: {error.message}") from error

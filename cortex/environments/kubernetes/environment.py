@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cortex.environments.base import API, Deployed, Progress, deploy_each
+from cortex.environments.base import API, Deployed, Progress, deploy_each, located
 from cortex.environments.kubernetes import image as kubernetes_image
 from cortex.environments.kubernetes.kubectl import MANAGER, Kubectl
 from cortex.environments.kubernetes.manifests.documents import manifests, surroundings
@@ -68,8 +68,10 @@ class KubernetesEnvironment:
         """
         if front is not None:
             self.choose_front(front)  # which only refuses
-        releases = (release(config, spec, self._settings, home=self._home) for spec in config.apis)
-        documents = (document for each in releases for document in manifests(each))
+        documents: list[dict[str, Any]] = []
+        for spec in config.apis:
+            with located(config, spec):
+                documents += manifests(release(config, spec, self._settings, home=self._home))
         return tuple(row for row in documents if row["kind"] != "ServiceMonitor" or self._settings.monitored)
 
     def apis(self) -> tuple[API, ...]:

@@ -32,7 +32,7 @@ def release(
     Models of this machine need not be there; those that are there are part of what names the revision.
     """
     root = config.path.absolute().parent
-    models = tuple(_absolute(model, root) for _, model in wanted(spec, root))
+    models = tuple(_absolute(model, root) for model in _wanted(spec, root))
     project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home])
     with plainly("cannot read the file"):
         files = {name: path.read_bytes() for name, path in project.tree.files.items()}
@@ -74,6 +74,15 @@ def check_reachable(spec: APISpec, release: Release) -> None:
             )
         if Path(model.path).suffix in (".zip", ".onnx"):
             raise FieldError(field, f"{model.path}: a node's disk must have the model as a directory of versions")
+
+
+def _wanted(spec: APISpec, root: Path) -> list[Model]:
+    """Return the models of an API. FieldError for a directory of them that cannot be looked into."""
+    try:
+        return [model for _, model in wanted(spec, root)]
+    except FieldError as error:
+        told = "the manifests name each model of it: where that cannot be read, list them in predictor.models.paths"
+        raise FieldError(error.field, f"{error.message}; {told}") from error
 
 
 def _absolute(model: Model, root: Path) -> Model:

@@ -296,6 +296,19 @@ def test_a_registry_gets_an_image_with_the_model(
     )
 
 
+def test_a_directory_of_models_is_read_where_it_is_rendered(cluster: Cluster) -> None:
+    """The manifests name each model; where the directory is not, the error says what to do, and where."""
+    config = cluster.root / "project/cortex.yaml"
+    row = {"name": "api", "predictor": {"type": "tensorflow", "path": "predictor.py", "models": {"dir": "models"}}}
+    config.write_text(json.dumps([row]))
+    with pytest.raises(UserError, match=r"cortex.yaml:1: api: predictor.models.dir: models: .* predictor.models.paths"):
+        cluster.environment().render(read(config))
+    (cluster.root / "project/models/a").mkdir(parents=True)
+    (deployment,) = (row for row in cluster.environment().render(read(config)) if row["kind"] == "Deployment")
+    mounts = deployment["spec"]["template"]["spec"]["containers"][1]["volumeMounts"]
+    assert "/models/a" in {mount["mountPath"] for mount in mounts}
+
+
 def test_an_ingress_with_an_address_is_the_endpoint(cluster: Cluster) -> None:
     deployed = cluster.deploy(host="api.example.com")
     assert deployed.api is not None
