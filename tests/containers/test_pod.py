@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 _CONTAINER = f"{NAME}-pod-0-api"
+_IMAGES = ("cortex-api", "cortex-model-server")
 _ASK = """\
 import sys, urllib.request
 kind = {"Content-Type": "application/json"}
@@ -60,7 +61,7 @@ def pod(place: Place, project: Path, tmp_path: Path) -> Iterator[str]:
     settings = place.home / "cli.yaml"
     document = yaml.safe_load(settings.read_text())
     settings.write_text(yaml.safe_dump({**document, "environments": [*document["environments"], environment]}))
-    for name in ("cortex-api", "cortex-model-server"):
+    for name in _IMAGES:
         archive = tmp_path / f"{name}.tar"
         subprocess.run(["docker", "save", "--output", archive, f"{name}:{cortex.__version__}"], check=True)
         _podman("load", "--input", archive)
@@ -74,6 +75,9 @@ def pod(place: Place, project: Path, tmp_path: Path) -> Iterator[str]:
         yield _CONTAINER
     finally:
         _podman("play", "kube", "--down", file, check=False)
+        maps = [row["metadata"]["name"] for row in yaml.safe_load_all(manifests) if row["kind"] == "ConfigMap"]
+        _podman("volume", "rm", *maps, check=False)
+        _podman("image", "rm", *(f"localhost/{name}:{cortex.__version__}" for name in _IMAGES), check=False)
         settings.write_text(yaml.safe_dump(document))
 
 
