@@ -30,8 +30,8 @@ def judge(containers: Sequence[Container], services: Collection[str], engine: En
     if {row.service for row in containers} != {*services}:
         return "error", "containers of it are gone; run `cortex deploy` again"
     for row in containers:
-        if row.service == compose.FRONT and not row.connected:
-            return "error", "the front is in no network any more; run `cortex deploy` again"
+        if row.service == compose.FRONT and (row.paused or not row.connected):
+            return "error", "the front is paused, or in no network any more; run `cortex deploy` again"
         if not row.running:
             status = "error (out of memory)" if row.out_of_memory else "error"
             return status, f"{process(row)}: {end(row, engine)}"

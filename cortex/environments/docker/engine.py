@@ -54,6 +54,7 @@ class Container:
     out_of_memory: bool
     """Of its last end, also when it was started again since."""
     pid: int | None
+    paused: bool
     connected: bool
     """False once it was taken out of its network: it publishes no port any more."""
 
@@ -186,5 +187,6 @@ def _container(row: Mapping[str, Any]) -> Container:
         exit_code=int(state.get("ExitCode", 0)),
         out_of_memory=bool(state.get("OOMKilled")),
         pid=state.get("Pid") or None,
+        paused=bool(state.get("Paused")),
         connected=bool(row["NetworkSettings"]["Networks"]),
     )

@@ -107,7 +107,7 @@ class DockerFront:
                 except OSError as error:
                     if error.errno != errno.EADDRINUSE:
                         raise UserError(f"host: {host} is no address of this machine ({error.strerror})") from error
-                    if not (port in held and self._running()):
+                    if not (port in held and self._listening()):
                         raise UserError(TAKEN.format(port=port)) from error
 
     def follow(self, routes: Sequence[nginx.Route], worker: str) -> None:
@@ -171,8 +171,12 @@ class DockerFront:
 
     def _running(self) -> list[str]:
         """Return the id of the front's container where it runs and can be reached."""
-        rows = [row for row in self._engine.containers() if row.service == compose.FRONT]
-        return [row.id for row in rows if row.running and row.connected]
+        return [row.id for row in self._listening() if not row.paused]
+
+    def _listening(self) -> list[Container]:
+        """Return the front's container where it has its ports."""
+        rows = (row for row in self._engine.containers() if row.service == compose.FRONT)
+        return [row for row in rows if row.running and row.connected]
 
     def _container(self) -> Container:
         for row in self._engine.containers():

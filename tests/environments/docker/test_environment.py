@@ -591,15 +591,17 @@ def test_a_container_that_was_out_of_memory_is_told_while_it_runs_again(docker: 
     assert (api.status, api.notices) == ("live", ("api-0: was out of memory, and was started again",))
 
 
-def test_a_front_without_its_network_is_told_and_made_again(docker: Docker) -> None:
-    """It runs, and nobody reaches it: the port is published no more."""
+@pytest.mark.parametrize("lost", [{"NetworkSettings": {"Networks": {}}}, {"State": {"Running": True, "Paused": True}}])
+def test_a_front_that_runs_and_cannot_be_reached_is_told_and_made_again(lost: dict[str, Any], docker: Docker) -> None:
+    """It was taken out of its network, or paused."""
     docker.deploy(docker.write())
     state = docker.here / "containers.json"
     rows = json.loads(state.read_text())
-    rows["front"]["NetworkSettings"]["Networks"] = {}
+    rows["front"] |= lost
     state.write_text(json.dumps(rows))
     api = docker.environment.api("iris")
-    assert (api.status, api.reason) == ("error", "the front is in no network any more; run `cortex deploy` again")
+    assert api.status == "error"
+    assert api.reason == "the front is paused, or in no network any more; run `cortex deploy` again"
     docker.did()
     assert not docker.deploy(docker.write()).error
     assert docker.did("--force-recreate")
