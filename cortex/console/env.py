@@ -41,7 +41,7 @@ def inform(output: str) -> None:
 
 @env_commands.command("configure")
 @environment_argument
-@click.option("-p", "--provider", help="What runs its APIs; when not given, the provider called NAME.")
+@click.option("-p", "--provider", help="What runs its APIs; when not given, the provider NAME, or what ran them.")
 @click.option("--context", help="Kubernetes: the context of kubectl's configuration.")
 @click.option("--namespace", help="Kubernetes: the namespace of its APIs.")
 @click.option("--registry", "images", help="Docker and Kubernetes: what the names of images begin with.")
@@ -58,7 +58,7 @@ def configure_environment(
     pairs: tuple[str, ...],
     output: str,
 ) -> None:
-    """Add an environment, or replace it."""
+    """Add an environment, or replace it with all of its settings."""
     given = {"context": context, "namespace": namespace, "registry": images}
     settings = {key: value for key, value in given.items() if value is not None} | _settings(pairs)
     click.echo(message(registry.configure(name, provider, settings), output))

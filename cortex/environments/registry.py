@@ -92,12 +92,15 @@ class Registry:
         return self.named(name)
 
     def configure(self, name: str, provider: str | None, settings: Mapping[str, str] | None = None) -> str:
-        """Add an environment, or replace it; ``provider`` None is the provider of the same name.
+        """Add an environment, or replace it, and say what it had and has no more.
 
-        UserError for a provider that there is not, and for settings that it does not take.
+        ``provider`` None is the provider of the same name, or that which it had. UserError for a provider that there is
+        not, and for settings that it does not take.
         """
         settings = dict(settings or {})
         hint = "" if provider else f"; say which runs {name} with --provider"
+        if provider is None and name not in self._providers:
+            provider = next((each.provider for each in self.configured() if each.name == name), None)
         provider = provider or name
         if provider not in self._providers:
             raise UserError(self._unknown(provider) + hint)
@@ -114,7 +117,8 @@ class Registry:
             before: Mapping[str, Any] = next((raw for raw in document["environments"] if raw["name"] == name), {})
             kept = _foreign(before) if name == LOCAL else {}
             document["environments"] = [*others, {"name": name, "provider": provider, **settings, **kept}]
-        return f"configured {name} environment"
+        gone = [key for key in before if key not in (*_OURS, *settings, *kept)]
+        return f"configured {name} environment" + (f"\nnot set any more: {', '.join(gone)}" if gone else "")
 
     def set_default(self, name: str) -> str:
         """Make an environment the one that commands use when they name none. UserError when it cannot run anything."""

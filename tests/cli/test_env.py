@@ -167,8 +167,9 @@ def test_settings_of_an_environment(cortex: Callable[..., Any], home: Path) -> N
         {"name": "prod", "provider": "docker", "registry": "example.com/x", "front": "a=b"}
     ]
     assert cortex("env", "list").out.endswith("name: prod\nprovider: docker\nregistry: example.com/x\nfront: a=b\n")
-    cortex("env", "configure", "prod", "-p", "docker")
-    assert cortex("env", "list").out.endswith("name: prod\nprovider: docker\n")
+    gone = "configured prod environment\nnot set any more: front\n"
+    assert cortex("env", "configure", "prod", "--registry", "example.com/y").out == gone
+    assert cortex("env", "list").out.endswith("name: prod\nprovider: docker\nregistry: example.com/y\n")
 
 
 @pytest.mark.parametrize(
