@@ -139,8 +139,9 @@ class KubernetesEnvironment:
         documents = manifests(made)
         progress(f"applying {len(documents)} objects to the namespace {self._settings.namespace} ...")
         self._kubectl.apply([row for row in documents if self._can_have(row, progress)])
+        if before:
+            self._prune(made, documents)  # before the wait, which may be interrupted: what is left then would stay
         self._come_live(made, before, progress)
-        self._prune(made, documents)
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
 
     def _come_live(self, made: Release, before: Seen | None, progress: Progress) -> None:

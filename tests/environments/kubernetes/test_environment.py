@@ -1,5 +1,6 @@
 """Deploying to a cluster, by a kubectl that records what it is told and answers as a cluster would."""
 
+import contextlib
 import json
 import os
 import sys
@@ -169,6 +170,26 @@ def test_what_a_yaml_no_longer_has_is_removed(cluster: Cluster) -> None:
         assert before <= cluster.objects() | {"HorizontalPodAutoscaler/api"} or cpu > 3
     assert "HorizontalPodAutoscaler/api" in before - cluster.objects()
     assert len([name for name in cluster.objects() if name.startswith("ConfigMap/api-config-")]) == 4
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, UserError])
+def test_an_api_that_is_no_longer_public_is_not_left_so(ended: type[BaseException], cluster: Cluster) -> None:
+    """When the command is interrupted, the cluster goes on with the update; when that fails, all is as before."""
+    cluster.deploy()
+    config = cluster.root / "project/cortex.yaml"
+    config.write_text(YAML.format(model="s3://b/m", cpu=1) + "  networking: {api_gateway: none}\n")
+    (cluster.state / "lived").touch()
+    with pytest.MonkeyPatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(KubernetesEnvironment, "_watch", _raising(ended))
+        list(cluster.environment().deploy(read(config), force=False, progress=cluster.lines.append))
+    assert ("Ingress/api" in cluster.objects()) == (ended is UserError)
+
+
+def _raising(error: type[BaseException]) -> Callable[..., None]:
+    def ended(*_: object) -> None:
+        raise error
+
+    return ended
 
 
 def test_an_update_keeps_as_many_replicas_as_there_are(cluster: Cluster) -> None:
