@@ -78,8 +78,11 @@ class ComposeFile:
 
     def front_ports(self) -> set[int]:
         """Return the ports of this machine that the front has when it runs."""
-        front = self.read()["services"].get(compose.FRONT, {})
-        return {int(port.split(":")[-2]) for port in front.get("ports", ())}
+        return {int(port.split(":")[-2]) for port in self.published()}
+
+    def published(self) -> list[str]:
+        """Return the ports that the front publishes, as its service has them."""
+        return list(self.read()["services"].get(compose.FRONT, {}).get("ports", ()))
 
     def remove(self, run: str) -> None:
         """Remove the services and volumes of a run."""

@@ -170,7 +170,7 @@ class DockerEnvironment:
             current = before is not None and before.revision == prepared.id and not force
             if current and found and found.status == "live":
                 self._changeover.lead()
-                return Deployed(spec.name, f"{title} is up to date", api=found)
+                return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
             try:
                 self._changeover.swap(self._run(prepared), before, progress)
             finally:
@@ -279,7 +279,7 @@ class DockerEnvironment:
             spec=spec,
             api_id=row.revision,
             status=status,
-            endpoint=f"{self._front.settings.url}{spec.endpoint}",
+            endpoint=f"{self._front.url(self._compose_file.published())}{spec.endpoint}",
             last_updated=row.updated,
             reason=reason,
             notices=(*row.notices, *filter(None, [row.failure]), *killed([*ours, *front])),

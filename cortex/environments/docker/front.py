@@ -53,9 +53,8 @@ class FrontSettings:
     @property
     def url(self) -> str:
         """Where this machine reaches the front, without a slash at the end."""
-        secure = self.protection.certificate
-        scheme, port, usual = ("https", self.protection.tls_port, 443) if secure else ("http", self.port, 80)
-        return f"{scheme}://{Address(self.host, port).shown}".removesuffix(f":{usual}")
+        secure = bool(self.protection.certificate)
+        return _url(Address(self.host, self.protection.tls_port if secure else self.port), secure=secure)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -63,11 +62,15 @@ class FrontSettings:
         ports = [self.port, *([self.protection.tls_port] if self.protection.certificate else [])]
         return tuple(Address(self.host, port).resolved for port in ports)
 
+    @property
+    def published(self) -> list[str]:
+        """The ports of the front's service, that of TLS last."""
+        inside = (compose.FRONT_PORT, compose.FRONT_TLS_PORT)
+        return [f"{address}:{port}" for address, port in zip(self.addresses, inside, strict=False)]
+
     def service(self, directory: Path) -> compose.Service:
         """Return the front's service; ``directory`` has its configuration."""
-        inside = (compose.FRONT_PORT, compose.FRONT_TLS_PORT)
-        ports = [f"{address}:{port}" for address, port in zip(self.addresses, inside, strict=False)]
-        return compose.front(self.image, str(directory), ports)
+        return compose.front(self.image, str(directory), self.published)
 
     def nginx(self) -> nginx.Front:
         """Return what the configuration says of the front itself."""
@@ -83,6 +86,11 @@ class FrontSettings:
         )
 
 
+def _url(address: Address, *, secure: bool) -> str:
+    scheme, usual = ("https", 443) if secure else ("http", 80)
+    return f"{scheme}://{address.shown}".removesuffix(f":{usual}")
+
+
 class DockerFront:
     """Keep the front's configuration in ``directory``, and have its container follow it."""
 
@@ -90,6 +98,13 @@ class DockerFront:
         self.settings = settings
         self._engine = engine
         self._directory = directory
+
+    def url(self, published: Sequence[str]) -> str:
+        """Return where this machine reaches a front with these ports: also before it follows other settings."""
+        if published == self.settings.published:
+            return self.settings.url
+        address, _, port = published[-1].rpartition(":")
+        return _url(Address.of(address), secure=int(port) == compose.FRONT_TLS_PORT)
 
     def check(self, held: Collection[int]) -> None:
         """Raise UserError for a certificate that cannot be, and for an address where the front could not listen.

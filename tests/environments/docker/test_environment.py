@@ -263,6 +263,19 @@ def test_a_front_that_does_not_come_up_leaves_no_api(docker: Docker) -> None:
     assert docker.environment.apis() == ()
 
 
+def test_the_endpoint_is_where_the_front_is_until_it_follows_other_settings(docker: Docker, tmp_path: Path) -> None:
+    """A port, or a certificate, that was set meanwhile is told with the deployment that has it."""
+    docker.deploy(docker.write())
+    files = issue(tmp_path)
+    settings = {"certificate": str(files.certificate), "certificate_key": str(files.key), "tls_port": "8443"}
+    changed = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": "8081", **settings})
+    assert changed.api("iris").endpoint == "http://localhost:8080/iris"
+    (deployed,) = changed.deploy(docker.write(), force=False, progress=str)
+    assert deployed.api is not None
+    assert deployed.api.endpoint == "https://localhost:8443/iris"
+    assert docker.environment.api("iris").endpoint == "https://localhost:8443/iris"
+
+
 def test_a_port_that_is_taken_is_told_before_anything_is_built(docker: Docker) -> None:
     """In one line, with how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as server:
