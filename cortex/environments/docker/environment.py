@@ -131,6 +131,10 @@ class DockerEnvironment:
         self._compose_file.forget(deployment.name)
         try:
             self._changeover.lead()
+        except KeyboardInterrupt:
+            with contextlib.suppress(Error):
+                self._changeover.lead()  # what is deleted is not left half there
+            raise
         finally:
             self._changeover.take_down(deployment.run, deployment.name)
 

@@ -205,6 +205,20 @@ def test_nginx_forgets_an_api_whose_first_deployment_is_interrupted(
     assert len(docker.services) == 2
 
 
+def test_nginx_forgets_an_api_whose_end_is_interrupted(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its containers are gone, and its endpoint is none."""
+    docker.deploy(docker.write())
+    config = docker.write()
+    config.path.write_text(config.path.read_text().replace('"iris"', '"wine"'))
+    docker.deploy(read(config.path))
+    with monkeypatch.context() as patched:
+        patched.setattr(DockerFront, "follow", _interrupted_once(DockerFront.follow))
+        with pytest.raises(KeyboardInterrupt):
+            docker.environment.delete("wine", keep_cache=False)
+    assert "wine" not in (docker.home / "environments/docker/front/nginx.conf").read_text()
+    assert len(docker.services) == 2
+
+
 def test_a_front_that_could_not_be_changed_is_not_called_up_to_date(docker: Docker) -> None:
     """The next command tries again, as long as the setting is there."""
     docker.deploy(docker.write())
