@@ -151,11 +151,15 @@ class Changeover:
     def sweep(self) -> None:
         """Take down the runs of commands that failed or were killed; the links may lead to one of them already."""
         live = self._compose_file.deployments().values()
-        for run in self._compose_file.runs() - {row.run for row in live}:
+        left = self._compose_file.runs() - {row.run for row in live}
+        for run in left:
             for row in live:
                 with contextlib.suppress(NotStarted):  # it is stopped
                     self._turn(self._spec(row), row.run)
             self.take_down(run)
+        if left and live:
+            with contextlib.suppress(Error):
+                self.lead()  # nginx may have been told of them
 
     def take_down(self, run: str, name: str = "") -> None:
         """Stop the containers of a run by their own drain, and remove what it left; also ``name``'s links."""

@@ -269,6 +269,22 @@ def test_what_a_killed_first_deployment_left_goes_with_the_next_command(docker: 
     assert not (docker.home / "environments/docker/apis").exists()
 
 
+def test_nginx_forgets_an_api_whose_first_deployment_was_killed(docker: Docker) -> None:
+    """With the next command, whichever that is."""
+    docker.deploy(docker.write())
+    config = docker.write()
+    config.path.write_text(config.path.read_text().replace('"iris"', '"wine"'))
+    docker.deploy(read(config.path))
+    file = docker.home / "environments/docker/compose.yaml"
+    document = yaml.safe_load(file.read_text())
+    del document["x-cortex"]["wine"]
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(UserError, match="wine is not deployed"):
+        docker.environment.refresh("wine", force=False, progress=str)
+    assert "wine" not in (docker.home / "environments/docker/front/nginx.conf").read_text()
+    assert len(docker.services) == 2
+
+
 def test_a_front_that_does_not_come_up_leaves_no_api(docker: Docker) -> None:
     """The first API is taken down again, since nobody could reach it."""
     (docker.here / "crash").write_text("front")
