@@ -14,6 +14,7 @@ _UNPULLED = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "
 _HOPELESS = frozenset(
     {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
 )
+_OUR_IMAGE = "; build it from the source, as the Dockerfiles in deploy/ say, and push it to the environment's registry"
 _RUNS = ("Deployment", "ReplicaSet")
 _CRASHES = 2
 """Restarts in a row after which a container that still crashes is not waited for."""
@@ -178,7 +179,9 @@ def _waits(row: Object) -> str:
     waiting, name = _waiting(row), row["name"]
     reason, message = waiting.get("reason", ""), " ".join(waiting.get("message", "").split())
     if reason in _UNPULLED:
-        return f"{name}: the image {row.get('image', '')} cannot be pulled: {message or reason}"
+        image = str(row.get("image", ""))
+        ours = image.rpartition("/")[2].startswith(("cortex-api:", "cortex-model-server"))
+        return f"{name}: the image {image} cannot be pulled: {message or reason}{_OUR_IMAGE if ours else ''}"
     if reason == "CrashLoopBackOff":
         last = _terminated(row)
         how = "out of memory" if last.get("reason") == "OOMKilled" else f"exit code {last.get('exitCode', '?')}"

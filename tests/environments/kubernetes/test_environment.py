@@ -120,6 +120,7 @@ def test_what_is_awaited_is_said_with_its_reason(cluster: Cluster) -> None:
     ("fate", "status", "said"),
     [
         ("image", "error", "api: api: the image cortex-api:"),
+        ("image", "error", 'cortex-api"; build it from the source, as the Dockerfiles in deploy/ say, and push it'),
         ("crash", "error", "api: api crashes (exit code 3, 2 restarts)\nTraceback (most recent call last):\nNameError"),
         ("memory", "error (out of memory)", "api: api crashes (out of memory, 4 restarts)"),
         ("quota", "error", 'pods are refused: pods "x-" is forbidden: exceeded quota: team'),
