@@ -21,7 +21,7 @@ TAKEN = (
 )
 _REFUSALS = (
     (
-        "permission denied",
+        "permission denied while trying to connect",
         "this user may not use Docker: ask for membership of the group docker (sudo usermod -aG docker $USER, then log "
         "in again), or use rootless Docker",
     ),

@@ -664,6 +664,7 @@ def test_a_container_that_leaves_while_it_is_looked_at_is_not_missed(docker: Doc
         ("permission denied while trying to connect to the Docker daemon socket", "this user may not use Docker"),
         ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "Docker is installed but not running"),
         ("OSError: [Errno 28] No space left on device: '/opt/cortex/lib'", "the disk that Docker uses is full"),
+        ("Cannot start service api-0: exec: permission denied", "failed: Cannot start service api-0: exec: permission"),
         ("Error: something new", "something new"),
     ],
 )
