@@ -8,6 +8,8 @@ from cortex.environments.docker.engine import Container, Engine
 
 _PREFIX = re.compile(r"^(\S+ \S+:cortex:pid-\d+:[A-Z]+:|cortex\.errors\.\w+: )")
 """What our own logs begin their lines with, and Python our own errors."""
+_NOT_OURS = re.compile(r"exec python failed|can't open file '/opt/cortex/listen\.py'")
+_TO_MAKE = "; predictor.image must be made from cortex-api: docs/environments.md, Coming from Cortex, says how"
 
 
 def process(container: Container) -> str:
@@ -51,7 +53,8 @@ def end(container: Container, engine: Engine) -> str:
     if container.out_of_memory:
         return "out of memory"
     how = "crashed" if container.running else f"exited with {container.exit_code}"
-    return f"{how}: {last_words(container, engine)}"
+    words = last_words(container, engine)
+    return f"{how}: {words}{_TO_MAKE if _NOT_OURS.search(words) else ''}"
 
 
 def last_words(container: Container, engine: Engine) -> str:

@@ -161,6 +161,19 @@ def test_a_restart_that_is_interrupted_is_not_called_an_update(docker: Docker, m
     assert api.notices == (f"the restart failed, so {api.api_id} goes on: it was interrupted",)
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["[FATAL tini (6)] exec python failed: No such file", "python: can't open file '/opt/cortex/listen.py': [Errno 2]"],
+)
+def test_an_image_that_is_not_made_from_ours_is_told(
+    said: str, docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Cortex's own images are not."""
+    (docker.here / "crash").write_text("iris")
+    monkeypatch.setattr(Engine, "last_words", lambda *_: said)
+    assert "predictor.image must be made from cortex-api" in docker.deploy(docker.write()).error
+
+
 def test_the_links_lead_back_from_an_update_that_is_interrupted(
     docker: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
