@@ -27,6 +27,7 @@ from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
 from tests.certificates import issue
 from tests.e2e.deployment import until
+from tests.ports import free_port
 
 STAND_IN = Path(__file__).with_name("docker_stand_in.py")
 REASON = "predictor.py: __init__: ValueError: no such label: runtime exception"
@@ -40,6 +41,7 @@ class Docker:
         self.here = root / "docker"
         self.home = root / "home"
         self.project = root / "project"
+        self.port = free_port()
         for path in (self.here, self.home, self.project):
             path.mkdir()
         for name, option in (("docker", " -S"), ("docker-compose", "")):
@@ -59,7 +61,7 @@ class Docker:
 
     @property
     def environment(self) -> DockerEnvironment:
-        return DockerEnvironment(self.home, {"host": "127.0.0.1", "port": "8080"})
+        return DockerEnvironment(self.home, {"host": "127.0.0.1", "port": str(self.port)})
 
     def deploy(self, config: Config) -> Deployed:
         (found,) = self.environment.deploy(config, force=False, progress=lambda line: None)
@@ -90,7 +92,7 @@ def test_the_first_deployment(docker: Docker) -> None:
     assert not deployed.error
     assert deployed.message == "creating iris (RealtimeAPI)"
     assert deployed.api is not None
-    assert (deployed.api.status, deployed.api.endpoint) == ("live", "http://localhost:8080/iris")
+    assert (deployed.api.status, deployed.api.endpoint) == ("live", f"http://localhost:{docker.port}/iris")
     done = docker.did("build", " up ", "/readyz", "ln -sfn", "HUP", "/-/configuration")
     assert "--force-rm" in done[0], "a build that fails leaves no container"
     words = ("build", "/readyz", "ln -sfn", "HUP", "/-/configuration", " up ")
@@ -235,7 +237,8 @@ def test_nginx_forgets_an_api_whose_end_is_interrupted(docker: Docker, monkeypat
 def test_a_front_that_could_not_be_changed_is_not_called_up_to_date(docker: Docker) -> None:
     """The next command tries again, as long as the setting is there."""
     docker.deploy(docker.write())
-    environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": "8080", "front_image": "mine:1"})
+    settings = {"host": "127.0.0.1", "port": str(docker.port), "front_image": "mine:1"}
+    environment = DockerEnvironment(docker.home, settings)
     (docker.here / "refuse up front").write_text("mine:1: not found")
     for _ in range(2):
         (found,) = environment.deploy(docker.write(), force=False, progress=str)
@@ -310,13 +313,14 @@ def test_the_endpoint_is_where_the_front_is_until_it_follows_other_settings(dock
     """A port, or a certificate, that was set meanwhile is told with the deployment that has it."""
     docker.deploy(docker.write())
     files = issue(tmp_path)
-    settings = {"certificate": str(files.certificate), "certificate_key": str(files.key), "tls_port": "8443"}
-    changed = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": "8081", **settings})
-    assert changed.api("iris").endpoint == "http://localhost:8080/iris"
+    port, tls_port = free_port(), free_port()
+    settings = {"certificate": str(files.certificate), "certificate_key": str(files.key), "tls_port": str(tls_port)}
+    changed = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": str(port), **settings})
+    assert changed.api("iris").endpoint == f"http://localhost:{docker.port}/iris"
     (deployed,) = changed.deploy(docker.write(), force=False, progress=str)
     assert deployed.api is not None
-    assert deployed.api.endpoint == "https://localhost:8443/iris"
-    assert docker.environment.api("iris").endpoint == "https://localhost:8443/iris"
+    assert deployed.api.endpoint == f"https://localhost:{tls_port}/iris"
+    assert docker.environment.api("iris").endpoint == f"https://localhost:{tls_port}/iris"
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_built(docker: Docker) -> None:
@@ -367,7 +371,7 @@ def test_an_address_of_another_machine_is_told_before_the_front_leaves_its_own(h
     """Also at the port that the front has."""
     docker.deploy(docker.write())
     docker.did()
-    environment = DockerEnvironment(docker.home, {"host": host, "port": "8080"})
+    environment = DockerEnvironment(docker.home, {"host": host, "port": str(docker.port)})
     (found,) = environment.deploy(docker.write(), force=False, progress=str)
     assert found.error.startswith(f"host: {host} is no address of this machine (")
     assert not docker.did(" up ", "stop")
@@ -376,8 +380,9 @@ def test_an_address_of_another_machine_is_told_before_the_front_leaves_its_own(h
 def test_a_certificate_that_was_renewed_is_taken(docker: Docker, tmp_path: Path) -> None:
     """The next deployment copies it and has nginx reload, though the API is up to date."""
     files = issue(tmp_path)
+    ports = {"port": str(docker.port), "tls_port": str(free_port())}
     settings = {"certificate": str(files.certificate), "certificate_key": str(files.key)}
-    environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", "port": "8080", "tls_port": "8443", **settings})
+    environment = DockerEnvironment(docker.home, {"host": "127.0.0.1", **ports, **settings})
     assert [row.error for row in environment.deploy(docker.write(), force=False, progress=str)] == [""]
     issue(tmp_path)
     docker.did()
@@ -406,7 +411,7 @@ def test_a_docker_elsewhere_that_does_not_answer(docker: Docker, monkeypatch: py
 def test_two_environments_of_one_home_share_nothing(docker: Docker) -> None:
     """Each has a compose project, a directory and APIs of its own, all named by it."""
     docker.deploy(docker.write())
-    other = DockerEnvironment(docker.home, {"port": "8081"}, name="second")
+    other = DockerEnvironment(docker.home, {"port": str(free_port())}, name="second")
     assert other.apis() == ()
     projects = {docker.environment._engine.project, other._engine.project}
     assert len(projects) == 2
