@@ -1,5 +1,7 @@
 """numpy arrays to TensorProto and back."""
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -49,6 +51,46 @@ def test_a_few_values_do_not_take_all_memory(values: list[float]) -> None:
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=values)
     proto.tensor_shape.dim.add(size=2**22)
     assert tensors.to_array(proto)[-1] == sum(values[-1:])
+    assert tensors.to_array(proto)[: len(values)].tolist() == values
     proto.tensor_shape.dim.add(size=8)
     with pytest.raises(ValueError, match="repeats a few values to 33554432 elements, more than 16777216"):
         tensors.to_array(proto)
+
+
+def _proto(dtype: int, *sizes: int, unknown_rank: bool = False, **values: Any) -> tensor_pb2.TensorProto:
+    proto = tensor_pb2.TensorProto(dtype=dtype, **values)
+    proto.tensor_shape.unknown_rank = unknown_rank
+    for size in sizes:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("proto", "text"),
+    [
+        (_proto(types_pb2.DT_FLOAT, unknown_rank=True, float_val=[1]), "tensor has a shape of unknown rank"),
+        (_proto(types_pb2.DT_FLOAT, -1, float_val=[1]), r"tensor shape \[-1\] has a negative dimension"),
+        (_proto(types_pb2.DT_FLOAT, *[1] * 33, float_val=[1]), "tensor has 33 dimensions, more than 32"),
+        (_proto(types_pb2.DT_FLOAT, 2**29, float_val=[1]), r"\[536870912\] announces more than 2147483647 bytes"),
+        (_proto(types_pb2.DT_FLOAT, 2, tensor_content=b"1234"), "tensor_content has 4 bytes, but shape .* needs 8"),
+        (_proto(types_pb2.DT_STRING, tensor_content=b"a"), "string tensors must use string_val, not tensor_content"),
+        (_proto(types_pb2.DT_FLOAT, 2, float_val=[1, 2, 3]), r"float_val has 3 values, but shape \[2\] holds only 2"),
+        (_proto(types_pb2.DT_RESOURCE), "tensor dtype DT_RESOURCE is not supported"),
+        (_proto(99), "tensor dtype 99 is not supported"),
+    ],
+)
+def test_what_is_no_tensor(proto: tensor_pb2.TensorProto, text: str) -> None:
+    """A shape, a length and a type that do not hold together are told apart."""
+    with pytest.raises(ValueError, match=text):
+        tensors.to_array(proto)
+
+
+def test_a_tensor_of_as_many_dimensions_as_there_can_be() -> None:
+    """32 are taken: it is more that numpy could not hold."""
+    assert tensors.to_array(_proto(types_pb2.DT_FLOAT, *[1] * 32, float_val=[5])).item() == 5
+
+
+def test_an_array_that_is_no_tensor() -> None:
+    """TensorFlow has no dates: the array is named by its type, before anything is written."""
+    with pytest.raises(ValueError, match=r"numpy dtype datetime64\[D\] has no TensorFlow dtype"):
+        tensors.to_proto(np.array(["2020-01-01"], "datetime64[D]"))
