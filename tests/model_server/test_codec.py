@@ -102,6 +102,9 @@ ERRORS = [
     ('{"inputs": ["a"]}', ONE_INT, 'JSON Value: "a" Type: String is not of expected type: int32'),
     ('{"inputs": [null]}', ONE_INT, "JSON Value: null Type: Null is not of expected type: int32"),
     ('{"inputs": [256]}', {"x": "DT_UINT8"}, "JSON Value: 256 Type: Number is not of expected type: uint8"),
+    ('{"inputs": [1, 256]}', {"x": "DT_UINT8"}, "JSON Value: 256 Type: Number is not of expected type: uint8"),
+    ('{"inputs": [1, -1]}', {"x": "DT_UINT8"}, "JSON Value: -1 Type: Number is not of expected type: uint8"),
+    ('{"inputs": ["1"]}', {"x": "DT_FLOAT"}, 'JSON Value: "1" Type: String is not of expected type: float'),
     (
         '{"inputs": [[1], 2]}',
         ONE_INT,
@@ -216,9 +219,11 @@ SYNTAX = [
     (b'{"a"}', "Missing a colon after a name of object member. at offset: 4"),
     (b'{"]": ["}" 1', "Missing a comma or ] after an array element. at offset: 11"),
     (b'{"]": "}" 1', "Missing a comma or } after an object member. at offset: 10"),
+    (b'{"a": [1] 1', "Missing a comma or } after an object member. at offset: 10"),
     (b"[1,]", "Invalid value. at offset: 3"),
     (b"[1 , ]", "Invalid value. at offset: 5"),
     (b"[nul]", "Invalid value. at offset: 4"),
+    (b"nul", "Invalid value. at offset: 3"),
     (b"[-]", "Invalid value. at offset: 2"),
     (b"[1.]", "Miss fraction part in number. at offset: 3"),
     (b"[1e+]", "Miss exponent in number. at offset: 4"),
@@ -295,6 +300,7 @@ LARGE = [
     ("[0e0309]", 1),
     ("[1.5e310]", 1),
     ("[1e99999999999999999999]", 1),
+    ("[10." + "0" * 17 + "e325]", 1),
     ('["é", 1e400, nul', 7),
     ("[" + "9" * 5000 + "]", 1),
     ('{"inputs": [-' + "9" * 309 + "]}", 12),
@@ -314,6 +320,9 @@ def test_what_is_not_too_large() -> None:
     """The digits of a fraction make room for the exponent; a product just beyond is infinite."""
     body = '{"instances": [0.001e310, 1e-400, 9e308, 1e308], "a": "1e400 ", "b": "\\" 1e400 "} 1e400 '
     assert _decode(body, {"x": "DT_DOUBLE"})[0]["x"].tolist() == [1e307, 0.0, float("inf"), 1e308]
+    zeros = "0" * 20
+    body = f'{{"instances": [1.{zeros}e325, 0.{zeros}1e329]}}'
+    assert _decode(body, {"x": "DT_DOUBLE"})[0]["x"].tolist() == [float("inf"), 1e308]
     digits = "1" * 309
     body = f'{{"instances": [{digits}, 0.{digits}], "a": "{digits}0"}}'
     assert _decode(body, {"x": "DT_DOUBLE"})[0]["x"].tolist() == [float(digits), 1 / 9]
