@@ -7,6 +7,7 @@ import pytest
 
 from cortex.model_server import json_writer
 from cortex.model_server.status import StatusError
+from cortex.protos import classification_pb2, regression_pb2
 
 NUMBERS = [
     (np.float32, 0.2, "0.2"),
@@ -89,6 +90,14 @@ def test_outputs_that_rows_cannot_hold(outputs: dict[str, Any], text: str) -> No
     with pytest.raises(StatusError) as caught:
         json_writer.predictions(outputs)
     assert caught.value.message == text
+
+
+def test_no_results_are_told_by_their_kind() -> None:
+    """TF Serving has no JSON for a classification or a regression of nothing."""
+    with pytest.raises(StatusError, match="Cannot convert empty ClassificationResults to JSON"):
+        json_writer.classes(classification_pb2.ClassificationResult())
+    with pytest.raises(StatusError, match="Cannot convert empty RegressionResults to JSON"):
+        json_writer.values(regression_pb2.RegressionResult())
 
 
 def test_errors() -> None:
