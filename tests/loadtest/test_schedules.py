@@ -53,6 +53,14 @@ def test_trace(tmp_path: Path) -> None:
     assert (list(found.offsets()), found.seconds, found.first_rate) == ([0, 0.5, 0.5, 2], 2, 2)
 
 
+@pytest.mark.parametrize(
+    ("text", "rate", "seconds"), [("ramp:10..20/2s", 10, 2), ("ramp:0..20/2s", 20, 2), ("steps:5,9/3", 5, 6)]
+)
+def test_the_first_rate(text: str, rate: float, seconds: float) -> None:
+    """It is that of the warm-up; before a ramp from nothing it is the one that the ramp leads to."""
+    assert (schedule(text).first_rate, schedule(text).seconds) == (rate, seconds)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_processes_share_a_schedule(workers: int) -> None:
     """Every request is due in one process, and the warm-up goes before at the first rate."""

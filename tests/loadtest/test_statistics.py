@@ -51,6 +51,7 @@ def test_percentiles() -> None:
     assert {name: getattr(found, name) for name in expected} == pytest.approx(expected, rel=1e-3)
     assert found.at(12.5) == pytest.approx(1.25, rel=1e-3)
     assert sum(count for _, count in found.values()) == found.count == 10000
+    assert sum(value * count for value, count in found.values()) == pytest.approx(10000 * found.mean, rel=1e-3)
 
 
 @pytest.mark.parametrize(
