@@ -32,8 +32,10 @@ def test_the_configuration_of_the_example_is_in_deploy() -> None:
 @pytest.mark.parametrize("routes", [(), ROUTES[:1], ROUTES, AWKWARD])
 @pytest.mark.parametrize("options", [{}, {"rate": "5r/s"}, {"tls": "yes"}, {"retry_posts": True}])
 def test_nginx_takes_it(routes: tuple[Route, ...], options: dict[str, object], tmp_path: Path) -> None:
-    """Every combination of APIs and options is a configuration that nginx accepts."""
-    front = Front(str(tmp_path), listen="127.0.0.1:18080", error_log="stderr", access_log="off")
+    """Every combination of APIs and options is a configuration that nginx accepts, in a directory of any name."""
+    directory = tmp_path / 'a "folder" \\ here; {'
+    directory.mkdir()
+    front = Front(str(directory), listen="127.0.0.1:18080", error_log="stderr", access_log="off")
     if options == {"tls": "yes"}:
         certificate = trustme.CA().issue_cert("localhost")
         certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
@@ -46,6 +48,13 @@ def test_nginx_takes_it(routes: tuple[Route, ...], options: dict[str, object], t
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "[warn]" not in done.stderr
+
+
+@pytest.mark.parametrize(("port", "shown"), [(443, ""), (8443, ":8443")])
+def test_http_is_sent_to_the_port_of_https(port: int, shown: str) -> None:
+    """Whose number is not told where it is the one that every client takes."""
+    front = Front("/tmp", certificate="/tmp/tls.crt", certificate_key="/tmp/tls.key", public_tls_port=port)
+    assert f"return 308 https://$host{shown}$request_uri;" in configuration(ROUTES, front)
 
 
 @pytest.mark.parametrize("endpoint", ["/-/configuration", "/a/../b", "/."])
