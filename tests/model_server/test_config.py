@@ -35,6 +35,7 @@ def test_a_whole_config(tmp_path: Path) -> None:
           }
           config { name: "c" base_path: "/c" model_version_policy { latest { num_versions: 2 } } }
           config { name: "d" base_path: "/d" model_version_policy { all {} } }
+          config { name: "e" base_path: "/e" model_version_policy { latest {} } }
         }
         """,
     )
@@ -43,6 +44,7 @@ def test_a_whole_config(tmp_path: Path) -> None:
         ModelConfig("b", Path("/models/b"), SpecificVersions(frozenset({3, 5})), {"stable": 3}),
         ModelConfig("c", Path("/c"), LatestVersions(2)),
         ModelConfig("d", Path("/d"), AllVersions()),
+        ModelConfig("e", Path("/e"), LatestVersions(1)),
     )
 
 

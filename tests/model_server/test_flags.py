@@ -97,9 +97,15 @@ def test_flags_of_one_engine_are_named_where_another_may_run() -> None:
 
 
 def test_usage_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    """The usage lists each flag once, with its default."""
+    """The usage lists each flag once, with its default as it is written, its type, and whether it has an effect."""
     print_usage()
     out = capsys.readouterr().out
+    for line in (
+        "--enable_batching=false\tbool\tJoin requests to batches.",
+        "--num_unload_threads=0\tint\tVersions unloaded at once. (no effect here)",
+        "--tensorflow_intra_op_parallelism=0\tint\tThreads of one operation; 0 for all. (engine tensorflow only)",
+    ):
+        assert f"\t{line}\n" in out
     assert [line.split("=")[0].strip() for line in out.splitlines()[2:]] == [f"--{name}" for name in vars(Flags())]
 
 
