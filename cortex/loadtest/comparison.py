@@ -20,6 +20,7 @@ from cortex.loadtest.units import share
 _DRAWS = 2000
 _FEWEST = 3  # windows, below which resampling says nothing
 _INTERVAL = (2.5, 97.5)
+_INFERENCES = "inferences/s"
 _LATENCIES = {"latency mean": None, "latency p50": 50.0, "latency p90": 90.0, "latency p99": 99.0}
 
 Floats = NDArray[np.float64]
@@ -40,12 +41,15 @@ class _Sample:
         size = len(self.seconds)
         return np.random.default_rng(seed).multinomial(size, [1 / size] * size, _DRAWS).astype(np.float64)
 
+    @property
+    def batched(self) -> bool:
+        """Whether there were other than one inference in each request."""
+        return not np.array_equal(self.requests, self.inferences)
+
     def figures(self, draws: Floats) -> dict[str, Floats]:
         """Return each figure for each draw."""
         time, histograms = draws @ self.seconds, draws @ self.counts
-        found = {"requests/s": draws @ self.requests / time}
-        if not np.array_equal(self.requests, self.inferences):
-            found["inferences/s"] = draws @ self.inferences / time
+        found = {"requests/s": draws @ self.requests / time, _INFERENCES: draws @ self.inferences / time}
         for name, percent in _LATENCIES.items():
             found[name] = self._mean(histograms) if percent is None else self._percentile(histograms, percent)
         return found
@@ -70,7 +74,8 @@ def compare(source: Path, before: Result, after: Result) -> Comparison:
     draws = [sample.figures(sample.draws(seed)) for seed, sample in enumerate(samples)]
     usable = np.logical_and(*(each["requests/s"] > 0 for each in draws))  # without an answer there is no latency
     plain = [sample.figures(np.ones((1, len(sample.seconds)))) for sample in samples]
-    ratios = {name: draws[1][name][usable] / draws[0][name][usable] for name in plain[0] if name in plain[1]}
+    told = [name for name in plain[0] if name != _INFERENCES or any(sample.batched for sample in samples)]
+    ratios = {name: draws[1][name][usable] / draws[0][name][usable] for name in told}
     changes = tuple(
         _change(name, float(plain[0][name][0]), float(plain[1][name][0]), each) for name, each in ratios.items()
     )

@@ -19,7 +19,7 @@ from cortex.loadtest.findings import Point
 from cortex.loadtest.latency import Latency, histogram, latency, record
 from cortex.loadtest.results import Client, Window
 from cortex.loadtest.schedules import steady as constant
-from cortex.loadtest.search import objective, search
+from cortex.loadtest.search import confirmed, objective, search
 from cortex.loadtest.steady import steady
 from cortex.loadtest.sweep import judged, sweep, values
 
@@ -176,6 +176,7 @@ def test_a_search_in_which_chance_meddles() -> None:
     found = search(objective("p99=100ms"), 100, measure)
     assert found.rate == pytest.approx(300, rel=0.03)
     assert rates.count(rates[1]) == 2
+    assert confirmed(found) is found.trials[-1].result
 
 
 def test_what_the_tester_could_not_do() -> None:
@@ -244,6 +245,17 @@ def test_comparison_of_a_real_change() -> None:
     assert all(each.low <= each.ratio <= each.high for each in found.changes)
     assert all(each.low < 1.3 < each.high for each in found.changes if each.name != "latency p99")
     assert "Better with 95 % confidence: requests/s +" in found.words
+
+
+def test_comparison_of_batches() -> None:
+    """Where a request of either run was several inferences, a figure of its own says how many of them there were."""
+    single, double = noisy(100, 0.05, 1), noisy(80, 0.06, 2)
+    double = replace(double, windows=tuple(replace(each, inferences=2 * each.requests) for each in double.windows))
+    assert "inferences/s" not in {each.name for each in compare(Path("a.json"), single, single).changes}
+    for before, after, ratio in ((single, double, 1.6), (double, single, 1 / 1.6), (double, double, 1)):
+        [found] = [each for each in compare(Path("a.json"), before, after).changes if each.name == "inferences/s"]
+        assert found.ratio == pytest.approx(ratio, rel=0.1)
+        assert found.before == pytest.approx(sum(each.inferences for each in before.windows) / 20)
 
 
 def test_comparison_of_chance() -> None:
