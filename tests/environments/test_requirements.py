@@ -104,20 +104,25 @@ def test_what_an_extra_needs_is_checked(tmp_path: Path, monkeypatch: pytest.Monk
     metadata = tmp_path / "site/thing-1.0.dist-info/METADATA"
     metadata.parent.mkdir(parents=True)
     rows = ["plot: not-there>1", "plot: pytest", "all: thing[plot]", "all: thing[all]"]
+    old = "Requires-Dist: not-there; extra == 'all' and python_version < '3'\n"
     needs = "".join(f"Requires-Dist: {need}; extra == '{extra}'\n" for extra, need in (row.split(": ") for row in rows))
-    metadata.write_text(f"Metadata-Version: 2.1\nName: thing\nVersion: 1.0\nRequires-Dist: also-not-there\n{needs}")
+    needs += "Requires-Dist: also-not-there\n"
+    metadata.write_text(f"Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n{old}{needs}")
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert _missing(tmp_path, "thing") == []
     assert _missing(tmp_path, "thing[plot]") == ["not-there>1: not installed"]
     assert _missing(tmp_path, "thing[all]") == ["not-there>1: not installed"]
 
 
-def test_a_local_version_meets_its_public_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metadata = tmp_path / "site/thing-2.1.0+cpu.dist-info/METADATA"
+@pytest.mark.parametrize(("installed", "asked"), [("2.1.0+cpu", "thing==2.1.0"), ("2.1.0rc1", "thing>=2.0")])
+def test_a_local_version_meets_its_public_one_and_a_preview_a_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, asked: str
+) -> None:
+    metadata = tmp_path / f"site/thing-{installed}.dist-info/METADATA"
     metadata.parent.mkdir(parents=True)
-    metadata.write_text("Metadata-Version: 2.1\nName: thing\nVersion: 2.1.0+cpu\n")
+    metadata.write_text(f"Metadata-Version: 2.1\nName: thing\nVersion: {installed}\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert _missing(tmp_path, "thing==2.1.0") == []
+    assert _missing(tmp_path, asked) == []
 
 
 def test_the_error_lists_everything_and_the_command(tmp_path: Path) -> None:
