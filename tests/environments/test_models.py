@@ -71,7 +71,7 @@ def test_a_cached_model_is_not_copied_again(
     assert (again, lines) == (first, [])
 
 
-@pytest.mark.parametrize("written", ["~/m", "{project}/m", "m", "./m", "../project/m", "m/1", "m.zip"])
+@pytest.mark.parametrize("written", ["~/m", "{project}/m", "m", "./m", "../project/m", "m/1", "m.zip", "folder.zip"])
 def test_a_path_is_from_home_absolute_or_from_the_yaml(
     project: Path,
     cache: ModelCache,
@@ -82,6 +82,7 @@ def test_a_path_is_from_home_absolute_or_from_the_yaml(
 ) -> None:
     monkeypatch.setenv("HOME", str(project))
     _zip(project / "m.zip", write_saved_model(project / "m/1").parent)
+    write_saved_model(project / "folder.zip/1")
     (model,), _ = _resolve(make_spec(written.format(project=project)), project, cache)
     (plain,), _ = _resolve(make_spec("m"), project, cache)
     assert model.digest == plain.digest
@@ -103,8 +104,12 @@ def test_every_directory_of_models_dir_is_a_model(
         write_saved_model(project / "models" / name / "1", payload=name.encode())
     (project / "models/README.md").touch()
     (project / "models/.hidden").mkdir()
-    models, _ = _resolve(make_spec(models_dir="models/"), project, cache)
-    assert [model.name for model in models] == ["resnet50", "text-generator"]
+    spec = make_spec(models_dir="models/")
+    keyed = spec.predictor.model_copy(update={"models_dir_signature_key": "labels"})
+    models, _ = _resolve(spec.model_copy(update={"predictor": keyed}), project, cache)
+    assert [(model.name, model.source, model.signature_key) for model in models] == [
+        (name, f"models/{name}", "labels") for name in ("resnet50", "text-generator")
+    ]
     assert len({model.digest for model in models}) == 2
 
 
