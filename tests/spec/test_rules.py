@@ -196,6 +196,7 @@ ROWS = [
     (f"{{{TENSORFLOW}, model_path: m}}", "compute: {inf: 2}", [f"compute: cannot request 2 Infs ({ISSUE_110})"]),
     (f"{{{TENSORFLOW}, model_path: m, processes_per_replica: 4}}", "compute: {accelerator: 1}", []),
     (f"{{{TENSORFLOW}, model_path: m, processes_per_replica: 3}}", "compute: {accelerator: 1}", [_cores(3)]),
+    (f"{{{TENSORFLOW}, model_path: m, processes_per_replica: 3}}", "", []),
     (f"{{{TENSORFLOW}, model_path: m, processes_per_replica: 8}}", "compute: {inf: 1}", [_cores(8)]),
     # batching
     (

@@ -281,6 +281,34 @@ def test_a_name(complaints, name: str, expected: str) -> None:
     assert complaints(_api().replace("name: a", f"name: {name}")) == [f"cortex.yaml:1: {name}: name: {expected}"]
 
 
+LEAST = """\
+- name: a
+  predictor: {type: tensorflow, path: predictor.py, model_path: model, server_side_batching: {max_batch_size: 2,
+    batch_interval: 1ns}, processes_per_replica: 2, threads_per_process: 1}
+  networking: {endpoint: a, local_port: 1, max_body_size: 1}
+  compute: {cpu: 20m, mem: 20Mi, gpu: 0, inf: 0}
+  autoscaling: {min_replicas: 1, max_replicas: 1, init_replicas: 1, window: 10s, max_replica_concurrency: 1,
+    target_replica_concurrency: 0.01, downscale_stabilization_period: 0s, upscale_stabilization_period: 0s,
+    max_downscale_factor: 0, max_upscale_factor: 1.01, downscale_tolerance: 0, upscale_tolerance: 0}
+  update_strategy: {max_surge: 1, max_unavailable: 0}
+"""
+MOST = f"""\
+- name: {LONG[1:]}
+  predictor: {{type: tensorflow, path: predictor.py, model_path: model, server_side_batching: {{max_batch_size: 1024,
+    batch_interval: 1h}}, processes_per_replica: 100, threads_per_process: 1024}}
+  networking: {{endpoint: {LONG_ENDPOINT[:-1]}, local_port: 65535}}
+  autoscaling: {{target_replica_concurrency: 65535, max_replica_concurrency: 65535, max_downscale_factor: 0.99,
+    downscale_tolerance: 0.99}}
+  update_strategy: {{max_surge: 100%, max_unavailable: 100%}}
+"""
+
+
+@pytest.mark.parametrize("text", [LEAST, MOST])
+def test_the_values_at_a_bound_are_good(complaints, text: str) -> None:
+    """What is as small or as large as it may be is refused by no rule."""
+    assert complaints(text) == []
+
+
 UNNAMED = [
     ("- predictor: {type: python, path: predictor.py}", "name: must be defined"),
     ("- {name: '', predictor: {type: python, path: predictor.py}}", "name: cannot be empty"),
