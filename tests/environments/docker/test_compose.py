@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cortex.environments.docker import compose, compose_file
+from cortex.environments.docker import compose, compose_file, shares
 from cortex.environments.docker.compose import Images, Run
 from cortex.environments.docker.images import Shelf
 from cortex.environments.docker.packages import Packages
 from cortex.environments.docker.stats import parse
+from cortex.environments.fields import FieldError
 from cortex.spec import APISpec, Autoscaling, Compute, Model, Networking, Predictor, ServerSideBatching
 from tests.e2e.deployment import until
 
@@ -100,6 +101,23 @@ def test_each_replica_has_gpus_of_its_own(machine: int, devices: list[list[str]]
     rows = [row["deploy"]["resources"]["reservations"]["devices"][0] for row in _servers(run) if "deploy" in row]
     assert [row["device_ids"] for row in rows] == devices
     assert all((row["driver"], row["capabilities"]) == ("nvidia", ["gpu"]) for row in rows)
+
+
+def test_more_gpus_than_there_are_is_refused() -> None:
+    """Every replica has its own; on a machine without any, the API runs on the CPU."""
+    spec = {"compute": Compute(gpu=2), "autoscaling": Autoscaling(init_replicas=2)}
+    for machine in (0, 4):
+        shares.check(_run(spec=spec, gpus=machine), frozenset())
+    with pytest.raises(FieldError, match="2 replicas of 2 GPUs are more than this machine's 3") as caught:
+        shares.check(_run(spec=spec, gpus=3), frozenset())
+    assert caught.value.field == "autoscaling.init_replicas"
+
+
+@pytest.mark.parametrize(("taken", "first"), [(set(), 0), ({0}, 1), ({1}, 2), ({2}, 0), ({0, 3}, 1)])
+def test_inferentia_devices_are_in_a_row(taken: set[int], first: int) -> None:
+    """Those of a run are the first next to each other that no other API has."""
+    run = _run(spec={"compute": Compute(inf=1), "autoscaling": Autoscaling(init_replicas=2)})
+    assert [*shares.shared(run, taken).neuron_devices] == [first, first + 1]
 
 
 def test_neuron_devices_are_mounted() -> None:
