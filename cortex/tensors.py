@@ -190,8 +190,6 @@ def _extend_packed(proto: tensor_pb2.TensorProto, number: int, content: bytes) -
 
     The encoding is protobuf's: the field's number with wire type 2, the length as a varint, the bytes.
     """
-    if not content:
-        return
     header = bytearray([number << 3 | 2])
     left = len(content)
     while left > 0x7F:
