@@ -53,6 +53,29 @@ def test_plain_values(kind: str, value: str, want: Any, key: str) -> None:
     assert form.value == key
 
 
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [
+        ("DT_INT8", -(2**7), 2**7 - 1),
+        ("DT_UINT8", 0, 2**8 - 1),
+        ("DT_INT16", -(2**15), 2**15 - 1),
+        ("DT_INT32", -(2**31), 2**31 - 1),
+        ("DT_UINT32", 0, 2**32 - 1),
+        ("DT_INT64", -(2**63), 2**63 - 1),
+        ("DT_UINT64", 0, 2**64 - 1),
+        ("DT_FLOAT", 1 - 2**24, 2**24 - 1),
+        ("DT_DOUBLE", 1 - 2**53, 2**53 - 1),
+    ],
+)
+def test_whole_numbers_up_to_the_limits_of_a_type(kind: str, least: int, most: int) -> None:
+    """Each of them arrives as it is, and the next one on either side is refused, not wrapped or rounded."""
+    assert _decode(f'{{"inputs": [{least}, {most}]}}', {"x": kind})[0]["x"].tolist() == [least, most]
+    for beyond in (least - 1, most + 1):
+        with pytest.raises(StatusError) as caught:
+            _decode(f'{{"inputs": [{beyond}]}}', {"x": kind})
+        assert caught.value.code is Code.INVALID_ARGUMENT
+
+
 def test_rows_of_several_inputs() -> None:
     """Row form with several inputs is a list of objects; each input gets one row per object."""
     got, _ = _decode('{"instances": [{"ints": [1,2], "words": "a"}, {"words": "b", "ints": [3,4]}]}', TWO)
@@ -342,7 +365,8 @@ def test_the_last_feature_of_a_name_counts() -> None:
 
 def test_an_integer_beyond_64_bits_is_a_decimal() -> None:
     """RapidJSON makes a double of it: a Feature is a float list, and a float tensor takes it."""
-    decoded = json_examples.decode(json_document.parse(b'{"examples": [{"a": 100000000000000000000}]}'))
+    decoded = json_examples.decode(json_document.parse(b'{"examples": [{"a": 100000000000000000000, "b": -1}]}'))
+    assert decoded.example_list.examples[0].features.feature["b"].int64_list.value == [-1]
     assert decoded.example_list.examples[0].features.feature["a"].float_list.value == [np.float32(1e20)]
     with pytest.raises(StatusError, match="has uint64 element"):
         json_examples.decode(json_document.parse(b'{"examples": [{"a": 18446744073709551615}]}'))
