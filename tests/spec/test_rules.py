@@ -285,6 +285,10 @@ SHARED = [
     (_two("a", "b", "endpoint: /b"), [_taken("6: b: networking: ", 'endpoint "/b"', 3)]),
     (_two("a", "b", "local_port: 8888", "local_port: 8888"), [_taken("6: b: networking: ", "local_port 8888", 3)]),
     (
+        _two("a", "a", "endpoint: /x", "endpoint: /x"),
+        [_taken("4: a: ", 'name "a"', 1), _taken("6: a: networking: ", 'endpoint "/x"', 3)],
+    ),
+    (
         _two("a", "a", "local_port: 8888", "local_port: 8888"),
         [_taken("4: a: ", 'name "a"', 1), _taken("6: a: networking: ", "local_port 8888", 3)],
     ),
