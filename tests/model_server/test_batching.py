@@ -92,6 +92,20 @@ def test_batches_are_padded_to_an_allowed_size() -> None:
     assert model.runs == [(4, 2)]
 
 
+def test_the_allowed_size_of_a_batch() -> None:
+    """It is the next one; a batch that has one already is not padded, nor one above all of them."""
+    parameters = BatchingParameters(max_batch_size=4, allowed_batch_sizes=(2, 4))
+    assert [parameters.padded(size) for size in range(1, 6)] == [2, 2, 4, 4, 5]
+
+
+def test_the_size_of_a_run_is_that_of_a_batch_where_nothing_is_split() -> None:
+    """max_execution_batch_size counts together with enable_large_batch_splitting alone, as in TF Serving."""
+    limits = {"max_batch_size": 8, "max_execution_batch_size": 4}
+    assert BatchingParameters(**limits).execution_size == 8
+    assert BatchingParameters(**limits, enable_large_batch_splitting=True).execution_size == 4
+    assert BatchingParameters(max_batch_size=8, enable_large_batch_splitting=True).execution_size == 8
+
+
 def test_requests_that_cannot_be_joined_run_apart() -> None:
     """Other models, shapes and dtypes have queues of their own; nobody's shape spoils another's batch."""
     model = _Model()
