@@ -17,6 +17,8 @@ def test_topology(tmp_path: Path) -> None:
     whole = this_topology(tmp_path, set(range(8)))
     assert whole.nodes == (((0, 4), (1, 5)), ((2, 6), (3, 7)))
     assert whole == Topology({0: ((0, 4), (1, 5)), 1: ((2, 6), (3, 7))}, 4)
+    assert whole.cores(1) == ((2, 6), (3, 7))
+    assert whole.cores(2) == ()
     assert this_topology(tmp_path, {0, 1, 5}) == Topology({0: ((0,), (1, 5))}, 2)
     assert this_topology(tmp_path, {0, 1, 5}).nodes == (), "there is one node to be used"
     (tmp_path / "proc/self").mkdir(parents=True)
@@ -26,3 +28,8 @@ def test_topology(tmp_path: Path) -> None:
     limited = this_topology(tmp_path, set(range(8)))
     assert len(limited.cores()) == 2
     assert limited.nodes == (), "which cores may compute is the control group's choice"
+
+
+def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    """Where Linux lists neither nodes nor cores, as in some containers, each processor is a core of one socket."""
+    assert this_topology(tmp_path, {1, 3}) == Topology({0: ((1,), (3,))}, 2)
