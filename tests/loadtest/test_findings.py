@@ -17,7 +17,7 @@ from cortex.loadtest.comparison import compare
 from cortex.loadtest.cost import cost
 from cortex.loadtest.findings import Point
 from cortex.loadtest.latency import Latency, histogram, latency, record
-from cortex.loadtest.results import Client, Window
+from cortex.loadtest.results import Client, Cost, Window
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.search import confirmed, objective, search
 from cortex.loadtest.steady import steady
@@ -343,6 +343,8 @@ def test_cost() -> None:
     assert nothing
     assert (nothing.per_million_inferences, nothing.replicas) == (None, None)
     assert cost(settled(1, 1), None, None) is None
+    assert cost(settled(100, 0.01), None, 250) == Cost(None, None, 250, 3, None)
+    assert cost(settled(100, 0.01), 3.6, None) == Cost(3.6, pytest.approx(10), None, None, None)
 
 
 def test_reports_come_back() -> None:

@@ -323,6 +323,7 @@ def test_parameters_file(tmp_path: Path) -> None:
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must not be negative"),
         ("num_batch_threads { value: -2 }", "num_batch_threads must be positive"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4 allowed_batch_sizes: 2", "in ascending order"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: 0 allowed_batch_sizes: 8", "must be positive"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "the last entry of allowed_batch_sizes must equal 8"),
         ("max_batch_size { value: 8 } max_execution_batch_size { value: 9 }", "max_execution_batch_size must be"),
     ],
