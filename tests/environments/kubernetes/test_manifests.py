@@ -411,7 +411,13 @@ def test_the_project_lies_in_the_pod_under_its_own_names(render: Render, tmp_pat
     files = {path.relative_to(laid_out).as_posix(): path.read_bytes() for path in laid_out.rglob("*") if path.is_file()}
     assert files == {path.relative_to(project).as_posix(): path.read_bytes() for path in project.rglob("*.[!y]*")}
     (project / ".env").write_text("TOKEN=1\n")
-    assert [row["type"] for row in render(_api()) if row["kind"] == "Secret"] == ["Opaque"]
+    documents = render(_api())
+    secret = _one(documents, "Secret")
+    assert secret["type"] == "Opaque"
+    held = {name_of(key): base64.b64decode(text) for key, text in secret["data"].items()}
+    assert held == {**files, ".env": b"TOKEN=1\n"}
+    (volume,) = [row["secret"] for row in _pod(documents)["volumes"] if row["name"] == "files"]
+    assert volume["secretName"] == secret["metadata"]["name"]
 
 
 @pytest.mark.parametrize("name", ["predictor.py", "src/a_b/c d.py", "..x", ".env", "\u00e4/_2f", "a-b.C", "\udcff.txt"])
