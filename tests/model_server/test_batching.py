@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cortex.model_server import batching_parameters
+from cortex.model_server import batching_parameters, batching_rows
 from cortex.model_server.batching import Batcher
 from cortex.model_server.batching_lane import Lane
 from cortex.model_server.batching_pace import Pace
 from cortex.model_server.batching_parameters import BatchingParameters, BatchingSource
+from cortex.model_server.batching_queue import Piece, Task
 from cortex.model_server.call import Call
 from cortex.model_server.request import QUEUE, Recorder, watch
 from cortex.model_server.status import Code, StatusError
@@ -369,6 +370,14 @@ def test_unequal_shapes_are_padded_with_their_first_element() -> None:
         assert narrow.result(30).tolist() == [[10, 10, 10]]
         assert wide.result(30).tolist() == [[12, 12, 12]]
     assert model.runs == [(2, 3)]
+
+
+@pytest.mark.parametrize(("kind", "empty", "first"), [(np.float32, 0, 7), (np.object_, b"", b"a")])
+def test_a_row_of_nothing_is_padded_with_what_stands_for_nothing(kind: Any, empty: Any, first: Any) -> None:
+    """It has no first element: numbers are padded with zeros, strings with empty ones."""
+    calls = [Call("", {"x": np.full((1, width), first, kind)}, ("y",)) for width in (0, 2)]
+    batch = [Piece(Task(call, lambda *_: {}, 1, None), 0, 1) for call in calls]
+    assert batching_rows.joined(batch, 0).inputs["x"].tolist() == [[empty, empty], [first, first]]
 
 
 @pytest.mark.parametrize("padded", [True, False])
