@@ -164,6 +164,27 @@ def test_large_requests_are_split() -> None:
     assert model.runs == [(2, 2), (2, 2), (1, 2)]
 
 
+def test_a_request_is_complete_with_the_last_of_its_pieces() -> None:
+    """Whichever that is; they stand in the order of the rows, and what fails afterwards takes nothing back."""
+    task = Task(_call(3, 0), lambda *_: {}, 3, None)
+    task.answer(2, 1, {"y": np.ones(1)})
+    assert not task.done.is_set()
+    task.answer(0, 2, {"y": np.zeros(2)})
+    assert task.done.is_set()
+    task.fail(StatusError(Code.INTERNAL, "too late"))
+    assert [answer["y"].tolist() for answer in task.answers()] == [[0, 0], [1]]
+
+
+def test_the_first_failure_of_a_request_stands() -> None:
+    """One piece that fails ends the request; why another one did as well is not told."""
+    task = Task(_call(3, 0), lambda *_: {}, 3, None)
+    for text in ("first", "second"):
+        task.fail(StatusError(Code.INTERNAL, text))
+    assert task.done.is_set()
+    with pytest.raises(StatusError, match="first"):
+        task.answers()
+
+
 def test_a_full_queue_is_unavailable_at_once() -> None:
     """When max_enqueued_batches wait, the next request is refused and not kept waiting."""
     model = _Model()
