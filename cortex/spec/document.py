@@ -59,7 +59,9 @@ def _text(path: Path) -> str:
             raise UserError(f"{path}: is not a file")
         with path.open("rb") as file:
             raw = file.read(_LARGEST_FILE + 1)
-        text = raw.decode("utf-8-sig")
+        if len(raw) > _LARGEST_FILE:  # before it is decoded: it may end in the middle of a character
+            raise UserError(f"{path}: larger than {_LARGEST_FILE // 1024} KiB, is this an API configuration file?")
+        return raw.decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: file does not exist") from None
     except OSError as error:
@@ -67,9 +69,6 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: invalid yaml: the file is not UTF-8 text") from None
-    if len(raw) > _LARGEST_FILE:
-        raise UserError(f"{path}: larger than {_LARGEST_FILE // 1024} KiB, is this an API configuration file?")
-    return text
 
 
 def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
