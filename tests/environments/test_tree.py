@@ -116,6 +116,16 @@ except UserError as error:
 """
 
 
+def test_a_file_in_the_place_of_a_copy_is_one_line_and_stays(tmp_path: Path) -> None:
+    """What is not the copy of another is not taken for one."""
+    (tmp_path / "from").mkdir()
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(UserError, match=r"^cannot copy .*/there: Not a directory$"):
+        Tree.of(tmp_path / "from").copy_to(tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["from", "there"]
+
+
 def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     """A limit on the size of files stands in for a full disk: both fail in the middle of writing."""
     source = _write(tmp_path / "source", {"small": b"1", "large": bytes(100_000)})
