@@ -15,7 +15,7 @@ from cortex.model_server.batching import Batcher
 from cortex.model_server.batching_lane import Lane
 from cortex.model_server.batching_pace import Pace
 from cortex.model_server.batching_parameters import BatchingParameters, BatchingSource
-from cortex.model_server.batching_queue import Piece, Task
+from cortex.model_server.batching_queue import Piece, Queue, Task
 from cortex.model_server.call import Call
 from cortex.model_server.request import QUEUE, Recorder, watch
 from cortex.model_server.status import Code, StatusError
@@ -183,6 +183,20 @@ def test_the_first_failure_of_a_request_stands() -> None:
     assert task.done.is_set()
     with pytest.raises(StatusError, match="first"):
         task.answers()
+
+
+def test_a_queue_counts_the_rows_that_wait() -> None:
+    """Those of a request that leaves, too: what batches took of it before is no longer there to leave."""
+    queue, large, small = Queue(), *(Task(_call(rows), lambda *_: {}, rows, None) for rows in (5, 2))
+    queue.add(large)
+    queue.add(small)
+    assert [(piece.start, piece.rows) for piece in queue.take(3, split=True)] == [(0, 3)]
+    assert queue.rows == 4
+    for _ in range(2):  # one that has left already leaves nothing more
+        queue.remove(large)
+        assert (queue.rows, len(queue)) == (2, 1)
+    assert [piece.task for piece in queue.take(3, split=True)] == [small]
+    assert queue.rows == 0
 
 
 def test_a_full_queue_is_unavailable_at_once() -> None:
