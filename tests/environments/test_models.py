@@ -88,6 +88,16 @@ def test_a_path_is_from_home_absolute_or_from_the_yaml(
     assert model.digest == plain.digest
 
 
+def test_a_user_without_a_home_directory(
+    project: Path, cache: ModelCache, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, whose user may be in no list of users: ``~/`` leads nowhere."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 5)
+    with pytest.raises(FieldError, match=r"models\[0\]\.path: ~/m: there is no home directory for ~/; write the whole"):
+        _resolve(make_spec("~/m"), project, cache)
+
+
 def test_several_models_keep_their_names_and_order(
     project: Path, cache: ModelCache, write_saved_model: Make, make_spec: MakeSpec
 ) -> None:
