@@ -72,6 +72,8 @@ def test_both_refuse_alike(full):
     for refused in (by_protocol, by_app):
         assert (refused.status_code, refused.text, refused.headers["retry-after"]) == (503, "Service Unavailable", "1")
         assert refused.headers["content-length"] == "19"
+    assert by_app.headers["access-control-allow-origin"] == "https://example.org"
+    assert "access-control-allow-origin" not in by_protocol.headers
     for_browsers = {name for name in by_app.headers if name.startswith("access-control-")} | {"vary"}
     assert set(by_protocol.headers) == set(by_app.headers) - for_browsers
     assert by_protocol.headers["date"][:-4] == by_app.headers["date"][:-4]
