@@ -127,7 +127,9 @@ def test_a_container_that_has_done_its_work_is_no_process() -> None:
 def test_an_autoscaler_that_cannot_scale_is_told() -> None:
     """The API answers, but the number of its replicas is nobody's choice."""
     condition = {"type": "ScalingActive", "status": "False", "message": "no metrics"}
-    scaler = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "iris"}, "status": {"conditions": [condition]}}
+    free = {"type": "ScalingLimited", "status": "False", "message": "within the limits"}  # as it should be
+    conditions = {"conditions": [free, condition]}
+    scaler = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "iris"}, "status": conditions}
     for status, notices in (("False", ("the number of replicas stays as it is: no metrics",)), ("True", ())):
         condition["status"] = status
         assert describe(Seen(_deployment(**LIVE), [scaler]), "").notices == notices
