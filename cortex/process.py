@@ -29,7 +29,8 @@ CRASH_LOOP = 5
 PROBE_INTERVAL = 0.05
 LAST_WORDS = 0.02
 """Seconds in which what a process said just before its end is still heard."""
-_INFORMATION = re.compile(r":INFO:| I ")  # as the worker and the model server write it
+_INFORMATION = re.compile(r":INFO:| I |^I[0-9]{4} |^Extension modules: ")
+"""What explains no end: as the worker, the model server, TensorFlow and Python's fault handler write it."""
 _SIGNALS = {each.value: each.name for each in signal.Signals}  # of the real-time ones most have no name
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
 
@@ -246,8 +247,8 @@ def _last_line(log: Path, start: int) -> str:
         file.seek(max(start, log.stat().st_size - 64 * 1024))
         text = file.read()
     lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
     words = [line for line in lines if not _INFORMATION.search(line)]
+    errors = [line for line in words if "error" in line.lower()]
     return (errors or words or [""])[-1]
 
 

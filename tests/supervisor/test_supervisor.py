@@ -224,6 +224,7 @@ def test_a_redeploy_is_done_when_the_old_revision_takes_no_more(api: Api) -> Non
     [
         ("fail", "api-0: predictor.py: __init__: no such luck"),
         ("mute", "api-0: last words: an error (exit code 7)"),
+        ("abort", "api-0: Fatal Python error: Aborted (killed by SIGABRT)"),
     ],
 )
 def test_a_revision_that_fails_leaves_the_old_one(api: Api, mode: str, reason: str) -> None:

@@ -4,6 +4,7 @@ In mode ``hesitate`` it goes on for a second after SIGTERM, and then stays for a
 ``late`` it fails once there is a file ``fail``, in mode ``once`` when it was started before.
 """
 
+import faulthandler
 import os
 import signal
 import socket
@@ -23,6 +24,10 @@ if mode in ("fail", "late") or (mode == "once" and Path("started").exists()):
 if mode == "mute":
     print("nothing said\nlast words: an error")
     sys.exit(7)
+if mode == "abort":
+    print("I0000 00:00:1.2 3 port.cc:153] round-off errors\nExtension modules: h5py._errors (total: 1)")
+    faulthandler.enable()
+    os.abort()
 if mode == "greet":
     word = os.environ["GREETING"]
 Path("started").touch()
