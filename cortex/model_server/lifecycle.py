@@ -126,7 +126,8 @@ class Lifecycle:
                 servable = self._load_version(version.name, version.number, version.directory)
             except Exception as error:  # noqa: BLE001 - an engine was called; the version keeps the reason
                 failure = error if isinstance(error, StatusError) else _internal(error)
-                _log.error("Loading servable: %s failed: %s", version, failure, exc_info=failure is not error)
+                is_ours = not isinstance(error, StatusError | OSError)  # and no file that is closed, or too large
+                _log.error("Loading servable: %s failed: %s", version, failure, exc_info=is_ours)
                 self._set(version, State.LOADING, failure)
                 return failure.code in _FINAL and _files(version.directory) == files
         with self._changed:

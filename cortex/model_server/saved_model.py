@@ -1,5 +1,6 @@
 """The signatures of a SavedModel directory, read without TensorFlow."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def parse(directory: Path) -> saved_model_pb2.SavedModel:
     """Return the whole message of ``saved_model.pb``, or of ``saved_model.pbtxt``."""
     binary, text = directory / "saved_model.pb", directory / "saved_model.pbtxt"
     try:
+        _look_into(directory / "variables")
         if binary.is_file():
             return saved_model_pb2.SavedModel.FromString(binary.read_bytes())
         if text.is_file():
@@ -82,6 +84,12 @@ def parse(directory: Path) -> saved_model_pb2.SavedModel:
         f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}. "
         "Check that the directory exists and that you have the right permissions for accessing it.",
     )
+
+
+def _look_into(variables: Path) -> None:
+    """Raise OSError for a directory that cannot be entered: OpenVINO ends the process there."""
+    with contextlib.suppress(FileNotFoundError):
+        (variables / "variables.index").stat()
 
 
 def copies(graph: meta_graph_pb2.MetaGraphDef) -> dict[str, str]:

@@ -285,6 +285,17 @@ def test_an_unexpected_failure_of_a_load_is_a_status(disk: _Disk, make: Make, ca
     assert ", in load\n" in caplog.text
 
 
+def test_a_file_that_cannot_be_read_is_told_without_a_traceback(
+    disk: _Disk, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its name is all that there is to say of it."""
+    disk.bad["m", 1] = PermissionError(13, "Permission denied", "the file")  # type: ignore[assignment]
+    model = disk.add("m", 1)
+    assert "INTERNAL: PermissionError: [Errno 13] Permission denied: 'the file'" in _error(lambda: make(model))
+    assert "INTERNAL: PermissionError" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def test_one_good_version_is_enough_to_start(disk: _Disk, make: Make) -> None:
     """A model starts when one of its versions serves; the other's error is in its status."""
     disk.bad["m", 2] = StatusError(Code.INVALID_ARGUMENT, "corrupt")

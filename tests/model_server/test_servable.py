@@ -1,6 +1,7 @@
 """Which engine runs a model, and how a model proves itself, with engines of the tests."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,14 @@ def test_a_directory_that_is_no_saved_model(version: Path, content: bytes | None
     with pytest.raises(StatusError) as caught:
         _load(version)
     assert str(caught.value).startswith(text)
+
+
+def test_variables_that_cannot_be_looked_at(version: Path) -> None:
+    """OpenVINO would end the process, and with it every other model."""
+    shutil.rmtree(version / "variables")
+    (version / "variables").symlink_to("variables")
+    with pytest.raises(StatusError, match=r"NOT_FOUND: Could not read the SavedModel in .*variables\.index"):
+        _load(version)
 
 
 @pytest.mark.parametrize(("declared", "runs"), [(1, [1, 1]), (-1, [2])])
