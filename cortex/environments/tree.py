@@ -98,12 +98,15 @@ def unfinished(parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def plainly(doing: str) -> Iterator[None]:
-    """Turn an OSError into a UserError of one line: what was being done, to which file, and what went wrong."""
+def plainly(doing: str, place: Path | None = None) -> Iterator[None]:
+    """Turn an OSError into a UserError of one line: what was being done, to which file, and what went wrong.
+
+    ``place`` is named where the error names no file: one of a disk that is full does not.
+    """
     try:
         yield
     except OSError as error:
-        names = " -> ".join(os.fspath(name) for name in (error.filename, error.filename2) if name)
+        names = " -> ".join(os.fspath(name) for name in (error.filename or place, error.filename2) if name)
         raise UserError(f"{doing}{f' {names}' if names else ''}: {error.strerror or error}") from error
 
 

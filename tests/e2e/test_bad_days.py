@@ -256,7 +256,7 @@ def test_a_disk_that_is_full(small: Cortex, slow: Path) -> None:
     assert "slow (RealtimeAPI) is up to date" in small("deploy", slow)
     assert "updating slow" in small("refresh", "slow")
     said = small("deploy", slow, "--front", f"nginx:{free_port()}", code=1)
-    assert said == "error: cannot write: No space left on device"
+    assert said == f"error: cannot write {small.home}: No space left on device"
     slow.with_name("predictor.py").write_text(SLOW + "# changed\n")
     assert "slow: cannot copy" in small("deploy", slow, code=1)
     assert requests.post(small.get("slow")["endpoint"], timeout=10).text == "done"

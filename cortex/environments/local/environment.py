@@ -55,7 +55,7 @@ class LocalEnvironment:
 
     def choose_front(self, choice: str) -> None:
         """See `Environment.choose_front`. The front goes with the last API, too."""
-        with plainly("cannot write"):
+        with plainly("cannot write", self._home.root):
             self._entrance.choose(choice)
 
     def deploy(self, config: Config, *, force: bool, progress: Progress) -> Iterator[Deployed]:
@@ -127,7 +127,7 @@ class LocalEnvironment:
     def _deploy(self, config: Config, spec: APISpec, *, force: bool, progress: Progress) -> Deployed:
         directory = self._home.api(spec.name)
         title = f"{spec.name} ({spec.kind})"
-        with plainly("cannot write"), self._alone(spec.name, force=force), _tidy(directory):
+        with plainly("cannot write", self._home.root), self._alone(spec.name, force=force), _tidy(directory):
             before = directory.status()
             held = self._held_port(spec.name, before)
             self._entrance.check(spec)
