@@ -91,7 +91,7 @@ class _Filter:
             or ("/" not in name and not is_directory and _matches(name, _DEPLOYMENTS))
             or path in self.excluded
             or self.ignored.match_file(f"{name}/" if is_directory else name)
-            or (is_directory and (path / "pyvenv.cfg").exists())
+            or (is_directory and os.path.exists(path / "pyvenv.cfg"))  # noqa: PTH110 - exists() raises where it is closed
             or (entry.is_symlink() and self._leads_out(name, path))
         )
 
