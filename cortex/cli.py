@@ -43,7 +43,7 @@ _ATTACHED = re.compile(r"^-([a-z])=(?=.)")
 def main(arguments: Sequence[str] | None = None, registry: Registry | None = None) -> int:
     """Run one command line and return its exit code: 0, 1 failed or interrupted, 2 usage, 3 did not start."""
     arguments = [_ATTACHED.sub(r"-\1", each) for each in (sys.argv[1:] if arguments is None else arguments)]
-    color = False if os.environ.get("NO_COLOR") else None
+    color = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
     try:
         if not _is_for_a_shell(arguments):
             click.echo()

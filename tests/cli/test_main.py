@@ -173,6 +173,10 @@ def test_no_color(start: Start) -> None:
     assert _on_a_terminal(start, "get", "nope", NO_COLOR="1") == "\nerror: nope is not deployed\n"
 
 
+def test_a_dumb_terminal_gets_plain_text(start: Start) -> None:
+    assert "\x1b" not in _on_a_terminal(start, "get", TERM="dumb")
+
+
 def test_watch_repaints_a_terminal(start: Start) -> None:
     """The second frame takes the place of the first."""
     seen = _on_a_terminal(start, "get", "--watch", until=b"\x1b[2J\x1b[1;1H\x1b[1menv")
