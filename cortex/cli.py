@@ -1,5 +1,6 @@
 """The `cortex` command. Commands call into an environment and print what it says; errors become output in `main`."""
 
+import contextlib
 import os
 import re
 import sys
@@ -244,12 +245,14 @@ def cluster(arguments: tuple[str, ...]) -> None:
 
 
 def _default_config() -> Path:
-    if not Path("cortex.yaml").exists():
-        raise UserError(
-            "no api config file was specified, and ./cortex.yaml does not exist; create cortex.yaml, or reference an "
-            "existing config file by running `cortex deploy <config_file_path>`"
-        )
-    return Path("cortex.yaml")
+    path = Path("cortex.yaml")
+    with contextlib.suppress(PermissionError):  # whoever reads it tells that
+        if not path.exists():
+            raise UserError(
+                "no api config file was specified, and ./cortex.yaml does not exist; create cortex.yaml, or reference "
+                "an existing config file by running `cortex deploy <config_file_path>`"
+            )
+    return path
 
 
 def _choose(registry: Registry, env: str | None) -> Configured:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -136,6 +137,16 @@ def test_missing_default_config(cortex: Callable[..., Any], tmp_path: Path, monk
         "error: no api config file was specified, and ./cortex.yaml does not exist; create cortex.yaml, or reference "
         "an existing config file by running `cortex deploy <config_file_path>`\n"
     )
+
+
+def test_default_config_in_a_closed_directory(
+    cortex: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where somebody runs a command as another user, from a home directory."""
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "exists", Mock(side_effect=PermissionError(13, "Permission denied")))
+    assert cortex("deploy").err == "error: cortex.yaml: cannot be read: Permission denied\n"
 
 
 def test_errors_of_the_yaml_are_shown(cortex: Callable[..., Any], world: Any, project: Path) -> None:
