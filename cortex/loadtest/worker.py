@@ -88,8 +88,11 @@ class Worker:
         clients = self._work.load.arrivals(self._number, self._begin, self._start)
         payloads = _order(self._work.payloads, self._work.shuffle, self._number)
         threads = [threading.Thread(target=self._send, args=(each, payloads), daemon=True) for each in clients]
-        for thread in threads:
-            thread.start()
+        try:
+            for thread in threads:
+                thread.start()
+        except RuntimeError as error:
+            sys.exit(f"error: {error}: the system allows no more (ulimit -u); use fewer threads or processes")
         unsent = 0
         while any(thread.is_alive() for thread in threads):
             if self._pipe.poll(self._interval()):

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from cortex.loadtest.findings import Report
 from cortex.loadtest.results import Result, Server, Stage
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.server import ServerWatch
+from cortex.loadtest.worker import Work, Worker
 
 PAYLOAD = Payload(b"{}", "application/json", inferences=4)
 
@@ -115,6 +117,14 @@ def test_a_process_that_dies(endpoint: str) -> None:
     summary = run(ClosedLoop(seconds=60), HTTP(endpoint + "/slow"), PAYLOAD, kill)
     assert summary.errors == {"a process of the tester ended early": 1}
     assert summary.requests > 0
+
+
+def test_a_process_that_can_start_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with one line for its user."""
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    work = Work(ClosedLoop(), HTTP("http://127.0.0.1:1"), (PAYLOAD,))
+    with pytest.raises(SystemExit, match=r"^error: can't start new thread: .* use fewer threads or processes$"):
+        Worker(work, 0, Mock(), begin=0.0).run()
 
 
 def test_a_process_that_dies_after_an_interruption(endpoint: str) -> None:
