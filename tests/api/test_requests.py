@@ -336,8 +336,11 @@ def test_bad_form(worker, content_type, body):
 )
 def test_exact_routes(worker, method, path, status, text):
     """Paths are compared exactly; the plain answers have no content type."""
-    answer = requests.request(method, worker.url + path, timeout=10)
-    assert (answer.status_code, answer.text) == (status, text)
+    connection = http.client.HTTPConnection(worker.url.removeprefix("http://"), timeout=10)
+    with contextlib.closing(connection):
+        connection.request(method, path)  # as it is: some versions of requests make one slash of two
+        answer = connection.getresponse()
+        assert (answer.status, answer.read().decode()) == (status, text)
     assert "content-type" not in answer.headers
     if path == "/":
         assert answer.headers["allow"] == "GET, POST"
