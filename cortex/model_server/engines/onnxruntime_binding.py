@@ -49,7 +49,7 @@ class Binding:
 
 def pinned_memory(provider: str) -> Any:
     """Return ONNX Runtime's handle on memory that this provider's device reads by itself, or None."""
-    for device in ort.get_ep_devices() if hasattr(ort, "get_ep_devices") else ():
+    for device in ort.get_ep_devices():
         if device.ep_name == provider:
             return device.memory_info(native.OrtDeviceMemoryType.HOST_ACCESSIBLE)
     return None
