@@ -24,7 +24,7 @@ def _deployment(**status: Any) -> dict[str, Any]:
 
 def _pod(*containers: dict[str, Any], name: str = "iris-1", revision: str = "new", **metadata: str) -> dict[str, Any]:
     labels = {"cortex/revision": revision}
-    status = {"containerStatuses": [{"name": "api", "image": "cortex-api:1", **row} for row in containers]}
+    status = {"containerStatuses": [{"name": "api", "image": "mine:1", **row} for row in containers]}
     return {"kind": "Pod", "metadata": {"name": name, "labels": labels, **metadata}, "status": status}
 
 
@@ -89,13 +89,13 @@ KILLED = {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
         ),
         (
             _waiting("ErrImagePull"),
-            "api: the image cortex-api:1 cannot be pulled: ErrImagePull",
+            "api: the image mine:1 cannot be pulled: ErrImagePull",
             False,
             "updating",
         ),
         (
             _waiting("ErrImageNeverPull", message="not\n present"),
-            "api: the image cortex-api:1 cannot be pulled: not present",
+            "api: the image mine:1 cannot be pulled: not present",
             True,
             "error",
         ),
