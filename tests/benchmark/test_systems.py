@@ -14,6 +14,7 @@ import pytest
 
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, ClosedLoop, Payload, run
+from tests.processes import children
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +128,7 @@ def test_startup(cortex: Path, config: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [name.split()[0] for name in found.processes] == ["cortex.api.server"]
     assert len(steps) == 3
     assert found.table().row_count == 6
-    assert not [each for each in psutil.Process().children() if "cortex.api.server" in each.cmdline()]
+    assert not children("cortex.api.server")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "name: x", "- [", "- 7"])

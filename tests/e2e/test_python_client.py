@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 import cortex as package
@@ -15,6 +14,7 @@ from cortex.errors import UserError
 from cortex.python_client import Client
 from tests.e2e import a_predictor
 from tests.e2e.deployment import Cortex, post, until
+from tests.processes import children
 
 SPEC = {"name": "greeter", "kind": "RealtimeAPI", "predictor": {"config": {"greeting": "hello"}}}
 
@@ -84,7 +84,7 @@ def test_a_class_of_a_module(client: Client) -> None:
 def test_a_deleted_api_leaves_no_zombie(client: Client) -> None:
     """Whoever deploys goes on living here, and is the parent of the API's supervisor."""
     client.create_api(SPEC, a_predictor.PythonPredictor)
-    (supervisor,) = [each for each in psutil.Process().children() if "cortex.supervisor" in each.cmdline()]
+    (supervisor,) = children("cortex.supervisor")
     client.delete_api("greeter")
     until(lambda: not supervisor.is_running())
 

@@ -21,6 +21,7 @@ from cortex.loadtest.results import Result, Server, Stage
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.server import ServerWatch
 from cortex.loadtest.worker import Work, Worker
+from tests.processes import children
 
 PAYLOAD = Payload(b"{}", "application/json", inferences=4)
 
@@ -110,9 +111,8 @@ def test_a_process_that_dies(endpoint: str) -> None:
     """When a process of the tester is killed, the load ends and says so."""
 
     def kill(progress: Progress) -> None:
-        for child in psutil.Process().children():
-            if "cortex.loadtest.worker" in " ".join(child.cmdline()):
-                child.kill()
+        for child in children("cortex.loadtest.worker"):
+            child.kill()
 
     summary = run(ClosedLoop(seconds=60), HTTP(endpoint + "/slow"), PAYLOAD, kill)
     assert summary.errors == {"a process of the tester ended early": 1}
@@ -132,7 +132,7 @@ def test_a_process_that_dies_after_an_interruption(endpoint: str) -> None:
 
     def interrupt(progress: Progress) -> None:
         if progress.done:
-            [child] = [each for each in psutil.Process().children() if "loadtest.worker" in " ".join(each.cmdline())]
+            [child] = children("cortex.loadtest.worker")
             child.suspend()  # so that it has not read that it is to stop
             threading.Timer(0.3, child.kill).start()
             raise KeyboardInterrupt
@@ -149,9 +149,8 @@ def test_a_process_that_dies_in_the_warm_up(endpoint: str) -> None:
 
     def kill_one(progress: Progress) -> None:
         if not killed:
-            found = [each for each in psutil.Process().children() if "loadtest.worker" in " ".join(each.cmdline())]
-            killed.append(found[0])
-            found[0].kill()
+            killed.append(children("cortex.loadtest.worker")[0])
+            killed[0].kill()
 
     summary = run(ClosedLoop(workers=2, samples=5), HTTP(endpoint + "/slow"), PAYLOAD, kill_one, warmup=1.0)
     assert summary.errors == {"a process of the tester ended early": 1}

@@ -10,8 +10,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tests.processes import children
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,7 +56,7 @@ def test_it_ends_with_what_it_started(tiny: Path) -> None:
     with subprocess.Popen(list(map(str, argv)), env=environment, process_group=0, **quiet) as process:
         try:
             deadline = time.monotonic() + 120
-            while not (servers := _model_servers(process.pid)) and time.monotonic() < deadline:
+            while not (servers := children("cortex.model_server", process.pid)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             process.terminate()
             assert process.wait(60) == 143
@@ -64,10 +65,6 @@ def test_it_ends_with_what_it_started(tiny: Path) -> None:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def _model_servers(pid: int) -> list[psutil.Process]:
-    return [each for each in psutil.Process(pid).children() if "cortex.model_server" in each.cmdline()]
 
 
 def test_its_rows_are_measured(tiny: Path, tmp_path: Path) -> None:
