@@ -1,4 +1,4 @@
-"""The command line of throughput_test.py: its arguments, their help, and which of them go together."""
+"""The command line of throughput_test.py: its arguments and their help."""
 
 from collections.abc import Callable
 from itertools import groupby
@@ -7,16 +7,14 @@ from typing import Any
 
 import click
 
-from cortex.loadtest import TLS, options
-from cortex.loadtest.scenarios import RATED, SCENARIOS, SERVER
+from cortex.loadtest import TLS, agreement, options
+from cortex.loadtest.scenarios import SCENARIOS
 from cortex.loadtest.schedules import CONSTANT, POISSON
 from cortex.loadtest.sweep import CONNECTIONS, RATE
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MOST = 1e9  # of seconds, of requests a second: what no timer and no load goes beyond
-_ALONE = ("sweep", "slo", "schedule", "scenario")
-"""Options that say what to run, of which there can be one."""
 
 
 class _Number(click.FloatRange):
@@ -271,39 +269,6 @@ def arguments(command: Callable[..., None]) -> click.Command:
 
 def asked(chosen: dict[str, Any]) -> options.Options:
     """Return what was chosen, as a value. Raises UsageError for options that say different things."""
-    _agree(chosen)
+    agreement.check(chosen)
     tls = TLS(not chosen.pop("insecure"), chosen.pop("ca_file"), chosen.pop("client_cert"), chosen.pop("client_key"))
     return options.Options(image=chosen.pop("img_url"), tls=tls, **chosen)
-
-
-def _agree(chosen: dict[str, Any]) -> None:
-    named = [f"--{name}" for name in _ALONE if chosen[name]]
-    if len(named) > 1 and set(named) != {"--slo", "--scenario"}:
-        raise click.UsageError(f"{' and '.join(named)} exclude each other")
-    if chosen["rate"] and named and not chosen["scenario"]:
-        raise click.UsageError(f"{named[0]} chooses its own rates: leave out --rate")
-    if chosen["think_time"] and not _is_closed_loop(chosen):
-        raise click.UsageError("--think-time is of a closed loop: leave it out")
-    if chosen["arrivals"] != CONSTANT and _is_closed_loop(chosen):
-        raise click.UsageError("--arrivals is of an open loop: give --rate or --schedule")
-    if chosen["schedule"] and chosen["seconds"]:
-        raise click.UsageError("--schedule says how long it lasts: leave out -i")
-    if chosen["scenario"]:
-        _agree_with_scenario(chosen)
-    if chosen["client_key"] and not chosen["client_cert"]:
-        raise click.UsageError("--client-key belongs to a --client-cert")
-
-
-def _is_closed_loop(chosen: dict[str, Any]) -> bool:
-    open_sweep = chosen["sweep"] and chosen["over"] == RATE
-    return not (chosen["rate"] or chosen["schedule"] or chosen["slo"] or chosen["scenario"] or open_sweep)
-
-
-def _agree_with_scenario(chosen: dict[str, Any]) -> None:
-    name = chosen["scenario"]
-    if chosen["warmup"]:
-        raise click.UsageError("LoadGen counts from its first request: leave out --warmup")
-    if chosen["rate"] and name not in RATED:
-        raise click.UsageError(f"the scenario {name} has no rate: leave out --rate")
-    if chosen["slo"] and name != SERVER:
-        raise click.UsageError(f"the scenario {name} has no bound: leave out --slo")
