@@ -1,36 +1,17 @@
 """The command ``python -m export``: make the artifacts of the targets."""
 
-import importlib
 import sys
 
 import click
 
 from cortex.errors import Error
+from export.lazy_group import LazyGroup
 
-_COMMANDS = {
-    "savedmodel": "export.savedmodel_command",
-    "cpu": "export.cpu_command",
-    "gpu": "export.gpu_command",
-    "accelerator": "export.accelerator_command",
-}
-"""The module of each command, which calls it ``command``. None of them imports a framework before it runs."""
+_PLACES = {name: f"export.{name}_command:command" for name in ("savedmodel", "cpu", "gpu", "accelerator")}
+"""None of these modules imports a framework before its command runs."""
 
 
-class _Commands(click.Group):
-    """Import a command when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
-        command.name = cmd_name
-        return command
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, places=_PLACES, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
     """Make the model directories that the cortex_*.yaml files deploy."""
 
