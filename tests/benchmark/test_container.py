@@ -42,7 +42,7 @@ def outside(tmp_path: Path) -> dict[str, str]:
     (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     for each in programs.iterdir():
         each.chmod(0o755)
-    return {"PATH": f"{programs}:/usr/bin:/bin", "NOINSTALL": "True"}
+    return {"PATH": f"{programs}:/usr/bin:/bin", "NOINSTALL": "True", "PYTHON": sys.executable}
 
 
 def test_launch_in_an_image(launch: Launch, classifiers: Path, outside: dict[str, str], tmp_path: Path) -> None:
