@@ -157,6 +157,7 @@ class Process:
             self._child = child = await self._spawn()
         finally:
             self._early = None
+        self._changed()  # its pid is known
         for message in early:
             self.heard(message)
         return child

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from cortex.executor import PatientExecutor
+from tests.waiting import DEADLINE
 
 
 def test_work_waits_for_a_thread_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,5 +29,5 @@ def test_work_waits_for_a_thread_that_there_is(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(threading.Thread, "start", refuse)
         second = pool.submit(work("second"))
         go.set()
-        second.result(20)
+        second.result(DEADLINE)
     assert done == ["first", "second"]

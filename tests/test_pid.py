@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from cortex.pid import lives
-from tests.e2e.deployment import until
+from tests.waiting import until
 
 FIRST_THREAD_ENDS = """
 import ctypes, threading

@@ -15,10 +15,10 @@ import requests
 
 from cortex.notify import parse
 from cortex.spec import APISpec
+from tests.waiting import DEADLINE, until
 
 FAKE_MODEL_SERVER = Path(__file__).parents[1] / "model_client" / "fake_model_server.py"
 COMMAND = (sys.executable, "-P", "-m", "cortex.api.server")
-DEADLINE_S = 30.0
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Started:
 
     def await_said(self, wanted):
         """Return the first notification that is wanted; fail when the worker ends or the deadline passes before."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + DEADLINE
         while time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 lines = parse(self.notifications.recv(4096))
@@ -60,15 +60,7 @@ class Started:
         return self.log
 
     def post(self, data=None, **options):
-        return requests.post(self.url + "/", data=data, timeout=DEADLINE_S, **options)
-
-
-def until(condition, told=lambda: "it did not happen"):
-    """Return once the condition holds; fail at the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.02)
+        return requests.post(self.url + "/", data=data, timeout=DEADLINE, **options)
 
 
 class Workers:
@@ -164,9 +156,3 @@ def module_workers(tmp_path_factory):
     workers = Workers(tmp_path_factory.mktemp("workers"))
     yield workers
     workers.close()
-
-
-@pytest.fixture(name="until", scope="session")
-def until_fixture():
-    """Return once a condition holds; fail at the deadline."""
-    return until

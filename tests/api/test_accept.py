@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 
 from cortex.api.accept import Acceptor, Tally
+from tests.waiting import DEADLINE, until
 
 PREDICTOR = """
 import os
@@ -64,7 +65,7 @@ def ask(connection):
     return int(connection.getresponse().read())
 
 
-def test_a_stopped_worker_does_not_hold_up_the_others(crew, connect, until):
+def test_a_stopped_worker_does_not_hold_up_the_others(crew, connect):
     """Who should have taken a connection and does not is passed over; who runs again is level with the others soon."""
     running = [crew(number) for number in range(WORKERS)]
     pids = {worker.await_ready().process.pid for worker in running}
@@ -98,7 +99,7 @@ def test_a_starting_and_a_draining_worker_take_none(crew, connect):
     for connection, _ in kept:
         with contextlib.suppress(OSError, http.client.HTTPException):
             ask(connection)
-    assert second.process.wait(timeout=20) == 0
+    assert second.process.wait(timeout=DEADLINE) == 0
     assert {connect(first)[1] for _ in range(10)} == {first.process.pid}
 
 

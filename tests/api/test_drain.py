@@ -10,6 +10,8 @@ import time
 import pytest
 import requests
 
+from tests.waiting import DEADLINE, until
+
 PREDICTOR = """
 import os
 import pathlib
@@ -55,7 +57,7 @@ def connect():
         yield run
 
 
-def test_it_says_that_it_takes_no_more(one, connect, tmp_path, until):
+def test_it_says_that_it_takes_no_more(one, connect, tmp_path):
     """Its supervisor is told as soon as no new connection can come to it, with a request still under way."""
     under_way = connect(one)
     started = tmp_path / "started"
@@ -102,7 +104,7 @@ class Client(threading.Thread):
         connection.close()
 
 
-def test_no_request_is_lost(pair, workers, until):
+def test_no_request_is_lost(pair, workers):
     """Keep-alive clients hammer while workers are replaced, one after the other, three times: zero errors."""
     clients = [Client(pair[0].url, pause) for pause in (0, 0, 0, 0, 0.001, 0.01, 0.05, 0.3)]
     for client in clients:
@@ -114,7 +116,7 @@ def test_no_request_is_lost(pair, workers, until):
         ending = running.pop(0)
         ending.process.terminate()
         running.append(workers.start(PREDICTOR, SPEC, listener=workers.sockets[0]).await_ready())
-        assert ending.process.wait(timeout=20) == 0
+        assert ending.process.wait(timeout=DEADLINE) == 0
     for client in clients:
         client.stopping.set()
     for client in clients:
@@ -137,10 +139,10 @@ def test_every_moment_of_the_drain(one, connect):
         if index > 3:  # the first may come before the signal has arrived
             assert b"connection: close" in head.lower()
         assert int(body) == one.process.pid
-    assert one.process.wait(timeout=20) == 0
+    assert one.process.wait(timeout=DEADLINE) == 0
 
 
-def test_a_request_under_way_is_answered(one, tmp_path, until):
+def test_a_request_under_way_is_answered(one, tmp_path):
     """What is being predicted when SIGTERM arrives is answered, although that takes longer than the linger."""
     answers = []
 
@@ -156,10 +158,10 @@ def test_a_request_under_way_is_answered(one, tmp_path, until):
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 8
     assert {answer.headers["connection"] for answer in answers} == {"close"}
-    assert one.process.wait(timeout=20) == 0
+    assert one.process.wait(timeout=DEADLINE) == 0
 
 
-def test_a_connection_without_a_request_is_served_too(one, connect, until):
+def test_a_connection_without_a_request_is_served_too(one, connect):
     """A connection that was accepted and has not said anything yet is not dropped in its client's face."""
     first, *silent = [connect(one) for _ in range(20)]
     requests.get(one.url + "/healthz", timeout=10)  # it is accepted after them, so they are by now
@@ -169,10 +171,10 @@ def test_a_connection_without_a_request_is_served_too(one, connect, until):
         head, body = _exchange(connection)
         assert b"connection: close" in head.lower()
         assert int(body) == one.process.pid
-    assert one.process.wait(timeout=20) == 0
+    assert one.process.wait(timeout=DEADLINE) == 0
 
 
-def test_half_a_request_does_not_hold_the_worker(one, connect, until):
+def test_half_a_request_does_not_hold_the_worker(one, connect):
     """A client that stalls in the middle of a request's head is waited for no longer than a silent one."""
     stalled, late, silent, kept = (connect(one) for _ in range(4))
     stalled.sendall(b"POST / HT")
@@ -180,7 +182,7 @@ def test_half_a_request_does_not_hold_the_worker(one, connect, until):
     one.process.terminate()
     until(lambda: b"connection: close" in _exchange(kept)[0].lower())
     late.sendall(b"POST / HT")
-    assert one.process.wait(timeout=20) == 0
+    assert one.process.wait(timeout=DEADLINE) == 0
     assert [connection.recv(1) for connection in (stalled, late, silent)] == [b"", b"", b""]
 
 
@@ -201,12 +203,12 @@ def test_an_offer_of_http_2_is_not_taken(one, connect):
 def test_the_socket_stays_open_for_others(pair):
     """A worker that ends does not shut the listening socket that it shares."""
     pair[0].process.terminate()
-    assert pair[0].process.wait(timeout=20) == 0
+    assert pair[0].process.wait(timeout=DEADLINE) == 0
     for _ in range(20):
         assert requests.post(pair[1].url, timeout=10).json() == pair[1].process.pid
 
 
-def test_draining_is_not_ready(one, connect, until):
+def test_draining_is_not_ready(one, connect):
     """/readyz says so over a connection that is still open; nothing new is accepted."""
     kept = connect(one)
     _exchange(kept)
@@ -219,7 +221,7 @@ def test_draining_is_not_ready(one, connect, until):
 
     until(refused)
     assert answers[-1][0].startswith(b"HTTP/1.1 503")
-    assert one.process.wait(timeout=20) == 0
+    assert one.process.wait(timeout=DEADLINE) == 0
 
 
 THREADS = """
@@ -252,7 +254,7 @@ def test_a_thread_of_the_predictor_does_not_hold_the_worker(workers):
     thread = 'threading.Thread(target=time.sleep, args=(600,), name="for ever").start()'
     worker = workers.start(THREADS.replace("THREAD", thread)).await_ready()
     worker.process.terminate()
-    assert worker.process.wait(timeout=20) == 0
+    assert worker.process.wait(timeout=DEADLINE) == 0
     assert "WARNING:ended without threads that went on for 5 s: for ever\n" in worker.log
 
 
@@ -261,7 +263,7 @@ def test_a_process_of_the_predictor_does_not_hold_the_worker(workers):
     thread = 'multiprocessing.Process(target=time.sleep, args=(600,), name="for ever").start()'
     worker = workers.start(THREADS.replace("THREAD", thread)).await_ready()
     worker.process.terminate()
-    assert worker.process.wait(timeout=20) == 0
+    assert worker.process.wait(timeout=DEADLINE) == 0
     assert "WARNING:killed a process that went on for 5 s: for ever\n" in worker.log
     assert "all has ended" in worker.log
 
@@ -284,7 +286,7 @@ def test_an_end_that_comes_by_itself_is_waited_for(workers, thread):
     """Threads that end in time, and whatever is registered for the end of the process, however long that takes."""
     worker = workers.start(THREADS.replace("THREAD", thread)).await_ready()
     worker.process.terminate()
-    assert worker.process.wait(timeout=20) == 0
+    assert worker.process.wait(timeout=DEADLINE) == 0
     assert "all has ended" in worker.log
     assert "WARNING" not in worker.log
 
@@ -292,7 +294,7 @@ def test_an_end_that_comes_by_itself_is_waited_for(workers, thread):
 def test_ctrl_c_drains_too(one):
     """SIGINT is a drain as well, for workers that are run by hand."""
     one.process.send_signal(2)
-    assert one.process.wait(timeout=20) == 0
+    assert one.process.wait(timeout=DEADLINE) == 0
 
 
 def test_killed_while_idle_costs_nothing(pair):

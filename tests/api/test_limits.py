@@ -17,6 +17,7 @@ from cortex.api.admission import Admission
 from cortex.api.drain import DrainProtocol, DrainServer, DrainState
 from cortex.api.metrics import Metrics
 from cortex.api.refusal import Places
+from tests.waiting import until
 
 PREDICTOR = """
 import pathlib
@@ -46,7 +47,7 @@ def worker(module_workers):
     return module_workers.start(PREDICTOR, spec).await_ready()
 
 
-def test_overload_is_refused_at_once(worker, tmp_path, until):
+def test_overload_is_refused_at_once(worker, tmp_path):
     """Above its share of max_replica_concurrency, here ceil(5 / 2), a worker answers 503 and asks to come back."""
     answers = []
     threads = [
@@ -109,7 +110,7 @@ def test_a_form_counts_as_a_whole(worker):
     assert (answer.status_code, answer.text) == (413, TOO_LARGE)
 
 
-def test_a_client_that_leaves_frees_its_place(worker, until):
+def test_a_client_that_leaves_frees_its_place(worker):
     """A connection that breaks in the middle of its body is forgotten."""
     host, port = worker.url.removeprefix("http://").split(":")
     for _ in range(5):
@@ -204,7 +205,7 @@ class Hurried(DrainProtocol):
 LARGE = 20_000_000
 
 
-def test_an_answer_that_nobody_reads_is_given_up(until):
+def test_an_answer_that_nobody_reads_is_given_up():
     """A client that reads nothing for a while loses its connection, which would hold the answer for ever."""
     with serving(Hurried, body=bytes(LARGE)) as address, socket.create_connection(address, timeout=10) as connection:
         connection.sendall(REQUEST)

@@ -3,12 +3,12 @@
 import contextlib
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
 from cortex.environments.local.metrics import network_stats
+from tests.waiting import DEADLINE, until
 
 PREDICTOR = """
 class PythonPredictor:
@@ -45,7 +45,7 @@ def test_one_worker(workers):
     assert found["cortex_request_duration_seconds_sum"] > 0
 
 
-def test_workers_that_share_a_directory(workers, tmp_path, until):
+def test_workers_that_share_a_directory(workers, tmp_path):
     """With PROMETHEUS_MULTIPROC_DIR any worker answers for all of them, also for one that has ended.
 
     `cortex get` reads the same files. Nothing in the directory's name stands for other names.
@@ -58,7 +58,7 @@ def test_workers_that_share_a_directory(workers, tmp_path, until):
     send(second.await_ready(), 4)
     assert scrape(first) == scrape(second)
     first.process.terminate()
-    assert first.process.wait(timeout=20) == 0
+    assert first.process.wait(timeout=DEADLINE) == 0
     assert scrape(second)['cortex_requests_total{status="2XX"}'] == 3
     send(second, 0)
     until(lambda: network_stats(shared).code_5xx == 1)  # an answer is counted once it has left
@@ -137,7 +137,4 @@ def quietly(worker, payload):
 
 
 def await_in_flight(worker, count):
-    end = time.monotonic() + 20
-    while scrape(worker)["cortex_in_flight_requests"] != count:
-        assert time.monotonic() < end, f"not {count} within 20 s"
-        time.sleep(0.05)
+    until(lambda: scrape(worker)["cortex_in_flight_requests"] == count)

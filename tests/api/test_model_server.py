@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from cortex.spec import SINGLE_MODEL
+from tests.waiting import DEADLINE
 
 PREDICTOR = """
 class TensorFlowPredictor:
@@ -65,7 +66,7 @@ def test_what_killed_the_model_server_is_not_sent_again(start, workers):
     process, address, worker = start(POISON)
     answer = requests.post(worker.url, json={"crash": [1]}, timeout=30)
     assert (answer.status_code, answer.text) == (500, "internal server error")
-    assert process.wait(timeout=10) == 9
+    assert process.wait(timeout=DEADLINE) == 9
     assert "StatusCode.UNAVAILABLE" in worker.await_log(f"prediction failed [{answer.headers['x-request-id']}]")
     second, _ = workers.start_model_server(POISON, address)
     while ready(worker).status_code != 200:

@@ -13,6 +13,7 @@ from cortex.api.drain import DrainProtocol, DrainState
 from cortex.api.metrics import Metrics
 from cortex.api.refusal import Places, Refusal
 from tests.api.test_limits import serving
+from tests.waiting import until
 
 PREDICTOR = """
 import pathlib
@@ -39,7 +40,7 @@ def worker(module_workers):
 
 
 @pytest.fixture
-def full(worker, tmp_path, until):
+def full(worker, tmp_path):
     """The worker, whose only place is taken."""
     go, answers = tmp_path / "go", []
     holding = threading.Thread(target=lambda: answers.append(worker.post(b"abc", params={"until": go})))

@@ -11,6 +11,8 @@ from urllib.parse import urljoin
 import pytest
 import requests
 
+from tests.waiting import DEADLINE, until
+
 PREDICTOR = '''
 """A predictor for tests."""
 import json
@@ -228,7 +230,7 @@ def test_a_full_disk_costs_the_log_only(workers, env):
     for _ in range(2):
         assert worker.post(b"x" * 20_000).text == "answered"
     worker.process.terminate()
-    assert worker.process.wait(timeout=20) == 0
+    assert worker.process.wait(timeout=DEADLINE) == 0
 
 
 def test_a_stream_that_breaks_is_logged(worker):
@@ -265,7 +267,7 @@ def test_request_id(worker, given, kept):
         assert 0 < len(answer.headers["x-request-id"]) <= 128
 
 
-def test_log_format(worker, until):
+def test_log_format(worker):
     """A request's line has Cortex's form; probes are silent; a path cannot write a line of its own."""
     before = len(worker.log)
     requests.get(worker.url + "/healthz", timeout=10)

@@ -10,6 +10,7 @@ import requests
 from onnx import TensorProto, helper
 
 from cortex.spec import SINGLE_MODEL
+from tests.waiting import DEADLINE
 
 TF_PREDICTOR = """
 class TensorFlowPredictor:
@@ -111,7 +112,7 @@ def test_giving_up(workers, predictor, spec, told, logged):
     """A worker that cannot start logs the traceback, tells its supervisor in one line, and exits with code 3."""
     worker = workers.start(predictor, spec)
     assert worker.await_said(lambda lines: lines["STATUS"].startswith("error"))["STATUS"] == told
-    assert worker.process.wait(timeout=10) == 3
+    assert worker.process.wait(timeout=DEADLINE) == 3
     assert "ERROR:failed to start api\nTraceback" in worker.log
     assert logged in worker.log
     assert all("READY" not in lines for lines in worker.said)
@@ -122,7 +123,7 @@ def test_a_thread_or_process_does_not_keep_a_worker_that_gave_up(workers, other)
     """A predictor that has started something, and then fails, is one that failed."""
     init = f"{other}(target=time.sleep, args=(600,)).start(); 1 / 0"
     worker = workers.start(python(head="import multiprocessing, threading, time", init=init))
-    assert worker.process.wait(timeout=20) == 3
+    assert worker.process.wait(timeout=DEADLINE) == 3
     assert "ZeroDivisionError" in worker.log
 
 
@@ -132,7 +133,7 @@ def test_a_model_that_failed_to_load(workers):
     worker = workers.start(TF_PREDICTOR, TF_SPEC, model_server=address)
     told = worker.await_said(lambda lines: lines["STATUS"].startswith("error"))["STATUS"]
     assert told == f"error: model '{SINGLE_MODEL}' failed to load: version 1: no graph"
-    assert worker.process.wait(timeout=10) == 3
+    assert worker.process.wait(timeout=DEADLINE) == 3
 
 
 def test_the_projects_surroundings(workers):
@@ -206,7 +207,7 @@ def test_a_dotenv_that_fails(workers, shell, dotenv, words, line):
     assert words in told
     if shell["PATH"].endswith("bash") and line is not None:
         assert f"line {line}: " in told
-    assert worker.process.wait(timeout=10) == 3
+    assert worker.process.wait(timeout=DEADLINE) == 3
     assert "ERROR:failed to start api\nTraceback" in worker.log
 
 
@@ -280,7 +281,7 @@ def test_sigterm_while_loading(workers):
     worker = workers.start(python(init="import time; time.sleep(600)"))
     worker.await_said(lambda lines: lines["STATUS"].startswith("loading the predictor"))
     worker.process.terminate()
-    assert worker.process.wait(timeout=10) == -15
+    assert worker.process.wait(timeout=DEADLINE) == -15
 
 
 def test_an_onnx_worker(workers, tmp_path):

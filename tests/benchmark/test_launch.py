@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmark import imagenet_records
 from benchmark.commands import commands
 from cortex.errors import UserError
+from tests.waiting import DEADLINE, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -247,7 +247,7 @@ def test_nobody_reads_the_report(classifiers: Path, tmp_path: Path) -> None:
         assert process.stdout
         process.stdout.close()
         assert process.stderr
-        assert (process.stderr.read(), process.wait(60)) == ("", 1)
+        assert (process.stderr.read(), process.wait(DEADLINE)) == ("", 1)
 
 
 # An interpreter whose pip lists one package, and notes what it is to install, and under which constraints.
@@ -323,11 +323,8 @@ def test_the_measured_process_ends_with_the_launcher(classifiers: Path, tmp_path
                 assert process.poll() is None
             (measured,) = psutil.Process(process.pid).children()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 143
-            deadline = time.monotonic() + 10
-            while is_alive(measured) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert not is_alive(measured)
+            assert process.wait(DEADLINE) == 143
+            until(lambda: not is_alive(measured))
         finally:
             process.kill()
 

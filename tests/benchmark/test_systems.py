@@ -15,6 +15,7 @@ import pytest
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, ClosedLoop, Payload, run
 from tests.processes import children
+from tests.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
 
@@ -233,7 +234,7 @@ def test_compare_command(cortex: Path, model: Path, tmp_path: Path) -> None:
     kept, document = tmp_path / "out.json", tmp_path / "performance.md"
     arguments = ["--only", "forms", "--only", "overload", "--quick", "--json", kept]
     process = compare(*arguments, cortex=cortex, model=model)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, stderr
     assert "round 1 of 1: API, fp32, json, large picture, 1 client" in stderr
     sections = json.loads(kept.read_text())["sections"]
@@ -245,7 +246,7 @@ def test_compare_command(cortex: Path, model: Path, tmp_path: Path) -> None:
     assert f"    scripts/bench --precision fp32 --model {model} --only forms" in stdout
     document.write_text("<!-- figures: written by scripts/bench --write-docs -->\n<!-- end of figures -->\n")
     again = ["--json", kept, "--write-docs", "--document", document]
-    _, stderr = compare(*again, cortex=cortex, model=model).communicate(timeout=60)
+    _, stderr = compare(*again, cortex=cortex, model=model).communicate(timeout=DEADLINE)
     assert not stderr
     assert stdout.strip() in document.read_text()
 
@@ -262,7 +263,7 @@ def test_ctrl_c(cortex: Path, model: Path, tmp_path: Path, is_alive: Any) -> Non
     """Ctrl-C in the middle of a comparison leaves no process of either system."""
     arguments = ("--only", "forms", "--seconds", 60, "--json", tmp_path / "out.json")
     process = compare(*arguments, cortex=cortex, model=model, start_new_session=True)
-    mine, deadline = psutil.Process(process.pid), time.monotonic() + 30
+    mine, deadline = psutil.Process(process.pid), time.monotonic() + DEADLINE
     try:
         started: set[psutil.Process] = set()
         while not any("cortex.loadtest" in command_of(each) for each in started):
@@ -270,7 +271,7 @@ def test_ctrl_c(cortex: Path, model: Path, tmp_path: Path, is_alive: Any) -> Non
             assert time.monotonic() < deadline
             started |= set(mine.children(recursive=True))
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
         process.communicate()

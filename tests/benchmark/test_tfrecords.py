@@ -4,7 +4,6 @@ import io
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from benchmark import imagenet_records, tfrecords
 from cortex.errors import UserError
 from cortex.protos import example_pb2
 from cortex.tfrecord import read_records
+from tests.waiting import DEADLINE, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -230,9 +230,7 @@ def _begun(arguments: Sequence[str | Path]) -> Iterator["subprocess.Popen[bytes]
     """Run a conversion whose first file is there by now."""
     with subprocess.Popen(_argv(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 30
-            while not list(Path(arguments[1]).glob("validation-*-of-*")) and time.monotonic() < deadline:
-                time.sleep(0.001)
+            until(lambda: list(Path(arguments[1]).glob("validation-*-of-*")))
             yield process
         finally:
             process.kill()
@@ -245,7 +243,7 @@ def test_two_at_once(convert: Convert, tmp_path: Path) -> None:
         process.send_signal(signal.SIGSTOP)
         refused = convert(*arguments)
         process.send_signal(signal.SIGCONT)
-        assert process.wait(60) == 0
+        assert process.wait(DEADLINE) == 0
     assert refused.returncode == 1
     assert refused.stderr == f"Error: another conversion is writing into {arguments[1]}: wait until it has ended\n"
     assert "0 pictures written, 24 already there" in convert(*arguments).stdout

@@ -12,6 +12,7 @@ import pytest
 from cortex import __version__
 from cortex.cli import cli
 from cortex.environments.base import Deployed
+from tests.waiting import DEADLINE
 
 
 def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
@@ -123,7 +124,7 @@ def test_usage_errors(arguments: list[str], message: str, cortex: Callable[..., 
 def test_completion_script(shell: str, start: Callable[..., subprocess.Popen[str]]) -> None:
     """A shell can read the script, which `main` puts no blank line before; it asks `cortex` to complete."""
     with start("completion", shell) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
     assert f"_CORTEX_COMPLETE={shell}_complete" in out
     if reader := shutil.which(shell):
@@ -148,6 +149,6 @@ def test_completions(words: str, completed: list[str], start: Callable[..., subp
     """Commands, APIs and environments are completed; a shortened command that fits two completes nothing of theirs."""
     env = {"_CORTEX_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
     with start(env=env) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
     assert [line.partition(",")[2] for line in out.split()] == completed

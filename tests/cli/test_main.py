@@ -15,6 +15,7 @@ import pytest
 
 from cortex import __version__
 from cortex.errors import CortexError, NotStarted, UserError
+from tests.waiting import DEADLINE
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -69,14 +70,14 @@ def test_ctrl_c_while_the_command_is_loaded(tmp_path: Path) -> None:
 def test_a_blank_line_comes_first_in_every_case(start: Start) -> None:
     """Also before JSON, which a reader of JSON passes over, and before an error, which is on stderr."""
     with start("get", "-o", "json") as process:
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out[:2]) == (0, "\n[")
     assert json.loads(out)[0]["env_name"] == "local"
     with start("get", "nope") as process:
-        assert process.communicate(timeout=30) == ("\n", "error: nope is not deployed\n")
+        assert process.communicate(timeout=DEADLINE) == ("\n", "error: nope is not deployed\n")
     assert process.returncode == 1
     with start("get", "--nope") as process:
-        assert process.communicate(timeout=30)[0] == "\n"
+        assert process.communicate(timeout=DEADLINE)[0] == "\n"
     assert process.returncode == 2
 
 
@@ -99,7 +100,7 @@ def test_logs_follow_until_ctrl_c(start: Start) -> None:
             "200 OK POST /\n",
         ]
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err.strip()) == (1, "")
 
 
@@ -111,7 +112,7 @@ def test_reader_that_leaves(start: Start) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=DEADLINE) == 1
 
 
 def test_reader_that_never_was(start: Start) -> None:
@@ -120,7 +121,7 @@ def test_reader_that_never_was(start: Start) -> None:
     os.close(read)
     try:
         with start("get", stdout=write) as process:
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=DEADLINE)
     finally:
         os.close(write)
     assert (process.returncode, err) == (1, "")
@@ -140,7 +141,7 @@ def _on_a_terminal(start: Start, *arguments: str, until: bytes | None = None, **
             if until and until in seen:
                 process.send_signal(signal.SIGINT)
                 until = None
-        process.wait(timeout=30)
+        process.wait(timeout=DEADLINE)
     finally:
         process.kill()
         process.wait()

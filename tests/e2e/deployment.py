@@ -5,8 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,14 +117,6 @@ def copy_project(project: Path, model: Path | None = None) -> Path:
     if model is not None:
         shutil.copytree(model, project / "models/resnet50")
     return project
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Wait for a condition; fail after a deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.02)
 
 
 def sample() -> dict[str, Any]:

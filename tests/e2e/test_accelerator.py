@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.deployment import NAME, Cortex, copy_project, post, sample, until
+from tests.e2e.deployment import NAME, Cortex, copy_project, post, sample
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

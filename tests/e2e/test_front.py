@@ -1,7 +1,5 @@
 """`cortex deploy --front nginx` for real: nginx of this machine in front of what this machine runs."""
 
-import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +9,12 @@ import pytest
 import requests
 
 from tests.certificates import issue
-from tests.e2e.deployment import Cortex, until
+from tests.e2e.deployment import Cortex
 from tests.ports import free_port
+from tests.programs import needs_nginx
+from tests.waiting import DEADLINE, until
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None, reason="nginx is not installed"
-)
+pytestmark = needs_nginx
 PREDICTOR = """\
 class PythonPredictor:
     def __init__(self, config):
@@ -167,7 +165,7 @@ def test_a_deployment_that_was_interrupted(
     deployment = home.start("deploy", config)
     until((home.home / "apis/rose/status.json").exists)
     deployment.send_signal(how)
-    deployment.communicate(timeout=20)
+    deployment.communicate(timeout=DEADLINE)
     until(lambda: home.status("rose")["status"] == "live")
     assert [_asked(port, path) for path in ("/iris", "/rose/")] == paths
     assert ("the nginx in front of it does not lead to it" in home("get", "rose")) == ("404" in paths)

@@ -13,8 +13,9 @@ import cortex as package
 from cortex.errors import UserError
 from cortex.python_client import Client
 from tests.e2e import a_predictor
-from tests.e2e.deployment import Cortex, post, until
+from tests.e2e.deployment import Cortex, post
 from tests.processes import children
+from tests.waiting import until
 
 SPEC = {"name": "greeter", "kind": "RealtimeAPI", "predictor": {"config": {"greeting": "hello"}}}
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.deployment import Cortex, until
+from tests.e2e.deployment import Cortex
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,8 @@ import psutil
 import pytest
 import requests
 
-from tests.e2e.deployment import CORTEX, Cortex, until
+from tests.e2e.deployment import CORTEX, Cortex
+from tests.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.e2e
 
@@ -107,7 +108,7 @@ def test_force_takes_over_a_first_deployment(cortex: Cortex, project: Path) -> N
     logs = cortex.home / "apis/slow/logs/api-0.log"
     until(lambda: logs.exists() and "constructing" in logs.read_text())
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=30)
+    first.communicate(timeout=DEADLINE)
     change(project, "sleep: 3600", "sleep: 0")
     refused = cortex("deploy", project / "cortex.yaml", code=1)
     assert "an update is under way (override with --force)" in refused
@@ -131,7 +132,7 @@ def test_a_command_takes_over_from_one_that_waits(cortex: Cortex, project: Path,
     change(project, "sleep: 3600", "sleep: 0")
     assert "another cortex command is changing slow" in cortex("deploy", project / "cortex.yaml", code=1)
     cortex(command, project / "cortex.yaml" if command == "deploy" else "slow", "--force")
-    said, _ = waiting.communicate(timeout=30)
+    said, _ = waiting.communicate(timeout=DEADLINE)
     assert waiting.returncode == 1
     assert "another command took over" in said
     if command != "delete":
@@ -157,7 +158,7 @@ def test_deployments_at_once_do_not_fight_for_a_port(tmp_path_factory: pytest.Te
     homes = [Cortex(tmp_path_factory.mktemp("home")) for _ in range(3)]
     try:
         commands = [home.start("deploy", project / "cortex.yaml") for home in homes]
-        said = [command.communicate(timeout=120)[0] for command in commands]
+        said = [command.communicate(timeout=DEADLINE)[0] for command in commands]
         assert [command.returncode for command in commands] == [0, 0, 0], said
         assert len({home.get("slow")["endpoint"] for home in homes}) == 3
     finally:
@@ -172,7 +173,7 @@ def test_delete_ends_an_update(cortex: Cortex, project: Path) -> None:
     update = cortex.start("deploy", project / "cortex.yaml")
     until(lambda: cortex.status("slow")["status"] == "updating")
     update.send_signal(signal.SIGINT)
-    update.communicate(timeout=30)
+    update.communicate(timeout=DEADLINE)
     cortex("delete", "slow")
     assert not cortex.family()
 

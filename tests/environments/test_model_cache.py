@@ -8,6 +8,7 @@ import pytest
 from cortex.environments.model_cache import ModelCache
 from cortex.environments.tree import TEMPORARY, Tree
 from cortex.errors import UserError
+from tests.waiting import DEADLINE
 
 
 def _tree(directory: Path, content: bytes = b"1") -> Tree:
@@ -143,7 +144,7 @@ def test_commands_that_cache_the_same_model_at_once_agree(cache: ModelCache, tmp
     command = [sys.executable, "-c", _KEEP, cache.root, tmp_path / "model"]
     commands = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     try:
-        printed = {process.communicate(timeout=60)[0].strip() for process in commands}
+        printed = {process.communicate(timeout=DEADLINE)[0].strip() for process in commands}
     finally:
         for process in commands:
             process.kill()

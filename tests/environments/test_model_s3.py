@@ -17,6 +17,7 @@ from cortex.environments.model_cache import ModelCache
 from cortex.environments.models import ResolvedModel, resolve
 from cortex.spec import APISpec
 from tests.ports import free_port
+from tests.waiting import DEADLINE
 
 pytest.importorskip("s3fs", reason="s3:// models need s3fs, which is optional")
 _SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=key/20200101/us-east-1/s3/aws4_request, Signature=x"}
@@ -44,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             [program, "-H", "127.0.0.1", "-p", str(port)], stdout=output, stderr=output, env=environment
         )
     try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 30
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + DEADLINE
         while not _answers(url):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

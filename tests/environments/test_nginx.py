@@ -1,6 +1,5 @@
 """The configuration of the front, as text: nginx takes it, whatever is asked of it."""
 
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,9 @@ import trustme
 from cortex.environments.fields import FieldError
 from cortex.environments.nginx import Front, Route, check, configuration, digest
 from cortex.spec.config import read
+from tests.programs import NGINX, needs_nginx
 
 ROOT = Path(__file__).parents[2]
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 ROUTES = (
     Route("iris", "/iris", ("127.0.0.1:8888", "unix:/run/front/iris/0-1.sock"), 1000),
     Route("cats", "/animals/cats", ("127.0.0.1:8889",), 32 * 2**20),
@@ -28,7 +27,7 @@ def test_the_configuration_of_the_example_is_in_deploy() -> None:
     assert (ROOT / "deploy/nginx.conf").read_text() == configuration([route], Front("/tmp"))
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@needs_nginx
 @pytest.mark.parametrize("routes", [(), ROUTES[:1], ROUTES, AWKWARD])
 @pytest.mark.parametrize("options", [{}, {"rate": "5r/s"}, {"tls": "yes"}, {"retry_posts": True}])
 def test_nginx_takes_it(routes: tuple[Route, ...], options: dict[str, object], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import throughput_test as throughput_test_module
+from tests.waiting import DEADLINE, until
 
 SCRIPT = Path(__file__).parents[2] / "throughput_test.py"
 
@@ -97,11 +97,10 @@ def test_ctrl_c(endpoint: str, seen: Any, picture_file: Path, options: tuple[str
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        deadline, before = time.monotonic() + 30, len(seen.requests)
-        while len(seen.requests) < before + 30 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        before = len(seen.requests)
+        until(lambda: len(seen.requests) >= before + 30)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
         process.wait()
@@ -123,11 +122,9 @@ def test_a_tester_that_is_ended(endpoint: str, seen: Any, picture_file: Path) ->
     command = [sys.executable, SCRIPT, "-q", "-i", "60", "-w", "2", picture_file, endpoint + "/slow"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 30
-        while not seen.requests and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: seen.requests)
         process.terminate()
-        _, said = process.communicate(timeout=30)  # until the last process has closed its end
+        _, said = process.communicate(timeout=DEADLINE)  # until the last process has closed its end
     finally:
         process.kill()
     assert (process.returncode, said) == (-signal.SIGTERM, "")

@@ -19,8 +19,8 @@ from cortex.loadtest.options import Options, door, payloads
 from cortex.loadtest.scenarios import SCENARIOS, Scenario, measure
 from cortex.loadtest.server import ServerWatch
 from tests.ports import free_port
+from tests.waiting import DEADLINE
 
-DEADLINE = 60.0
 SIDES = [8, 6]
 
 

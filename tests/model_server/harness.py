@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,18 +24,7 @@ from cortex.protos import (
     prediction_service_pb2_grpc,
 )
 from tests.ports import free_port
-
-DEADLINE = 60.0
-
-
-def poll(condition: Callable[[], Any], seconds: float = DEADLINE) -> Any:
-    """Return the first true value of the condition; fail when there is none in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("the condition did not become true in time")
+from tests.waiting import DEADLINE, until
 
 
 @dataclass
@@ -109,7 +97,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(40)
+            return self.process.wait(DEADLINE)
         finally:
             self.process.kill()
 
@@ -134,7 +122,7 @@ def starter(directory: Path, started: list[Server]) -> Start:
         server = Server(process, rest, path, log)
         started.append(server)
         if ready:
-            poll(server.is_ready)
+            until(server.is_ready)
         return server
 
     return start

@@ -10,7 +10,8 @@ import pytest
 
 from cortex.model_server import api_key
 from cortex.model_server.status import Code, StatusError
-from tests.model_server.harness import Start, poll, predict_request
+from tests.model_server.harness import Start, predict_request
+from tests.waiting import until
 
 X = {"x": np.ones((1, 1), np.float32)}
 ROW = '{"instances": [[1]]}'
@@ -69,11 +70,11 @@ def test_a_key_is_replaced_while_the_server_runs(start: Start, models: Path, tmp
     assert (answers("old-key"), answers("new-key")) == (welcome, refused)
     keys.write_text("# nothing\n")
     server.process.send_signal(signal.SIGHUP)
-    poll(lambda: "The API keys stay as they were" in server.log)
+    until(lambda: "The API keys stay as they were" in server.log)
     assert (answers("old-key"), answers("")) == (welcome, refused)
     keys.write_text("new-key")
     server.process.send_signal(signal.SIGHUP)
-    poll(lambda: answers("new-key") == welcome)
+    until(lambda: answers("new-key") == welcome)
     assert answers("old-key") == refused
 
 

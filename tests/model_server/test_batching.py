@@ -19,7 +19,7 @@ from cortex.model_server.batching_queue import Piece, Queue, Task
 from cortex.model_server.call import Call
 from cortex.model_server.request import QUEUE, Recorder, watch
 from cortex.model_server.status import Code, StatusError
-from tests.model_server.harness import poll
+from tests.waiting import DEADLINE, until
 
 A_MINUTE = 60_000_000
 
@@ -140,7 +140,7 @@ def test_a_model_for_a_fixed_number_of_rows_is_not_given_others() -> None:
             ThreadPoolExecutor(2) as pool,
         ):
             asked = [pool.submit(lane.run, _call(1), model, None, fixed) for _ in range(2)]
-            assert all(each.result(30)["y"].shape == (1, 2) for each in asked)
+            assert all(each.result(DEADLINE)["y"].shape == (1, 2) for each in asked)
         assert {run[0] for run in model.runs} == {rows}
 
 
@@ -208,7 +208,7 @@ def test_a_full_queue_is_unavailable_at_once() -> None:
         running = pool.submit(_ask, lane, model, _call(1))
         assert model.waiting.acquire(timeout=30)
         queued = [pool.submit(_ask, lane, model, _call(1)) for _ in range(2)]
-        poll(lambda: sum(map(len, lane._batcher._queues.values())) == 2)
+        until(lambda: sum(map(len, lane._batcher._queues.values())) == 2)
         with pytest.raises(StatusError, match="The batch scheduling queue to which this task was submitted is full"):
             _ask(lane, model, _call(1))
         model.gate.set()
@@ -277,8 +277,8 @@ def test_what_one_client_sent_is_refused_to_nobody_else() -> None:
     ):
         bad, *good = [pool.submit(_ask, lane, positive, _call(1, value)) for value in (-1, 2, 3)]
         with pytest.raises(StatusError, match="INVALID_ARGUMENT: no"):
-            bad.result(30)
-        assert [each.result(30)[0, 0] for each in good] == [2, 3]
+            bad.result(DEADLINE)
+        assert [each.result(DEADLINE)[0, 0] for each in good] == [2, 3]
     assert runs == [3, 1, 1, 1]
 
 
@@ -308,9 +308,9 @@ def test_an_output_without_rows_is_the_fault_of_who_asks_for_it() -> None:
     parameters = {"max_batch_size": 2, "batch_timeout_micros": A_MINUTE, "num_batch_threads": 1}
     with _batching(**parameters) as lane, ThreadPoolExecutor(2) as pool:
         good, bad = pool.submit(_ask, lane, both, one), pool.submit(_ask, lane, both, other)
-        assert good.result(30).tolist() == [[2.0, 2.0]]
+        assert good.result(DEADLINE).tolist() == [[2.0, 2.0]]
         with pytest.raises(StatusError, match="Batched output tensor mean's 0th dimension"):
-            bad.result(30)
+            bad.result(DEADLINE)
 
 
 def test_an_unexpected_failure_is_an_error_of_the_batch_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -389,10 +389,10 @@ def test_a_piece_of_a_large_request_fills_the_batch_of_others() -> None:
         ThreadPoolExecutor(2) as pool,
     ):
         small = pool.submit(_ask, lane, model, _call(1, 7))
-        poll(lambda: lane._batcher._queues)
+        until(lambda: lane._batcher._queues)
         large = pool.submit(_ask, lane, model, _call(7, 3))
-        assert small.result(30).tolist() == [[14, 14]]
-        assert large.result(30).tolist() == [[6, 6]] * 7
+        assert small.result(DEADLINE).tolist() == [[14, 14]]
+        assert large.result(DEADLINE).tolist() == [[6, 6]] * 7
     assert model.runs == [(4, 2), (4, 2)]
 
 
@@ -402,8 +402,8 @@ def test_unequal_shapes_are_padded_with_their_first_element() -> None:
     with _batching(pad_variable_length_inputs=True, **parameters) as lane, ThreadPoolExecutor(2) as pool:
         narrow = pool.submit(_ask, lane, model, _call(1, 5, width=1))
         wide = pool.submit(_ask, lane, model, _call(1, 6, width=3))
-        assert narrow.result(30).tolist() == [[10, 10, 10]]
-        assert wide.result(30).tolist() == [[12, 12, 12]]
+        assert narrow.result(DEADLINE).tolist() == [[10, 10, 10]]
+        assert wide.result(DEADLINE).tolist() == [[12, 12, 12]]
     assert model.runs == [(2, 3)]
 
 
@@ -434,14 +434,14 @@ def test_pieces_whose_outputs_are_of_different_widths(padded: bool) -> None:
         ThreadPoolExecutor(2) as pool,
     ):
         wide = pool.submit(_ask, lane, model, _call(1, 7, width=3 if padded else 2))
-        poll(lambda: lane._batcher._queues)
+        until(lambda: lane._batcher._queues)
         split = pool.submit(_ask, lane, model, _call(7, 3, width=2))
         if padded:
-            assert wide.result(30).tolist() == [[7, 7, 7]]
-            assert split.result(30).tolist() == [[3, 3, 3]] * 7
+            assert wide.result(DEADLINE).tolist() == [[7, 7, 7]]
+            assert split.result(DEADLINE).tolist() == [[3, 3, 3]] * 7
         else:
             with pytest.raises(StatusError, match=r"of a request that was split .*: \[3, 4\], \[4, 2\]$") as caught:
-                split.result(30)
+                split.result(DEADLINE)
             assert caught.value.code is Code.FAILED_PRECONDITION
 
 
@@ -487,10 +487,10 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
         ThreadPoolExecutor(1) as pool,
     ):
         answer = pool.submit(ask, lane)
-        poll(lambda: lane._batcher._queues)
+        until(lambda: lane._batcher._queues)
         asked[0].cancel()
         with pytest.raises(StatusError, match="CANCELLED"):
-            answer.result(30)
+            answer.result(DEADLINE)
         assert not lane._batcher._queues
     assert model.runs == []
 
@@ -505,15 +505,15 @@ def test_parameters_change_while_requests_wait(tmp_path: Path) -> None:
     with _batcher(source.common(), source=source) as batcher, ThreadPoolExecutor(1) as pool:
         lane = batcher.lane("m", tmp_path)
         answer = pool.submit(_ask, lane, model, _call(2))
-        poll(lambda: batcher._queues)
+        until(lambda: batcher._queues)
         file.write_text("max_batch_size { value: 0 }")
         with pytest.raises(StatusError, match="max_batch_size must be positive"):
             batcher.reload()
         assert not answer.done()
         file.write_text("max_batch_size { value: 2 } num_batch_threads { value: 1 }")
         batcher.reload()
-        assert answer.result(30).shape == (2, 2)
-        poll(lambda: len([thread for thread in batcher._threads if thread.is_alive()]) == 1)
+        assert answer.result(DEADLINE).shape == (2, 2)
+        until(lambda: len([thread for thread in batcher._threads if thread.is_alive()]) == 1)
         assert _ask(lane, model, _call(1)).shape == (1, 2)
 
 
@@ -561,11 +561,11 @@ def test_a_reload_of_a_versions_own_parameters_applies_to_what_waits(tmp_path: P
     with _batcher(source.common(), source=source) as batcher, ThreadPoolExecutor(1) as pool:
         lane = batcher.lane("m", tmp_path)
         answer = pool.submit(_ask, lane, model, _call(1), time.monotonic() + 20)
-        poll(lambda: batcher._queues)
+        until(lambda: batcher._queues)
         time.sleep(0.1)  # the threads sleep by now, until the minute is over
         file.write_text("batch_timeout_micros { value: 1000 }")
         batcher.reload()
-        assert answer.result(30).shape == (1, 2)
+        assert answer.result(DEADLINE).shape == (1, 2)
 
 
 def test_a_thread_that_waits_holds_no_batch() -> None:
@@ -576,7 +576,7 @@ def test_a_thread_that_waits_holds_no_batch() -> None:
         held = weakref.ref(call.inputs["x"])
         assert _ask(lane, model, call).shape == (1, 2)
         del call
-        poll(lambda: held() is None)
+        until(lambda: held() is None)
 
 
 def test_nobody_waits_once_the_process_stops() -> None:
@@ -648,10 +648,10 @@ def test_automatic_batching_joins_what_had_to_queue() -> None:
         assert _ask(lane, model, _call(1)).shape == (1, 2)
         model.gate.clear()
         first = pool.submit(_ask, lane, model, _call(1))
-        poll(lambda: len(model.runs) == 2)
+        until(lambda: len(model.runs) == 2)
         others = [pool.submit(_ask, lane, model, _call(1)) for _ in range(8)]
-        poll(lambda: sum(map(len, lane._batcher._queues.values())) == 8)
+        until(lambda: sum(map(len, lane._batcher._queues.values())) == 8)
         model.gate.set()
-        assert all(each.result(30).shape == (1, 2) for each in (first, *others))
+        assert all(each.result(DEADLINE).shape == (1, 2) for each in (first, *others))
         assert _ask(lane, model, _call(2000)).shape == (2000, 2)
     assert model.runs == [(1, 2), (1, 2), (8, 2), (2000, 2)]

@@ -9,7 +9,7 @@ import pytest
 
 from cortex.model_server.engines import coalescing
 from cortex.model_server.engines.coalescing import Coalescing
-from tests.model_server.harness import poll
+from tests.waiting import until
 
 STREAMS = 1
 ENOUGH = 2  # one computes and one waits: with more, answers are held
@@ -31,7 +31,7 @@ class Requests:
             self._ends.append(end)
             self._threads.append(threading.Thread(target=self._compute, args=(end, deadline, error)))
             self._threads[-1].start()
-            poll(lambda: len(self.alone) == len(self._threads))
+            until(lambda: len(self.alone) == len(self._threads))
 
     def finish(self, number: int) -> None:
         self._ends[number].set()
@@ -47,7 +47,7 @@ class Requests:
 
     def leave(self, *numbers: int) -> bool:
         """Tell whether exactly these leave."""
-        poll(lambda: self.left() == list(numbers))
+        until(lambda: self.left() == list(numbers))
         return True
 
     def _compute(self, end: threading.Event, deadline: float | None, error: Exception | None) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from cortex.model_server import crashes
 from cortex.model_server.crashes import Crashed, Crashes
-from tests.model_server.harness import DEADLINE, Server, Start, arrays, config_file, poll, predict_request
+from tests.model_server.harness import Server, Start, arrays, config_file, predict_request
+from tests.waiting import DEADLINE, until
 
 X = {"x": np.ones((1, 1), np.float32)}
 LIMIT = 2
@@ -59,7 +60,7 @@ def test_a_load_that_crashes_is_given_up(serve: Serve, tmp_path: Path) -> None:
         assert "Fatal Python error: Aborted" in server.log
     assert f"{tmp_path}/bad/2 ended the process 1 of 2 times in a row" in server.log
     server = serve()
-    poll(lambda: _is_open(server))
+    until(lambda: _is_open(server))
     assert _predict(server, "good") == 2.5
     (entry,) = server.json("GET", "/v1/models/bad")["model_version_status"]
     assert (entry["state"], entry["status"]["error_code"]) == ("END", "FAILED_PRECONDITION")
@@ -69,12 +70,12 @@ def test_a_load_that_crashes_is_given_up(serve: Serve, tmp_path: Path) -> None:
     assert server.http("GET", "/readyz")[0] == 503
     assert server.stop() == 0
     server = serve()  # an orderly stop changes nothing
-    poll(lambda: _is_open(server))
+    until(lambda: _is_open(server))
     assert TOO_OFTEN in server.log
     assert server.stop() == 0
     (tmp_path / "bad" / "2" / "abort_on_load").unlink()
     server = serve()
-    poll(server.is_ready)
+    until(server.is_ready)
     assert _predict(server, "bad") == 2.5
     assert server.stop() == 0
     assert list((tmp_path / "crashes").iterdir()) == []
@@ -83,7 +84,7 @@ def test_a_load_that_crashes_is_given_up(serve: Serve, tmp_path: Path) -> None:
 def test_the_version_before_one_that_crashes_serves(serve: Serve, tmp_path: Path) -> None:
     """A new version that is given up does not take its model away: the start goes on with the one before it."""
     server = serve()
-    poll(server.is_ready)
+    until(server.is_ready)
     shutil.copytree(tmp_path / "bad" / "2", tmp_path / "new" / "3")
     (tmp_path / "new" / "3" / "abort_on_load").touch()
     (tmp_path / "new" / "3").rename(tmp_path / "bad" / "3")
@@ -91,7 +92,7 @@ def test_the_version_before_one_that_crashes_serves(serve: Serve, tmp_path: Path
     for _ in range(LIMIT - 1):
         assert serve().process.wait(DEADLINE) < 0
     server = serve()
-    poll(server.is_ready)
+    until(server.is_ready)
     assert _predict(server, "bad") == 2.5
     assert server.has_status("bad", 3, "END")
     assert server.has_status("bad", 2, "AVAILABLE")
@@ -103,13 +104,13 @@ def test_a_first_request_that_crashes_counts(serve: Serve, tmp_path: Path) -> No
     (tmp_path / "bad" / "2" / "abort_on_run").touch()
     for _ in range(LIMIT):
         server = serve()
-        poll(server.is_ready)
+        until(server.is_ready)
         assert _predict(server, "good") == 2.5
         with pytest.raises(grpc.RpcError):
             _predict(server, "bad")
         assert server.process.wait(DEADLINE) < 0
     server = serve()
-    poll(lambda: _is_open(server))
+    until(lambda: _is_open(server))
     assert TOO_OFTEN in server.log
     assert _predict(server, "good") == 2.5
     server.process.kill()  # nothing was under way: this is no crash of a version
@@ -117,19 +118,19 @@ def test_a_first_request_that_crashes_counts(serve: Serve, tmp_path: Path) -> No
     (record,) = (tmp_path / "crashes").glob("*.json")
     assert str(record) in server.log
     record.unlink()
-    poll(serve().is_ready)
+    until(serve().is_ready)
 
 
 def test_a_process_that_is_told_to_end_has_not_crashed(serve: Serve, tmp_path: Path) -> None:
     """Once a signal has asked it to, its death counts for nothing, even in the middle of a first request."""
     (tmp_path / "bad" / "2" / "hang_on_run").touch()
     server = serve()
-    poll(server.is_ready)
+    until(server.is_ready)
     asked = server.prediction.Predict.future(predict_request("bad", X), timeout=30)
     records = tmp_path / "crashes"
-    poll(lambda: any('"under_way": true' in record.read_text() for record in records.iterdir()))
+    until(lambda: any('"under_way": true' in record.read_text() for record in records.iterdir()))
     server.process.send_signal(signal.SIGTERM)
-    poll(lambda: not list(records.iterdir()), 15)
+    until(lambda: not list(records.iterdir()))
     assert not asked.done()
     server.process.kill()
 
@@ -138,20 +139,20 @@ def test_an_engine_that_does_not_end_is_left_behind(serve: Serve, tmp_path: Path
     """The process waits a moment for engines to close in order, and ends in order without them."""
     (tmp_path / "bad" / "2" / "hang_on_close").touch()
     server = serve()
-    poll(server.is_ready)
+    until(server.is_ready)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20) == 0
+    assert server.process.wait(DEADLINE) == 0
 
 
 def test_a_batch_that_does_not_end_is_left_behind(serve: Serve, tmp_path: Path) -> None:
     """A run whose request has long been given up does not keep the process from ending."""
     (tmp_path / "bad" / "2" / "hang_on_run").touch()
     server = serve("--enable_batching")
-    poll(server.is_ready)
+    until(server.is_ready)
     with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
         server.prediction.Predict(predict_request("bad", X), timeout=1)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20) == 0
+    assert server.process.wait(DEADLINE) == 0
 
 
 def _version(tmp_path: Path) -> Path:

@@ -21,10 +21,10 @@ from cortex.model_server.engines.base import EngineOptions
 from cortex.model_server.engines.openvino import OpenVINO
 from cortex.model_server.engines.selection import formats
 from cortex.model_server.status import Code, StatusError
+from tests.waiting import DEADLINE
 
 LOG = "cortex.model_server.engines.openvino_forms"
 SIZE, LAYERS = 512, 40
-DEADLINE = 20.0
 
 
 @pytest.fixture(scope="module")

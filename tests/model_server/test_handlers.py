@@ -22,7 +22,8 @@ from cortex.model_server.servable import Servable
 from cortex.model_server.status import StatusError
 from cortex.protos import meta_graph_pb2, types_pb2
 from cortex.tfrecord import read_records
-from tests.model_server.harness import poll, predict_request
+from tests.model_server.harness import predict_request
+from tests.waiting import until
 
 
 class _Engine:
@@ -58,7 +59,7 @@ def test_what_a_request_is_decoded_for_answers_it(tmp_path: Path, monkeypatch: p
     def decode_slowly(*arguments: Any) -> Any:
         decoded = decode(*arguments)
         repository.reload([second])
-        poll(lambda: (2, State.AVAILABLE, None) in repository.statuses("m"))
+        until(lambda: (2, State.AVAILABLE, None) in repository.statuses("m"))
         return decoded
 
     def ask() -> bytes:

@@ -16,7 +16,8 @@ import pytest
 
 from cortex import line
 from cortex.protos import model_management_pb2
-from tests.model_server.harness import Server, Start, arrays, config_file, free_port, poll, predict_request
+from tests.model_server.harness import Server, Start, arrays, config_file, free_port, predict_request
+from tests.waiting import DEADLINE, until
 
 X = {"x": np.ones((1, 1), np.float32)}
 AN_HOUR = 3_600_000_000
@@ -43,18 +44,18 @@ def test_sighup_reads_models_and_batching_again(start: Start, models: Path, tmp_
     server = start(f"--model_config_file={config}", "--enable_batching", f"--batching_parameters_file={batching}")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(_ask, server)
-        poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+        until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
         config.write_text("model_config_list { config {")
         batching.write_text("max_batch_size { value: 0 }")
         server.process.send_signal(signal.SIGHUP)
-        poll(lambda: "The batching parameters stay as they were: INVALID_ARGUMENT: " in server.log)
+        until(lambda: "The batching parameters stay as they were: INVALID_ARGUMENT: " in server.log)
         assert "PollFilesystemAndReloadConfig failed to ReloadConfig: INVALID_ARGUMENT" in server.log
         assert not waiting.done()
         config_file(config, {"half_plus": models / "half_plus", "softmax": models / "softmax"})
         _batching_file(batching, 0)
         server.process.send_signal(signal.SIGHUP)
-        poll(lambda: server.has_status("softmax", 1, "AVAILABLE"))
-        assert waiting.result(30) == 3.5
+        until(lambda: server.has_status("softmax", 1, "AVAILABLE"))
+        assert waiting.result(DEADLINE) == 3.5
     assert server.stop() == 0
 
 
@@ -90,11 +91,11 @@ def test_a_model_comes_back_without_polls(start: Start, models: Path, tmp_path: 
         *("--enable_batching", f"--batching_parameters_file={batching}"),
     )
     held = server.prediction.Predict.future(predict_request("half_plus", X))
-    poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+    until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
     server.model.HandleReloadConfigRequest(_reload_request({"softmax": models / "softmax"}), timeout=30)
     assert server.has_status("half_plus", 2, "UNLOADING")
     back = server.model.HandleReloadConfigRequest.future(_reload_request(both), timeout=30)
-    poll(lambda: server.http("GET", "/readyz")[0] == 503)
+    until(lambda: server.http("GET", "/readyz")[0] == 503)
     held.cancel()
     assert back.result().status.error_code == 0
     assert server.has_status("half_plus", 2, "AVAILABLE")
@@ -112,10 +113,10 @@ def test_a_version_is_loaded_once_there_are_threads_again(
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**21, before[1]))  # no stack fits
     (tmp_path / "2").rename(base / "2")
-    poll(lambda: "can't start new thread" in server.log)
+    until(lambda: "can't start new thread" in server.log)
     resource.prlimit(pid, resource.RLIMIT_AS, before)
-    poll(lambda: server.has_status("half_plus", 2, "AVAILABLE"))
-    poll(lambda: server.has_status("half_plus", 1, "END"))
+    until(lambda: server.has_status("half_plus", 2, "AVAILABLE"))
+    until(lambda: server.has_status("half_plus", 1, "END"))
 
 
 @pytest.mark.parametrize("interval", [0, 1], ids=["SIGHUP", "poll"])
@@ -128,8 +129,8 @@ def test_a_file_that_is_mended_is_read(start: Start, models: Path, tmp_path: Pat
         config_file(config, base_paths)
         if not interval:
             server.process.send_signal(signal.SIGHUP)
-        poll(lambda: "No versions of servable empty" in server.log)
-    poll(lambda: server.has_status("softmax", 1, "AVAILABLE"))
+        until(lambda: "No versions of servable empty" in server.log)
+    until(lambda: server.has_status("softmax", 1, "AVAILABLE"))
 
 
 def test_sigterm_ends_a_reload_that_waits(start: Start, models: Path, tmp_path: Path) -> None:
@@ -137,9 +138,9 @@ def test_sigterm_ends_a_reload_that_waits(start: Start, models: Path, tmp_path: 
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
     (tmp_path / "empty").mkdir()
     call = server.model.HandleReloadConfigRequest.future(_reload_request({"empty": tmp_path / "empty"}))
-    poll(lambda: "No versions of servable empty found" in server.log)
+    until(lambda: "No versions of servable empty found" in server.log)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(15) == 0
+    assert server.process.wait(DEADLINE) == 0
     assert (call.code(), call.details()) == (grpc.StatusCode.UNAVAILABLE, "the server stops")
 
 
@@ -156,22 +157,22 @@ def test_a_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tm
     left_out = 'cortex_batch_left_out_total{model_name="half_plus",reason="cancelled"}'
     flying = 'cortex_model_requests_in_flight{door="GRPC"}'
     call = server.prediction.Predict.future(predict_request("half_plus", X))
-    poll(lambda: _metric(server, flying) == 1)
+    until(lambda: _metric(server, flying) == 1)
     call.cancel()
-    poll(lambda: _metric(server, flying) == 0)
+    until(lambda: _metric(server, flying) == 0)
     assert _metric(server, left_out) == 1
     flying = 'cortex_model_requests_in_flight{door="REST"}'
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)) as connection:
         connection.request("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')
-        poll(lambda: _metric(server, flying) == 1)
-    poll(lambda: _metric(server, flying) == 0)
+        until(lambda: _metric(server, flying) == 1)
+    until(lambda: _metric(server, flying) == 0)
     assert _metric(server, left_out) == 2
     flying = 'cortex_model_requests_in_flight{door="LINE"}'
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(line.address(str(server.socket_path)))
         line.send_request(connection, predict_request("half_plus", X).SerializeToString(), 600.0)
-        poll(lambda: _metric(server, flying) == 1)
-    poll(lambda: _metric(server, flying) == 0)
+        until(lambda: _metric(server, flying) == 1)
+    until(lambda: _metric(server, flying) == 0)
     assert _metric(server, left_out) == 3
 
 
@@ -188,7 +189,7 @@ def test_clients_that_vanish_are_no_errors(start: Start, models: Path) -> None:
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: _vanish(server, 1 + number % 6), range(120)))
-    poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="REST"}') == 0)
+    until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="REST"}') == 0)
     assert server.http("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')[0] == 200
     assert server.stop() == 0
     assert "Traceback" not in server.log
@@ -204,7 +205,7 @@ def test_a_batch_may_wait_without_end(start: Start, models: Path, tmp_path: Path
     )
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(_ask, server)
-        poll(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+        until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
         assert (_ask(server), first.result()) == (3.5, 3.5)
     assert "Traceback" not in server.log
 
@@ -227,7 +228,7 @@ def test_automatic_batching_follows_its_file(start: Start, models: Path, tmp_pat
     )
     batching.write_text("max_batch_size { value: 64 } num_batch_threads { value: 1 }")
     server.process.send_signal(signal.SIGHUP)
-    poll(lambda: "max_batch_size=64" in server.log)
+    until(lambda: "max_batch_size=64" in server.log)
     request = predict_request("slow", {"x": np.ones((1, 800), np.float32)})
     prediction = server.prediction
     with ThreadPoolExecutor(8) as pool:
@@ -257,7 +258,7 @@ def test_rest_on_grpcs_port_is_skipped(start: Start, models: Path) -> None:
     port = free_port()
     base = f"--model_base_path={models / 'half_plus'}"
     server = start("--model_name=half_plus", base, f"--port={port}", f"--rest_api_port={port}", ready=False)
-    poll(lambda: "Entering the event loop" in server.log)
+    until(lambda: "Entering the event loop" in server.log)
     assert "server_options.http_port cannot be same as grpc_port" in server.log
     assert "Exporting HTTP/REST API" not in server.log
     assert _ask(server) == 3.5
@@ -280,4 +281,4 @@ def test_deadlines_count_in_the_queue(start: Start, models: Path, tmp_path: Path
     with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
         server.prediction.Predict(predict_request("half_plus", X), timeout=0.3)
     label = 'cortex_batch_left_out_total{model_name="half_plus",reason="timeout"}'
-    poll(lambda: _metric(server, label) + _metric(server, label.replace("timeout", "cancelled")) == 2)
+    until(lambda: _metric(server, label) + _metric(server, label.replace("timeout", "cancelled")) == 2)

@@ -29,9 +29,10 @@ from cortex.model_server.line import LineServer
 from cortex.model_server.request import Recorder, Request, current
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import predict_pb2
-from tests.model_server.harness import Server, Start, arrays, poll, predict_request
+from tests.model_server.harness import Server, Start, arrays, predict_request
 from tests.model_server.test_grpc import REFUSED, TWO, X
 from tests.model_server.test_tls import ssl_config
+from tests.waiting import DEADLINE, until
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def test_requests_are_counted_by_what_was_answered(start: Start, models: Path) -
             asking.predict(predict_request("half_plus", {}))
     for code in ("OK", "INVALID_ARGUMENT"):
         counted = re.compile(rf'^cortex_model_requests_total{{code="{code}",door="LINE",.*}} 1.0$', re.MULTILINE)
-        poll(lambda counted=counted: counted.search(server.http("GET", "/metrics")[1]))
+        until(lambda counted=counted: counted.search(server.http("GET", "/metrics")[1]))
 
 
 def test_a_deadline_is_kept(server: Server) -> None:
@@ -161,7 +162,7 @@ def test_a_client_that_goes_away_has_cancelled(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(tmp_path / "line"))
             line.send_request(connection, b"", 10.0)
-        poll(lambda: counted)
+        until(lambda: counted)
     finally:
         server.stop(5)
     assert counted == [Code.CANCELLED]
@@ -179,7 +180,7 @@ def test_a_connection_that_waits_holds_no_request(tmp_path: Path) -> None:
             request = predict_request("m", {"x": np.zeros(1_000_000)})
             line.send_request(connection, request.SerializeToString(), 10.0)
             line.receive_answer(connection)
-            poll(lambda: tracemalloc.get_traced_memory()[0] < 4_000_000)
+            until(lambda: tracemalloc.get_traced_memory()[0] < 4_000_000)
     finally:
         tracemalloc.stop()
         server.stop(5)
@@ -218,12 +219,12 @@ def test_a_stop_answers_what_is_under_way(start: Start, models: Path, tmp_path: 
     with the_line(server) as asking, connected(server) as idle:
         thread = threading.Thread(target=lambda: answers.append(asking.predict(request)))
         thread.start()
-        poll(lambda: 'in_flight{door="LINE"} 1.0' in server.http("GET", "/metrics")[1])
+        until(lambda: 'in_flight{door="LINE"} 1.0' in server.http("GET", "/metrics")[1])
         server.process.send_signal(signal.SIGTERM)
         assert idle.recv(1) == b""
         thread.join()
         assert answers[0] is not None
-        assert server.process.wait(40) == 0
+        assert server.process.wait(DEADLINE) == 0
         assert not Path(line.address(str(server.socket_path))).exists()
         assert asking.predict(request) is None
 
@@ -236,7 +237,7 @@ def test_a_server_without_descriptors_listens_again(start: Start, models: Path) 
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
     with the_line(server, 30.0) as asking, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(asking.predict, predict_request("half_plus", X))
-        poll(lambda: "The line cannot take a connection now" in server.log)
+        until(lambda: "The line cannot take a connection now" in server.log)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         assert answer.result() is not None
     assert server.stop() == 0

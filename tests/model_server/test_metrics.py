@@ -22,7 +22,8 @@ from cortex.model_server.request import ENCODE, EXECUTE, QUEUE, Recorder, Record
 from cortex.model_server.status import Code, StatusError
 from cortex.model_server.tf_serving_metrics import TFServingMetrics
 from cortex.protos import model_management_pb2
-from tests.model_server.harness import Server, Start, poll, predict_request, recorded, starter, write_records
+from tests.model_server.harness import Server, Start, predict_request, recorded, starter, write_records
+from tests.waiting import until
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 X = {"x": np.ones((3, 1), np.float32)}
@@ -61,7 +62,7 @@ def watched(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             server.prediction.Predict(predict_request("half_plus", X, signature_name="made_up"))
         server.json("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')
         assert server.http("POST", "/v1/models/half_plus:predict", '{"instances": ["one"]}')[0] == 400
-        poll(lambda: 'door="REST"} 0' in server.http("GET", "/metrics")[1])
+        until(lambda: 'door="REST"} 0' in server.http("GET", "/metrics")[1])
         yield server
     finally:
         for each in started:

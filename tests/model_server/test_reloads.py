@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from cortex.protos import get_model_status_pb2, model_management_pb2
-from tests.model_server.harness import Start, poll, predict_request
+from tests.model_server.harness import Start, predict_request
+from tests.waiting import until
 
 RELOADS = int(os.environ.get("CORTEX_RELOADS", "20"))
 SETTLED = 10
@@ -63,4 +64,4 @@ def _serve(models: Any, base: Path, version: int) -> None:
         states = {each.version: each.state for each in models.GetModelStatus(ask).model_version_status}
         return all(state == (30 if number == version else 50) for number, state in states.items())
 
-    poll(is_done)
+    until(is_done)

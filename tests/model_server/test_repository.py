@@ -11,7 +11,7 @@ from cortex.model_server.crashes import Crashed
 from cortex.model_server.lifecycle import Retries, State
 from cortex.model_server.repository import Repository, RepositoryOptions
 from cortex.model_server.status import Code, StatusError
-from tests.model_server.harness import poll
+from tests.waiting import DEADLINE, until
 
 
 class _Servable:
@@ -121,11 +121,11 @@ def test_a_new_version_replaces_the_old_one_once_it_serves(disk: _Disk, make: Ma
     repository = make(disk.add("m", 1))
     disk.gate.clear()
     disk.add("m", 2)
-    poll(lambda: ("m", 2) in disk.attempts)
+    until(lambda: ("m", 2) in disk.attempts)
     assert _version(repository, "m") == 1
     assert _states(repository, "m") == {2: State.LOADING, 1: State.AVAILABLE}
     disk.gate.set()
-    poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.END})
+    until(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.END})
     assert _version(repository, "m") == 2
     assert [servable.is_closed for servable in disk.loaded] == [True, False]
 
@@ -135,7 +135,7 @@ def test_a_new_version_that_fails_leaves_the_old_one_serving(disk: _Disk, make: 
     repository = make(disk.add("m", 1))
     disk.bad["m", 2] = StatusError(Code.INVALID_ARGUMENT, "corrupt")
     disk.add("m", 2)
-    poll(lambda: _states(repository, "m").get(2) is State.END)
+    until(lambda: _states(repository, "m").get(2) is State.END)
     assert _version(repository, "m") == 1
     assert str(repository.statuses("m", 2)[0][2]) == "INVALID_ARGUMENT: corrupt"
     disk.add("other", 1)
@@ -148,14 +148,14 @@ def test_a_new_version_that_is_taken_away_again_leaves_the_old_one_serving(disk:
     repository = make(disk.add("m", 1))
     disk.bad["m", 2] = StatusError(Code.INVALID_ARGUMENT, "corrupt")
     disk.add("m", 2)
-    poll(lambda: _states(repository, "m").get(2) is State.END)
+    until(lambda: _states(repository, "m").get(2) is State.END)
     (disk.root / "m" / "2").rmdir()
     disk.bad.clear()
     for _ in range(3):
         repository.reload([disk.config("m")])  # looks at the disk
         assert _version(repository, "m") == 1
     disk.add("m", 2)
-    poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.END})
+    until(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.END})
     assert disk.attempts == [("m", 1), ("m", 2), ("m", 2)]
 
 
@@ -164,15 +164,15 @@ def test_the_new_version_serves_until_the_old_one_is_back(disk: _Disk, make: Mak
     repository = make(disk.add("m", 1))
     with repository.lease("m"):
         disk.add("m", 2)
-        poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.UNLOADING})
+        until(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.UNLOADING})
         (disk.root / "m" / "2").rmdir()
         repository.reload([disk.config("m")])
         assert _version(repository, "m") == 2
         disk.gate.clear()
-    poll(lambda: disk.attempts.count(("m", 1)) == 2)
+    until(lambda: disk.attempts.count(("m", 1)) == 2)
     assert _version(repository, "m") == 2
     disk.gate.set()
-    poll(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
+    until(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
 
 
 def test_of_old_versions_the_newest_is_enough(disk: _Disk, make: Make) -> None:
@@ -182,7 +182,7 @@ def test_of_old_versions_the_newest_is_enough(disk: _Disk, make: Make) -> None:
     disk.bad["m", 3] = StatusError(Code.INVALID_ARGUMENT, "corrupt")
     disk.add("m", 3)
     repository.reload([disk.config("m", policy=SpecificVersions(frozenset({3})))])
-    poll(lambda: _states(repository, "m") == {3: State.END, 2: State.AVAILABLE, 1: State.END})
+    until(lambda: _states(repository, "m") == {3: State.END, 2: State.AVAILABLE, 1: State.END})
 
 
 def test_a_version_that_crashed_does_not_count_as_the_latest(disk: _Disk, make: Make, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_version_that_crashed_does_not_count_as_the_latest(disk: _Disk, make: 
     assert "Unrecognized servable version label: new" in _error(lambda: _version(repository, "m", label="new"))
     assert "Latest(n)" in _error(lambda: _version(repository, "n"))
     disk.add("m", 4)
-    poll(lambda: _states(repository, "m").get(4) is State.AVAILABLE and _states(repository, "m")[1] is State.END)
+    until(lambda: _states(repository, "m").get(4) is State.AVAILABLE and _states(repository, "m")[1] is State.END)
     assert len(disk.attempts) == 5
     disk.bad["new", 2] = Crashed(disk.root / "new" / "2", 3, tmp_path / "record")
     repository.reload([disk.config("m"), disk.add("new", 1, 2)])
@@ -211,10 +211,10 @@ def test_a_version_in_use_is_closed_after_its_last_request(disk: _Disk, make: Ma
     repository = make(disk.add("m", 1))
     with repository.lease("m") as servable:
         disk.add("m", 2)
-        poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.UNLOADING})
+        until(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.UNLOADING})
         assert not servable.is_closed  # type: ignore[attr-defined]
         assert _version(repository, "m") == 2
-    poll(lambda: _states(repository, "m")[1] is State.END)
+    until(lambda: _states(repository, "m")[1] is State.END)
     assert servable.is_closed  # type: ignore[attr-defined]
 
 
@@ -226,8 +226,8 @@ def test_a_model_comes_back_without_a_poll(disk: _Disk, make: Make) -> None:
         with repository.lease("b"):
             repository.reload([a])
             reload = pool.submit(repository.reload, [a, b])
-            poll(lambda: repository.is_ready() is False)
-        reload.result(10)
+            until(lambda: repository.is_ready() is False)
+        reload.result(DEADLINE)
     assert _version(repository, "b") == 1
 
 
@@ -237,9 +237,9 @@ def test_policies_are_followed_in_both_directions(disk: _Disk, make: Make) -> No
     repository = make(disk.config("m", policy=AllVersions()))
     assert _states(repository, "m") == dict.fromkeys((3, 2, 1), State.AVAILABLE)
     repository.reload([disk.config("m", policy=SpecificVersions(frozenset({1})))])
-    poll(lambda: _states(repository, "m") == {3: State.END, 2: State.END, 1: State.AVAILABLE})
+    until(lambda: _states(repository, "m") == {3: State.END, 2: State.END, 1: State.AVAILABLE})
     repository.reload([disk.config("m")])
-    poll(lambda: _states(repository, "m") == {3: State.AVAILABLE, 2: State.END, 1: State.END})
+    until(lambda: _states(repository, "m") == {3: State.AVAILABLE, 2: State.END, 1: State.END})
 
 
 def test_models_that_the_new_list_lacks_are_unloaded(disk: _Disk, make: Make) -> None:
@@ -248,7 +248,7 @@ def test_models_that_the_new_list_lacks_are_unloaded(disk: _Disk, make: Make) ->
     repository = make(a)
     repository.reload([b])
     assert _version(repository, "b") == 1
-    poll(lambda: _states(repository, "a") == {1: State.END})
+    until(lambda: _states(repository, "a") == {1: State.END})
     assert repository.is_ready()
 
 
@@ -261,7 +261,7 @@ def test_a_base_path_that_vanishes_changes_nothing(disk: _Disk, make: Make) -> N
     assert _version(repository, "m") == 2
     (disk.root / "gone").rename(disk.root / "m")
     (disk.root / "m" / "2").rmdir()
-    poll(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
+    until(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
 
 
 def test_loads_are_retried(disk: _Disk, make: Make) -> None:
@@ -339,7 +339,7 @@ def test_labels(disk: _Disk, make: Make) -> None:
     assert _error(lambda: repository.reload([disk.config("m", policy=both, labels={"stable": 2})])) == LABEL_ERROR
     assert _version(repository, "m", label="stable") == 1
     repository.reload([disk.config("m", policy=both, labels={"stable": 1})])
-    poll(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.AVAILABLE})
+    until(lambda: _states(repository, "m") == {2: State.AVAILABLE, 1: State.AVAILABLE})
     repository.reload([disk.config("m", policy=both, labels={"stable": 2, "old": 1})])
     assert (_version(repository, "m", label="stable"), _version(repository, "m", label="old")) == (2, 1)
     assert _error(lambda: repository.reload([disk.config("m", policy=only, labels={"stable": 2})])) == LABEL_ERROR
@@ -356,7 +356,7 @@ def test_a_label_moves_before_its_version_goes(disk: _Disk, make: Make) -> None:
     with ThreadPoolExecutor() as pool:
         reload = pool.submit(repository.reload, new)
         try:
-            poll(lambda: _states(repository, "m")[1] is State.END)
+            until(lambda: _states(repository, "m")[1] is State.END)
             assert _version(repository, "m", label="stable") == 2
         finally:
             disk.gate.set()
@@ -368,11 +368,11 @@ def test_a_label_goes_to_what_serves_beside_a_newer_version_that_does_not(disk: 
     repository = make(disk.add("m", 1))
     disk.gate.clear()
     disk.add("m", 2)
-    poll(lambda: _states(repository, "m") == {2: State.LOADING, 1: State.AVAILABLE})
+    until(lambda: _states(repository, "m") == {2: State.LOADING, 1: State.AVAILABLE})
     repository.reload([disk.config("m", labels={"loading": 1})])
     disk.bad["m", 2] = StatusError(Code.INVALID_ARGUMENT, "bad")
     disk.gate.set()
-    poll(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
+    until(lambda: _states(repository, "m") == {2: State.END, 1: State.AVAILABLE})
     repository.reload([disk.config("m", labels={"failed": 1})])
     (disk.root / "m" / "2").rmdir()
     repository.reload([disk.config("m", labels={"gone": 1})])

@@ -18,7 +18,8 @@ from cortex.model_server.request_log import RequestLog, RequestLogOptions
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import classification_pb2, predict_pb2, prediction_log_pb2
 from cortex.tfrecord import read_records
-from tests.model_server.harness import Start, poll, predict_request
+from tests.model_server.harness import Start, predict_request
+from tests.waiting import until
 
 X = {"x": np.ones((1, 1), np.float32)}
 
@@ -160,9 +161,9 @@ def test_a_log_that_is_used_no_more_is_closed(tmp_path: Path) -> None:
     for number in range(5):
         log.configure(_models(tmp_path / f"m{number}"))
         _add(log)
-    poll(lambda: len(list(tmp_path.glob("m4-*"))) == 1 and held() == 1)
+    until(lambda: len(list(tmp_path.glob("m4-*"))) == 1 and held() == 1)
     log.configure([])
-    poll(lambda: held() == 0)
+    until(lambda: held() == 0)
     log.close()
     assert [len(records) for records in _records(tmp_path)] == [1] * 5
 
@@ -197,7 +198,7 @@ def test_a_record_that_cannot_be_written_is_counted(tmp_path: Path, caplog: pyte
     log.configure(_models(tmp_path / "gone" / "m"))
     for _ in range(3):
         _add(log)
-    poll(lambda: len(counts.codes) == 3)
+    until(lambda: len(counts.codes) == 3)
     assert counts.codes == [Code.UNAVAILABLE] * 3
     (tmp_path / "gone").mkdir()
     _add(log)
@@ -235,11 +236,11 @@ def test_a_full_disk_costs_records_and_no_request(start: Start, models: Path, tm
 
     for _ in range(3):
         assert len(server.prediction.Predict(large).outputs["y"].float_val) == full // 4
-    poll(lambda: logged("UNAVAILABLE") == 3)
+    until(lambda: logged("UNAVAILABLE") == 3)
     assert list(logs.iterdir()) == []
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     server.prediction.Predict(large)
-    poll(lambda: logged("OK") == 1)
+    until(lambda: logged("OK") == 1)
     assert server.stop() == 0
     ((record,),) = _records(logs)
     assert record.predict_log.request == large
@@ -257,7 +258,7 @@ def test_files_that_are_taken_away_are_followed_by_others(start: Start, models: 
     def ask(code: str, count: int) -> None:
         server.prediction.Predict(predict_request("half_plus", X))
         sample = f'cortex_request_log_records_total{{code="{code}",model_name="half_plus"}} {count}.0'
-        poll(lambda: sample in server.http("GET", "/metrics")[1])
+        until(lambda: sample in server.http("GET", "/metrics")[1])
 
     ask("OK", 1)
     for file in logs.iterdir():

@@ -27,11 +27,11 @@ from tests.model_server.harness import (
     arrays,
     config_file,
     free_port,
-    poll,
     predict_request,
     recorded,
     write_records,
 )
+from tests.waiting import DEADLINE, until
 
 X = {"x": np.ones((1, 1), np.float32)}
 Copied = Callable[[str], Path]
@@ -88,7 +88,7 @@ def test_what_people_grep_for(start: Start, models: Path) -> None:
         "--num_unload_threads=3",
         "--no_such_flag=1",
     )
-    poll(lambda: "Entering the event loop ..." in server.log)  # the doors are open a moment before
+    until(lambda: "Entering the event loop ..." in server.log)  # the doors are open a moment before
     for line in (
         "unknown argument: --no_such_flag=1",
         "These flags are accepted and have no effect here: num_unload_threads",
@@ -183,9 +183,9 @@ def test_a_version_that_is_still_copied_is_tried_again(start: Start, copied: Cop
     )
     (tmp_path / "2").rename(base / "2")
     records = tmp_path / "crashes"
-    poll(lambda: any('"under_way": true' in record.read_text() for record in records.iterdir()))  # the load has begun
+    until(lambda: any('"under_way": true' in record.read_text() for record in records.iterdir()))  # the load has begun
     (base / "2" / "assets.extra" / "model_card.json").write_text('{"tolerance": {"rtol": 0.1}}')
-    poll(lambda: server.has_status("slow", 2, "AVAILABLE") or server.has_status("slow", 2, "END"))
+    until(lambda: server.has_status("slow", 2, "AVAILABLE") or server.has_status("slow", 2, "END"))
     assert server.has_status("slow", 2, "AVAILABLE")
 
 
@@ -194,17 +194,17 @@ def test_a_model_without_versions_is_waited_for(start: Start, models: Path, tmp_
     base = tmp_path / "base"
     base.mkdir()
     server = start("--model_name=half_plus", f"--model_base_path={base}", ready=False)
-    poll(lambda: "Did you forget to name your leaf directory as a number (eg. '/1/')?" in server.log)
+    until(lambda: "Did you forget to name your leaf directory as a number (eg. '/1/')?" in server.log)
     assert not server.is_ready()
     shutil.copytree(models / "half_plus" / "1", base / "1")
-    poll(server.is_ready)
+    until(server.is_ready)
     assert _y(server.prediction) == 2.5
 
 
 def test_a_server_that_waits_can_be_stopped(start: Start, tmp_path: Path) -> None:
     """SIGTERM before the models are loaded ends the process with 0."""
     server = start(f"--model_base_path={tmp_path / 'nowhere'}", ready=False)
-    poll(lambda: "Could not find base path" in server.log)
+    until(lambda: "Could not find base path" in server.log)
     assert server.stop() == 0
 
 
@@ -213,24 +213,25 @@ def test_a_new_version_goes_live_without_a_lost_request(start: Start, models: Pa
     base = tmp_path / "base"
     shutil.copytree(models / "half_plus" / "1", base / "1")
     server = start("--model_name=half_plus", f"--model_base_path={base}")
-    stub, seen, stop = server.prediction, [], threading.Event()
+    stub, stop = server.prediction, threading.Event()
 
-    def ask() -> None:
+    def ask() -> list[float]:
+        seen = []
         while not stop.is_set():
             seen.append(_y(stub, timeout=20))
+        return seen
 
     with ThreadPoolExecutor(2) as pool:
         clients = [pool.submit(ask) for _ in range(2)]
         try:
             shutil.copytree(models / "half_plus" / "2", tmp_path / "2")
             (tmp_path / "2").rename(base / "2")
-            poll(lambda: server.has_status("half_plus", 2, "AVAILABLE") and server.has_status("half_plus", 1, "END"))
+            until(lambda: server.has_status("half_plus", 2, "AVAILABLE") and server.has_status("half_plus", 1, "END"))
         finally:
             stop.set()
-        for client in clients:
-            client.result()
-    assert seen == sorted(seen)
-    assert set(seen) == {2.5, 3.5}
+        seen = [client.result() for client in clients]
+    assert all(each == sorted(each) for each in seen)
+    assert {y for each in seen for y in each} == {2.5, 3.5}
 
 
 def test_a_new_version_that_fails_leaves_the_old_one(start: Start, models: Path, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_new_version_that_fails_leaves_the_old_one(start: Start, models: Path,
     shutil.copytree(models / "half_plus" / "1", base / "1")
     server = start("--model_name=half_plus", f"--model_base_path={base}")
     (base / "2").mkdir()
-    poll(lambda: server.has_status("half_plus", 2, "END"))
+    until(lambda: server.has_status("half_plus", 2, "END"))
     status = server.json("GET", "/v1/models/half_plus/versions/2")["model_version_status"][0]["status"]
     assert status["error_code"] == "NOT_FOUND"
     assert "Could not find SavedModel" in status["error_message"]
@@ -257,7 +258,7 @@ def test_models_are_reloaded_over_grpc_and_from_the_file(start: Start, models: P
         f'model_config_list {{ config {{ name: "half_plus" base_path: "{models / "half_plus"}"\n'
         "model_version_policy { all {} } } }"
     )
-    poll(lambda: server.has_status("half_plus", 1, "AVAILABLE"))
+    until(lambda: server.has_status("half_plus", 1, "AVAILABLE"))
     request = model_management_pb2.ReloadConfigRequest()
     for name in ("half_plus", "two_inputs"):
         entry = request.config.model_config_list.config.add(name=name, base_path=str(models / name))
@@ -273,7 +274,7 @@ def test_models_are_reloaded_over_grpc_and_from_the_file(start: Start, models: P
         server.model.HandleReloadConfigRequest(request)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     config.write_text("model_config_list { config {")
-    poll(lambda: "PollFilesystemAndReloadConfig failed to ReloadConfig: INVALID_ARGUMENT" in server.log)
+    until(lambda: "PollFilesystemAndReloadConfig failed to ReloadConfig: INVALID_ARGUMENT" in server.log)
     assert _y(server.prediction) == 3.5
 
 
@@ -322,11 +323,11 @@ def test_sigterm_answers_what_is_in_flight(start: Start, models: Path, tmp_path:
         over_grpc = [pool.submit(_y, stub, timeout=20) for _ in range(2)]
         path = "/v1/models/half_plus:predict"
         over_rest = [pool.submit(server.json, "POST", path, '{"instances": [[1]]}') for _ in range(2)]
-        poll(lambda: _in_flight(server) == {"GRPC": 2, "REST": 2})
+        until(lambda: _in_flight(server) == {"GRPC": 2, "REST": 2})
         server.process.send_signal(signal.SIGTERM)
         assert [each.result() for each in over_grpc] == [3.5, 3.5]
         assert [each.result() for each in over_rest] == [{"predictions": [[3.5]]}] * 2
-    assert server.process.wait(20) == 0
+    assert server.process.wait(DEADLINE) == 0
     with pytest.raises(OSError, match="refused"):
         server.http("GET", "/healthz")
 
@@ -366,7 +367,7 @@ def test_flags_of_the_answers(start: Start, models: Path, tmp_path: Path) -> Non
     rows = json.dumps({"inputs": [[1.0] * 800] * 3000})
     status, text, _ = server.http("POST", "/v1/models/slow:predict", rows)
     assert (status, json.loads(text)) == (504, {"error": "Timed out waiting for notification"})
-    poll(lambda: server.http("POST", path, '{"instances": [[1]]}')[0] == 200)  # 300 ms are little on a busy machine
+    until(lambda: server.http("POST", path, '{"instances": [[1]]}')[0] == 200)  # 300 ms are little on a busy machine
 
 
 def test_readiness_is_told_to_the_supervisor(start: Start, models: Path, tmp_path: Path) -> None:
@@ -406,9 +407,9 @@ def test_a_signal_to_reload_may_come_early(start: Start, models: Path) -> None:
     """SIGHUP while the server has yet to be imported does not end it."""
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", ready=False)
     status = Path(f"/proc/{server.process.pid}/status")
-    poll(lambda: int(re.search(r"SigIgn:\s*(\w+)", status.read_text())[1], 16) & 1)
+    until(lambda: int(re.search(r"SigIgn:\s*(\w+)", status.read_text())[1], 16) & 1)
     server.process.send_signal(signal.SIGHUP)
-    poll(server.is_ready)
+    until(server.is_ready)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from cortex.model_server import loopback
 from cortex.model_server.grpc import GrpcOptions, GrpcServer
 from cortex.model_server.handlers import Handlers
 from cortex.protos import predict_pb2, prediction_service_pb2_grpc
-from tests.model_server.harness import Server, Start, arrays, poll, predict_request
+from tests.model_server.harness import Server, Start, arrays, predict_request
+from tests.waiting import DEADLINE, until
 
 X = {"x": np.ones((1, 1), np.float32)}
 
@@ -112,7 +113,7 @@ def test_health_without_a_profiler(start: Start, models: Path) -> None:
     server.process.terminate()
     code, _ = _failure(list, watching)  # a watcher does not keep the server from ending
     assert code is grpc.StatusCode.CANCELLED
-    assert server.process.wait(25) == 0
+    assert server.process.wait(DEADLINE) == 0
 
 
 def _watch(target: str, count: int) -> None:
@@ -267,16 +268,16 @@ def test_a_call_that_waited_too_long_is_never_run(slow: tuple[_Slow, _Doorman, A
         return stub.Predict.future(predict_request(name, X), timeout=timeout, metadata=(("x-api-key", name),))
 
     first = ask("first")
-    poll(lambda: handlers.asked)
+    until(lambda: handlers.asked)
     late = ask("late", timeout=0.1)
     gone = ask("gone")
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    poll(lambda: "gone" in doorman.seen)
+    until(lambda: "gone" in doorman.seen)
     gone.cancel()
     with contextlib.suppress(grpc.FutureCancelledError):
         gone.exception()
     last = ask("last")
-    poll(lambda: "last" in doorman.seen)  # and so, on the same connection, that the one before it has gone
+    until(lambda: "last" in doorman.seen)  # and so, on the same connection, that the one before it has gone
     handlers.release.set()
     first.result()
     last.result()

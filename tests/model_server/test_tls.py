@@ -12,6 +12,7 @@ from cortex.model_server import tls
 from cortex.model_server.status import StatusError
 from cortex.protos import prediction_service_pb2_grpc
 from tests.model_server.harness import Start, free_port, predict_request
+from tests.waiting import DEADLINE
 
 X = {"x": np.ones((1, 1), np.float32)}
 
@@ -88,7 +89,7 @@ def test_credentials_of_no_use_are_no_busy_port(
         path.write_text(f"{key}\n{certificate}")
     flags = f"--port={free_port()}", f"--ssl_config_file={path}", f"--model_base_path={models / 'half_plus'}"
     server = start(*flags, ready=False)
-    assert server.process.wait(60) == 255
+    assert server.process.wait(DEADLINE) == 255
     assert "what --ssl_config_file holds cannot be used" in server.log
     assert "is it in use" not in server.log
 

@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2
 
 from cortex.protos import shipped
 from cortex.protos.__main__ import descriptors
-from tests.model_server.harness import poll
+from tests.waiting import DEADLINE, until
 
 
 def _hiding(*packages: str) -> str:
@@ -64,12 +64,12 @@ def test_a_saved_model_is_served_without_tensorflow(models: Path, tmp_path: Path
     with log.open("w") as output:
         server = subprocess.Popen([sys.executable, "-c", SERVER, *flags], stdout=output, stderr=output)
     try:
-        poll(lambda: "Entering the event loop" in log.read_text() or server.poll() is not None)
+        until(lambda: "Entering the event loop" in log.read_text() or server.poll() is not None)
         answer = _run(CLIENT, f"unix:{path}")
         assert answer.stdout == "[3.5, 4.0] 30\n", answer.stderr + log.read_text()
     finally:
         server.terminate()
-        assert server.wait(40) == 0
+        assert server.wait(DEADLINE) == 0
 
 
 @pytest.mark.parametrize(("model", "why"), [("mixed", "OpenVINO has no exact"), ("half_plus", None)])

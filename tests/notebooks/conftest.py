@@ -12,7 +12,8 @@ import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SETTINGS = ("WEIGHTS", "OUTPUT", "SECONDS", "PRECISION", "CORTEX_NEURON_PYTHON")
-TESTED = "PYTEST_CURRENT_TEST"
+OF_TESTS = ("PYTEST_CURRENT_TEST", "TF_CPP_MIN_LOG_LEVEL")
+"""What pytest has set, and an engine that another test imported."""
 
 NO_DOWNLOADS = {
     "https_proxy": "http://127.0.0.1:9",
@@ -30,11 +31,11 @@ def execute(tmp_path_factory: pytest.TempPathFactory) -> Execute:
     """Execute a whole notebook, and return its cells by their ids.
 
     There are no downloads, no GPU, and no settings but those given. The kernel does not know that it is tested: it
-    would leave out what native code says.
+    would leave out what native code says, or let TensorFlow say all of it.
     """
     home = tmp_path_factory.mktemp("home")
     isolated = {"IPYTHONDIR": str(home / "ipython"), "KERAS_HOME": str(home / "keras")} | NO_DOWNLOADS | NO_GPU
-    inherited = {name: value for name, value in os.environ.items() if name not in (*SETTINGS, TESTED)}
+    inherited = {name: value for name, value in os.environ.items() if name not in (*SETTINGS, *OF_TESTS)}
 
     def run(name: str, **settings: str) -> dict[str, Any]:
         notebook = nbformat.read(NOTEBOOKS / name, as_version=4)

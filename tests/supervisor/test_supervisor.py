@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from cortex.errors import CortexError, UserError
 from cortex.plan import Plan, ProcessPlan
 from cortex.status import Status
 from tests.ports import free_port
+from tests.waiting import DEADLINE, until
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -77,16 +77,9 @@ def api(tmp_path: Path) -> Iterator[Api]:
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(api.supervisor.pid).children(recursive=True)
         api.supervisor.terminate()
-        api.supervisor.wait(20)
+        api.supervisor.wait(DEADLINE)
         assert not [child for child in children if child.is_running()], "the supervisor left processes behind"
         assert not api.run_dir.exists(), "the supervisor left sockets behind"
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.02)
 
 
 def ended(pid: int) -> bool:
@@ -128,7 +121,7 @@ def test_deploy_goes_live_and_stop_leaves_nothing(api: Api) -> None:
     assert api.ask()[0] == "one"
 
     list(control.command(api.run_dir / "control.sock", {"command": "stop"}))
-    api.supervisor.wait(10)
+    api.supervisor.wait(DEADLINE)
     assert not [row for row in status.processes if psutil.pid_exists(row["pid"])]
     assert not (api.root / "status.json").exists()
 
@@ -145,6 +138,18 @@ def test_a_killed_worker_is_replaced(api: Api, number: int) -> None:
     assert second != first
     until(lambda: api.status().status == "live")
     assert api.status().processes[0]["restarts"] == 1
+
+
+def test_a_process_is_known_from_its_start(api: Api) -> None:
+    """Whoever waits for one that is long in starting can look at it: its pid is told before its first word."""
+    with ThreadPoolExecutor(1) as pool:
+        deployment = pool.submit(api.deploy, api.plan("one", "late"))
+        until((api.root / "status.json").exists)
+        pid = until(lambda: api.status().processes[0]["pid"])
+        assert (api.status().processes[0]["state"], psutil.Process(pid).ppid()) == ("starting", api.supervisor.pid)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="killed by SIGKILL"):
+            deployment.result(DEADLINE)
 
 
 def test_logs_that_were_removed(api: Api) -> None:
@@ -269,7 +274,7 @@ def test_stop_first_may_leave_nothing(api: Api) -> None:
     api.deploy(api.plan("one", "once"))
     with pytest.raises(UserError, match="no such luck"):
         api.deploy(replace(api.plan("two", "fail"), stop_first=True))
-    api.supervisor.wait(10)
+    api.supervisor.wait(DEADLINE)
     status = api.status()
     assert (status.status, status.revision, status.in_use) == ("error", "one", ())
     assert "no such luck" in status.reason
@@ -279,7 +284,7 @@ def test_a_first_revision_that_fails_ends_the_supervisor(api: Api) -> None:
     """Nothing runs for an API that never came up; its status file says why."""
     with pytest.raises(UserError, match="no such luck"):
         api.deploy(api.plan("one", "fail"))
-    api.supervisor.wait(10)
+    api.supervisor.wait(DEADLINE)
     assert (api.status().status, api.status().processes) == ("error", ())
     assert "no such luck" in api.status().reason
 
@@ -291,7 +296,7 @@ def test_a_port_in_use_is_refused(api: Api) -> None:
         holder.listen()
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1 port {api.port}: Address already in use"):
             api.deploy(api.plan("one"))
-    api.supervisor.wait(10)
+    api.supervisor.wait(DEADLINE)
 
 
 def test_a_crash_loop_becomes_an_error(api: Api) -> None:

@@ -18,7 +18,7 @@ from cortex.environments.docker.packages import Packages
 from cortex.environments.docker.stats import parse
 from cortex.environments.fields import FieldError
 from cortex.spec import APISpec, Autoscaling, Compute, Model, Networking, Predictor, ServerSideBatching
-from tests.e2e.deployment import until
+from tests.waiting import DEADLINE, until
 
 GOLDEN = Path(__file__).with_name("docker_compose.yaml")
 
@@ -220,7 +220,7 @@ def test_a_model_server_ends_after_its_workers(tmp_path: Path) -> None:
         for process in started.values():
             process.terminate()
         for process in started.values():
-            process.wait(30)
+            process.wait(DEADLINE)
         assert ended.read_text().split() == ["worker", "server"]
     finally:
         for process in started.values():
@@ -236,7 +236,7 @@ def test_a_model_server_that_dies_is_told_of(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGHUP)
-        assert process.wait(30) == 7
+        assert process.wait(DEADLINE) == 7
 
 
 def test_the_golden_file_is_yaml() -> None:

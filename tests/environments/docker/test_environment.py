@@ -26,8 +26,8 @@ from cortex.environments.docker.front import DockerFront
 from cortex.errors import Error, UserError
 from cortex.spec.config import Config, read
 from tests.certificates import issue
-from tests.e2e.deployment import until
 from tests.ports import free_port
+from tests.waiting import until
 
 STAND_IN = Path(__file__).with_name("docker_stand_in.py")
 REASON = "predictor.py: __init__: ValueError: no such label: runtime exception"

@@ -6,16 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.ports import free_port
+from tests.waiting import DEADLINE, until
 
 WORKER = Path(__file__).with_name("replica_worker.py")
-_DEADLINE = 30.0
 Start = Callable[..., "Replica"]
 
 
@@ -77,24 +76,17 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for replica in replicas:
         replica.process.terminate()  # a replica that is killed leaves its workers behind
         try:
-            replica.process.wait(_DEADLINE)
+            replica.process.wait(DEADLINE)
         finally:
             replica.process.kill()
             replica.process.wait()
 
 
-def _until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _DEADLINE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_every_worker_answers_on_the_one_port(start: Start) -> None:
     replica = start(workers=3)
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     seen: set[str] = set()
-    _until(lambda: seen.add(replica.ask()) or len(seen) == 3)
+    until(lambda: seen.add(replica.ask()) or len(seen) == 3)
     assert seen == {"0", "1", "2"}
 
 
@@ -102,17 +94,17 @@ def test_workers_find_the_project_and_no_counts_of_those_before_them(start: Star
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/counter_7.db").write_bytes(b"old")
     replica = start(workers=1)
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     assert (replica.project / "src/deep.py").read_text() == "x = 1\n"
     assert list(replica.metrics.iterdir()) == []
 
 
 def test_a_drain_ends_with_0_and_gives_the_lock_away_last(start: Start) -> None:
     replica = start()
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     assert replica.locked()
     replica.process.send_signal(signal.SIGTERM)
-    assert replica.process.wait(_DEADLINE) == 0
+    assert replica.process.wait(DEADLINE) == 0
     assert not replica.ready.exists()
     assert not replica.locked()
 
@@ -120,16 +112,16 @@ def test_a_drain_ends_with_0_and_gives_the_lock_away_last(start: Start) -> None:
 def test_a_worker_that_dies_is_started_again(start: Start) -> None:
     """Meanwhile the others answer: nothing of the replica but the one request is lost."""
     replica = start()
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     assert replica.ask("POST") == ""
     assert replica.ask() in ("0", "1")
     seen: set[str] = set()
-    _until(lambda: seen.add(replica.ask()) or len(seen) == 2)
+    until(lambda: seen.add(replica.ask()) or len(seen) == 2)
     assert replica.process.poll() is None
 
 
 def test_a_worker_that_cannot_start_ends_the_replica_with_its_code(start: Start) -> None:
     """The container's exit code is then the worker's, which Kubernetes shows."""
     replica = start("--unready", "1")
-    assert replica.process.wait(_DEADLINE) == 3
+    assert replica.process.wait(DEADLINE) == 3
     assert not replica.ready.exists()

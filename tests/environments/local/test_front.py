@@ -28,11 +28,10 @@ from cortex.errors import UserError
 from cortex.spec import APISpec, Networking, Predictor
 from tests.certificates import Files, issue
 from tests.ports import free_port
+from tests.programs import needs_nginx
+from tests.waiting import DEADLINE, until
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None,
-    reason="nginx is not installed",
-)
+pytestmark = needs_nginx
 
 
 @dataclass
@@ -132,13 +131,6 @@ def _route(name: str, *upstreams: str, endpoint: str = "", max_body: int = 2**20
 
 def _family(front: Fronted) -> list[psutil.Process]:
     return front.front._family()
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.02)
 
 
 def test_apis_share_one_port_by_path(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
@@ -243,7 +235,7 @@ def test_a_worker_that_dies(retry: bool, fronted: Fronted, stubs: Callable[[], S
     assert dying.asked.is_set()
     assert posts == ({200} if retry else {200, 502})
     time_to_forgive = time.monotonic() + 1.5  # nginx passes over a worker that failed for a second
-    _until(lambda: time.monotonic() > time_to_forgive)
+    until(lambda: time.monotonic() > time_to_forgive)
     assert {requests.get(chosen.url, timeout=10).status_code for _ in range(4)} == {200}
 
 
@@ -302,7 +294,7 @@ def test_a_kept_connection_outlives_a_change(fronted: Fronted, stubs: Callable[[
         last = session.post(fronted.url, data=b"x", timeout=10)
         assert (last.json()["port"], last.headers["Connection"]) == (old.address, "close")
         assert session.post(fronted.url, data=b"x", timeout=10).json()["port"] == new.address
-    _until(lambda: len(before & {process.pid for process in _family(fronted)}) == 1)
+    until(lambda: len(before & {process.pid for process in _family(fronted)}) == 1)
 
 
 def _version() -> tuple[int, ...]:
@@ -455,7 +447,7 @@ def test_a_front_that_was_killed_comes_back(fronted: Fronted, stubs: Callable[[]
     assert master is not None
     worker = master.children()[0]
     worker.kill()
-    _until(lambda: worker.pid not in {child.pid for child in master.children()} and master.children())
+    until(lambda: worker.pid not in {child.pid for child in master.children()} and master.children())
     assert requests.post(fronted.url, data=b"x", timeout=10).status_code == 200
     master.kill()
     psutil.wait_procs([master], timeout=10)
@@ -500,14 +492,12 @@ def worker(tmp_path: Path) -> Iterator[Route]:
         process = subprocess.Popen([sys.executable, str(listen), *command], cwd=tmp_path, env=env, stderr=log)
     probe = [sys.executable, str(Path(__file__).parents[3] / "deploy/probe.py"), "/readyz", address]
     try:
-        deadline = time.monotonic() + 60
-        while subprocess.run(probe, capture_output=True).returncode:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, "the worker is not ready in time"
+        until(lambda: process.poll() is not None or not subprocess.run(probe, capture_output=True).returncode)
+        assert process.poll() is None, (tmp_path / "log").read_text()
         yield Route.of(spec, [address])
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, (tmp_path / "log").read_text()
+        assert process.wait(DEADLINE) == 0, (tmp_path / "log").read_text()
 
 
 def test_a_real_worker(fronted: Fronted, worker: Route) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cortex.tfrecord import read_records
-from tests.model_server.harness import Server, arrays, config_file, poll, predict_request, starter
+from tests.model_server.harness import Server, arrays, config_file, predict_request, starter
+from tests.waiting import until
 
 AGREE = {"fp32": 0.995, "bf16": 0.995, "int8": 0.98}  # the server computes in bf16 where the hardware has it
 SMALLER = {"fp32": 1.01, "bf16": 0.55, "int8": 0.35}
@@ -143,7 +144,7 @@ def test_tampered_weights_do_not_go_live(
     started: list[Server] = []
     try:
         refused = starter(tmp_path, started)("--model_name=copied", f"--model_base_path={base}", ready=False)
-        assert poll(lambda: refused.process.poll()) == 255
+        assert until(lambda: refused.process.poll()) == 255
         assert "output 'output' is out of tolerance" in refused.log
     finally:
         for each in started:

@@ -24,6 +24,7 @@ from cortex.protos import saved_model_pb2
 from cortex.tensors import to_proto
 from export import answers, gpu_device, gpu_order, onnx_int8, recorded_requests
 from export.model_card import Tolerance
+from tests.waiting import DEADLINE
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Program = Callable[[str, str], Path]
@@ -39,7 +40,7 @@ def left_by_a_killed_run(tiny: Path) -> list[str]:
     argv = [sys.executable, "-m", "export", "gpu", str(tiny)]
     export = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + DEADLINE
         while not (output / ".exporting-3" / "saved_model.pb").exists():
             assert export.poll() is None, "the export ended by itself"
             assert time.monotonic() < deadline

@@ -6,13 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.processes import children
+from tests.waiting import DEADLINE, until
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,12 +55,9 @@ def test_it_ends_with_what_it_started(tiny: Path) -> None:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(list(map(str, argv)), env=environment, process_group=0, **quiet) as process:
         try:
-            deadline = time.monotonic() + 120
-            while not (servers := children("cortex.model_server", process.pid)) and time.monotonic() < deadline:
-                time.sleep(0.05)
+            servers = until(lambda: children("cortex.model_server", process.pid))
             process.terminate()
-            assert process.wait(60) == 143
-            assert servers
+            assert process.wait(DEADLINE) == 143
             assert not any(server.is_running() for server in servers)
         finally:
             with suppress(ProcessLookupError):

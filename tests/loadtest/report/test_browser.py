@@ -17,9 +17,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from cortex.loadtest import files
 from cortex.loadtest.findings import Report
+from tests.waiting import DEADLINE
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DEADLINE = 60.0
 PLOTS = ("timeline", "histogram", "curve", "sweep", "search", "changes", "stages")
 WIDTHS = {"wide": (1280, 1000), "narrow": (390, 344)}
 """Of the window, and the name of the drawing that is for it. Half of a wide window is 484."""
@@ -85,7 +85,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
