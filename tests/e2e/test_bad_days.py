@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,6 +298,19 @@ def test_a_worker_that_outlives_its_supervisor_keeps_no_port(cortex: Cortex, dep
     cortex("deploy", slow)
     assert cortex.get("slow")["endpoint"] == deployed
     assert requests.post(deployed, timeout=10).text == "done"
+
+
+def test_a_home_that_was_removed(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """What still runs of it is replaced at its port by the next deployment, and ended by a deletion."""
+    shutil.rmtree(cortex.home)
+    cortex("deploy", slow)
+    assert cortex.get("slow")["endpoint"] == deployed
+    assert requests.post(deployed, timeout=10).text == "done"
+    shutil.rmtree(cortex.home)
+    cortex.home.mkdir()
+    assert "slow is not deployed" in cortex("get", "slow", code=1)
+    assert "deleting slow" in cortex("delete", "slow")
+    assert not cortex.family()
 
 
 def test_a_container_without_init(cortex: Cortex, slow: Path) -> None:

@@ -97,9 +97,9 @@ class LocalEnvironment:
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """See `Environment.delete`."""
         self._sweep()
-        self._home.find(name)
+        self._what_runs(name)
         with self._alone(name, force=True):
-            directory = self._home.find(name)  # whoever held it may have deleted it
+            directory = self._what_runs(name)  # whoever held it may have deleted it
             try:
                 self._entrance.follow(leaving=name)
             finally:
@@ -119,6 +119,15 @@ class LocalEnvironment:
         with self._home.lock(name):
             yield
 
+    def _what_runs(self, name: str) -> APIDirectory:
+        """Return the directory of an API, also where that is gone and the API still runs. UserError otherwise."""
+        try:
+            return self._home.find(name)
+        except UserError:
+            if not supervision.runs(directory := self._home.api(name)):
+                raise
+        return directory
+
     def _find(self, name: str) -> API | None:
         with contextlib.suppress(UserError, OSError, ValueError):
             return self.api(name)
@@ -134,8 +143,8 @@ class LocalEnvironment:
             told = notices(spec, config.path.absolute().parent)
             running = before.in_use if before and held else ()
             prepared = prepare(config, spec, self._home, self._cache, progress, notices=told, running=running)
-            if before and not held:
-                supervision.stop(directory)  # a worker that outlived its supervisor may still have the port
+            if not held:
+                supervision.stop(directory)  # what outlived its supervisor, or its files, may still have the port
             port = ports.assign(self._home, spec.name, spec.networking.local_port, host=self._host, held=held)
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 self._entrance.follow()

@@ -46,6 +46,11 @@ def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
         raise
 
 
+def runs(directory: APIDirectory) -> bool:
+    """Tell whether the API has a supervisor, whatever has become of its files."""
+    return bool(_supervisors(directory))
+
+
 def cancel(directory: APIDirectory) -> None:
     """Have the supervisor, if there is one, give up an update that is in progress: whoever waits for it is told so."""
     with contextlib.suppress(Error):
