@@ -65,10 +65,9 @@ def prepare(
 
 
 def recall(name: str, revision: str, home: Home) -> Prepared:
-    """Return a revision that was prepared before."""
+    """Return a revision that was prepared before. UserError when it is damaged."""
     directory = home.api(name)
-    notices = json.loads((directory.revision(revision) / "notices.json").read_text())
-    return Prepared(revision, directory.resolved(revision), tuple(notices))
+    return Prepared(revision, directory.resolved(revision), directory.notices(revision))
 
 
 def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home, running: Collection[str]) -> None:

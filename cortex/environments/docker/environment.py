@@ -269,7 +269,7 @@ class DockerEnvironment:
         return self._home.api(row.name).spec(row.revision)
 
     def _find(self, name: str) -> API | None:
-        with contextlib.suppress(Error, OSError, ValueError):
+        with contextlib.suppress(Error):
             return self.api(name)
         return None
 

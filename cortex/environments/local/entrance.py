@@ -161,7 +161,7 @@ class Entrance:
         found = []
         for name in self._home.by_age():
             directory = self._home.api(name)
-            with contextlib.suppress(OSError, ValueError):  # an API that is damaged does not take the others along
+            with contextlib.suppress(UserError):  # an API that is damaged does not take the others along
                 if status := directory.status():
                     found.append((directory.spec(status.revision), status))
         return found

@@ -223,11 +223,7 @@ class LocalEnvironment:
         status = directory.status()
         if status is None:
             raise UserError(f"{directory.name} is not deployed")
-        try:
-            spec = directory.spec(status.revision)
-        except (OSError, ValueError) as error:
-            damaged = directory.revision(status.revision)
-            raise UserError(f"{damaged} is damaged; `cortex deploy` writes it anew") from error
+        spec = directory.spec(status.revision)
         front = self._entrance.url(spec)
         problem = self._entrance.problem(status) if front else ""
         return API(

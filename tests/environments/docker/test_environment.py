@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -598,6 +599,18 @@ def test_a_compose_file_that_is_damaged_is_told(text: str, docker: Docker) -> No
     with pytest.raises(UserError, match=r"compose\.yaml: "):
         docker.environment.apis()
     assert file.read_text() == text
+
+
+def test_a_revision_that_lost_its_content_is_told_and_written_anew(docker: Docker) -> None:
+    """As on a machine that was switched off."""
+    docker.deploy(docker.write())
+    for file in docker.home.glob("environments/docker/apis/iris/revisions/*/*.json"):
+        file.write_bytes(b"")
+    for ask in (docker.environment.api, partial(docker.environment.refresh, force=False, progress=str)):
+        with pytest.raises(UserError, match="is damaged; `cortex deploy` writes it anew"):
+            ask("iris")
+    assert not docker.deploy(docker.write()).error
+    assert docker.environment.api("iris").status == "live"
 
 
 def test_deleting_one_of_two_stops_it_although_the_front_is_lost(docker: Docker) -> None:
