@@ -209,11 +209,12 @@ class Process:
         return f"{last} ({how})" if last else how
 
     async def _kill_group(self) -> None:
-        if self._child is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        await self._child.wait()
+        """Kill the process with all that it started: once, since its number may be somebody else's afterwards."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
 
 
 def _end_with_parent() -> None:
