@@ -67,7 +67,7 @@ class LocalEnvironment:
 
     def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
         """See `Environment.render`: a plan for each API, of a revision that is called ``dry-run``; then the front."""
-        plans = previews(config, self._home, self._host)
+        plans = previews(config, self._home, self._host, self._entrance.ports(front))
         ports = [int(plan["port"]) for plan in plans]
         shown = self._entrance.preview(front, tuple(zip(config.apis, ports, strict=True)))
         return (*plans, shown) if shown else plans
@@ -145,7 +145,8 @@ class LocalEnvironment:
             prepared = prepare(config, spec, self._home, self._cache, progress, notices=told, running=running)
             if not held:
                 supervision.stop(directory)  # what outlived its supervisor, or its files, may still have the port
-            port = ports.assign(self._home, spec.name, spec.networking.local_port, host=self._host, held=held)
+            wanted, front = spec.networking.local_port, self._entrance.ports()
+            port = ports.assign(self._home, spec.name, wanted, host=self._host, held=held, front=front)
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 self._entrance.follow()
                 return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
@@ -190,7 +191,8 @@ class LocalEnvironment:
             except AddressTaken:
                 if wanted:
                     raise
-            ports.assign(self._home, prepared.resolved.name, None, host=self._host, held=0)
+            front = self._entrance.ports()
+            ports.assign(self._home, prepared.resolved.name, None, host=self._host, held=0, front=front)
         return self._run(prepared, force=force, progress=progress)
 
     def _run(self, prepared: Prepared, *, force: bool, progress: Progress) -> None:

@@ -14,11 +14,13 @@ LAST = 65535
 _FIELD = "networking.local_port"
 
 
-def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -> int:
+def assign(
+    home: Home, name: str, wanted: int | None, *, host: str, held: int, front: Collection[int] = frozenset()
+) -> int:
     """Choose and record a port: the one wanted, else the one the API had, else the first free one from 8888 up.
 
-    ``held`` is the port that the API listens on now, 0 for none. FieldError when the wanted one cannot be had,
-    UserError where none of ``host`` can.
+    ``held`` is the port that the API listens on now, 0 for none; those of the ``front`` are left to it. FieldError when
+    the wanted one cannot be had, UserError where none of ``host`` can.
     """
     with home.lock(".ports", wait=True):
         others = {port: api for api, port in home.ports().items() if api != name}
@@ -26,7 +28,7 @@ def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -
         if wanted and wanted in others:
             raise FieldError(_FIELD, _assigned(wanted, others[wanted]))
         number = host if port == held else Address(host, port).resolved.host  # a name is looked up once for all ports
-        while port != held and (port in others or not _is_free(number, port)):
+        while port != held and (port in others or port in front or not _is_free(number, port)):
             if wanted or port == LAST:
                 raise FieldError(_FIELD, _foreign(port))
             port += 1
