@@ -22,6 +22,7 @@ import pytest
 
 from cortex import control, process, rotation, supervisor
 from cortex.errors import CortexError, NotStarted, UserError
+from cortex.listener import accepts
 from cortex.plan import Plan, ProcessPlan
 from cortex.status import Status
 from tests.ports import free_port
@@ -40,11 +41,7 @@ class Api:
         self.supervisor = subprocess.Popen(
             ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "_", *argv], start_new_session=True
         )
-        until(self.answers)
-
-    def answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.run_dir / "control.sock")) == 0
+        until(lambda: accepts(self.run_dir / "control.sock"))
 
     def plan(self, word: str, mode: str = "serve", workers: int = 1) -> Plan:
         front = tuple(
@@ -54,7 +51,7 @@ class Api:
         return Plan(word, "127.0.0.1", self.port, str(self.run_dir / word), front, files={"a/b": "text"})
 
     def deploy(self, plan: Plan, force: bool = False) -> list[str]:
-        request = {"command": "deploy", "plan": plan.to_json(), "environment": dict(os.environ), "force": force}
+        request = control.Deployment(plan, os.environ, force).request()
         return list(control.command(self.run_dir / "control.sock", request))
 
     def ask(self, words: bytes = b"hello") -> tuple[str, int]:
