@@ -33,7 +33,7 @@ def release(
     """
     root = config.path.absolute().parent
     models = tuple(_absolute(model, root) for model in _wanted(spec, root))
-    project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home])
+    project = Project.of(config, spec, home)
     with plainly("cannot read the file"):
         files = {name: path.read_bytes() for name, path in project.tree.files.items()}
         executables = {name for name, path in project.tree.files.items() if path.stat().st_mode & stat.S_IXUSR}
@@ -41,7 +41,7 @@ def release(
     if bundled and not settings.registry:
         raise _too_large(files, root)
     notices = (*project.notices, *_notices(spec, root, project, models))
-    content = [cortex.__version__, spec.model_dump_json(), project.digest, repr(settings), *notices]
+    content = [cortex.__version__, spec.model_dump_json(), project.tree.digest, repr(settings), *notices]
     content += [digest for model in models if (digest := _digest(model))]
     return Release(
         spec=spec,

@@ -102,8 +102,8 @@ def test_images_have_the_version_of_the_code(path: Path) -> None:
     assert set(found) <= {cortex.__version__}
 
 
-def test_this_project_installs_nothing_into_its_image() -> None:
+def test_this_project_installs_nothing_into_its_image(tmp_path: Path) -> None:
     """Its requirements.txt is what it is developed with; the image has what its API needs."""
     config = read(ROOT / "cortex_cpu.yaml")
-    project = Project.of(config.path, config.apis)
+    project = Project.of(config, config.apis[0], tmp_path)
     assert set(project.tree.files) == {"predictor.py", "download.py", "export/imagenet_class_index.json"}
