@@ -61,7 +61,6 @@ class Images:
 
     api: str
     model_server: str
-    front: str = "nginx:stable"
 
 
 @dataclass(frozen=True)

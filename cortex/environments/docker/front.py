@@ -33,8 +33,8 @@ class FrontSettings:
     host: str
     port: int
     protection: Protection
-    retry_posts: bool = False
-    image: str = "nginx:stable"
+    retry_posts: bool
+    image: str
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> "FrontSettings":

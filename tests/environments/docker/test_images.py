@@ -85,7 +85,7 @@ def test_an_image_that_is_missing_is_told_with_its_dockerfile(
     device: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has one of its own, whose head says how to build it."""
-    monkeypatch.setattr(Engine, "good", lambda *_: False)
+    monkeypatch.setattr(Engine, "good", lambda _, *words: image not in words)
     image, api = f"cortex-model-server{device}:{cortex.__version__}", APISpec(name="iris", predictor=_TENSORFLOW)
     monkeypatch.setattr(Shelf, "source", lambda _: None)
     with pytest.raises(UserError, match=f"{image} is not on this machine: build .* as deploy/{re.escape(file)} says"):
