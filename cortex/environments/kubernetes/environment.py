@@ -16,7 +16,7 @@ from cortex.environments.kubernetes import image as kubernetes_image
 from cortex.environments.kubernetes.kubectl import MANAGER, Kubectl
 from cortex.environments.kubernetes.manifests.documents import manifests, surroundings
 from cortex.environments.kubernetes.manifests.release import Release
-from cortex.environments.kubernetes.release import check_reachable, kinds, release
+from cortex.environments.kubernetes.release import check_reachable, release
 from cortex.environments.kubernetes.settings import Settings
 from cortex.environments.kubernetes.status import Seen, describe, spec_of
 from cortex.errors import UserError
@@ -226,11 +226,11 @@ class KubernetesEnvironment:
         """Return ``KIND/NAME`` of everything of an API that we made, and not another controller for us."""
         optional = [kind for group, kind in _OPTIONAL.items() if group in self._kubectl.groups]
         objects = self._kubectl.get(",".join([_MADE, *optional]), f"{_OURS},cortex/api={name}")
-        return [kinds(row) for row in objects if not row["metadata"].get("ownerReferences")]
+        return [_full_name(row) for row in objects if not row["metadata"].get("ownerReferences")]
 
     def _prune(self, made: Release, documents: Iterable[Mapping[str, Any]]) -> None:
         """Remove what earlier revisions had and this one has not, less the files of those that are kept."""
-        keep = {kinds(document) for document in documents} | self._see(made.name).files
+        keep = {_full_name(document) for document in documents} | self._see(made.name).files
         self._kubectl.delete([name for name in self._made(made.name) if name not in keep])
 
 
@@ -241,6 +241,11 @@ def _seen(name: str, objects: Sequence[Mapping[str, Any]]) -> Seen:
         if row["kind"] == "Deployment":
             return Seen(row, tuple(other for other in mine if other is not row))
     raise UserError(f"{name} is not deployed")
+
+
+def _full_name(document: Mapping[str, Any]) -> str:
+    """Return ``KIND/NAME``."""
+    return f"{document['kind']}/{document['metadata']['name']}"
 
 
 def _kept_replicas(before: Seen, spec: APISpec) -> int:

@@ -5,7 +5,6 @@ import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cortex
 from cortex.environments import model_format, requirements
@@ -130,8 +129,3 @@ def _too_large(files: Mapping[str, bytes], root: Path) -> UserError:
         f"a cluster takes as files; its largest are {names}; name what the API does not need in "
         f"{root / IGNORE_FILE}, or let deploy put the project into an image: `cortex env configure NAME --registry R`"
     )
-
-
-def kinds(document: Mapping[str, Any]) -> str:
-    """Return ``KIND/NAME`` of a document."""
-    return f"{document['kind']}/{document['metadata']['name']}"
