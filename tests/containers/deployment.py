@@ -5,16 +5,16 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from cortex.environments.docker.environment import DockerEnvironment
+from tests.e2e import deployment
 from tests.e2e.deployment import CORTEX, NAME, ROOT, sample
 
 
@@ -57,11 +57,7 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def until(condition: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.2)
+until = partial(deployment.until, seconds=300)
 
 
 @dataclass

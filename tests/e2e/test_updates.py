@@ -216,8 +216,7 @@ def test_a_dead_supervisors_worker_does_not_survive_a_delete(cortex: Cortex, pro
     asking = threading.Thread(target=_ask_in_vain, args=(f"{endpoint}?until={project / 'never'}", failed))
     asking.start()
     until(lambda: _connections(cortex))
-    status = (cortex.home / "apis/slow/status.json").read_text()
-    os.kill(int(status.split('"supervisor": ')[1].split(",")[0]), signal.SIGKILL)
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGKILL)
     cortex("delete", "slow")
     asking.join(60)
     assert failed

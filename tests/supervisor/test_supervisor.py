@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from cortex.errors import CortexError, NotStarted, UserError
 from cortex.listener import accepts
 from cortex.plan import Plan, ProcessPlan
 from cortex.status import Status
+from tests.e2e.deployment import until
 from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -77,13 +77,6 @@ def api(tmp_path: Path) -> Iterator[Api]:
         api.supervisor.wait(20)
         assert not [child for child in children if child.is_running()], "the supervisor left processes behind"
         assert not api.run_dir.exists(), "the supervisor left sockets behind"
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.02)
 
 
 def ended(pid: int) -> bool:

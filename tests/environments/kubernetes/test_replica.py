@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.deployment import until
 from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("replica_worker.py")
@@ -83,18 +83,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
             replica.process.wait()
 
 
-def _until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _DEADLINE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_every_worker_answers_on_the_one_port(start: Start) -> None:
     replica = start(workers=3)
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     seen: set[str] = set()
-    _until(lambda: seen.add(replica.ask()) or len(seen) == 3)
+    until(lambda: seen.add(replica.ask()) or len(seen) == 3)
     assert seen == {"0", "1", "2"}
 
 
@@ -102,14 +95,14 @@ def test_workers_find_the_project_and_no_counts_of_those_before_them(start: Star
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/counter_7.db").write_bytes(b"old")
     replica = start(workers=1)
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     assert (replica.project / "src/deep.py").read_text() == "x = 1\n"
     assert list(replica.metrics.iterdir()) == []
 
 
 def test_a_drain_ends_with_0_and_gives_the_lock_away_last(start: Start) -> None:
     replica = start()
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     assert replica.locked()
     replica.process.send_signal(signal.SIGTERM)
     assert replica.process.wait(_DEADLINE) == 0
@@ -120,11 +113,11 @@ def test_a_drain_ends_with_0_and_gives_the_lock_away_last(start: Start) -> None:
 def test_a_worker_that_dies_is_started_again(start: Start) -> None:
     """Meanwhile the others answer: nothing of the replica but the one request is lost."""
     replica = start()
-    _until(replica.ready.exists)
+    until(replica.ready.exists)
     assert replica.ask("POST") == ""
     assert replica.ask() in ("0", "1")
     seen: set[str] = set()
-    _until(lambda: seen.add(replica.ask()) or len(seen) == 2)
+    until(lambda: seen.add(replica.ask()) or len(seen) == 2)
     assert replica.process.poll() is None
 
 
