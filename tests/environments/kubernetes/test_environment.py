@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -246,6 +247,14 @@ def test_a_kubectl_that_complains_at_length_holds_up_no_log(cluster: Cluster) ->
     cluster.deploy()
     (cluster.state / "fate").write_text("loud")
     assert len(list(islice(cluster.environment().logs("api", follow=True), 2))) == 2
+
+
+def test_kubectl_is_not_to_ask_anything(cluster: Cluster, program: Program) -> None:
+    """Neither a person at the terminal, nor whatever else feeds a script that reads logs."""
+    program("kubectl", "#!/bin/sh\nexec cat\n")
+    script = "from cortex.environments.kubernetes.kubectl import Kubectl; print(*Kubectl('', 'n').lines('logs'))"
+    done = subprocess.run([sys.executable, "-c", script], input="a line", capture_output=True, check=True, text=True)
+    assert done.stdout == "\n"
 
 
 def test_logs_are_followed_over_updates(cluster: Cluster) -> None:
