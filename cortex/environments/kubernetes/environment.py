@@ -38,6 +38,10 @@ _OPTIONAL = {
 _LAST_WORDS = 5
 
 
+class Failed(UserError):
+    """Say why a revision will not come to run."""
+
+
 class KubernetesEnvironment:
     """Deploy to one namespace of one cluster."""
 
@@ -145,10 +149,10 @@ class KubernetesEnvironment:
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
 
     def _come_live(self, made: Release, before: Seen | None, progress: Progress) -> None:
-        """Wait for a release; when it fails, have its predecessor back."""
+        """Wait for a release; when it fails, and not only kubectl, have its predecessor back."""
         try:
             self._watch(made.name, progress)
-        except UserError as error:
+        except Failed as error:
             if before is None or not before.deployment.get("status", {}).get("availableReplicas"):
                 raise
             self._put_back(before, made, progress)
@@ -166,10 +170,10 @@ class KubernetesEnvironment:
         self._prune(made, documents)
 
     def _watch(self, name: str, progress: Progress) -> None:
-        """Wait until every replica runs the newest revision, saying what is awaited. UserError when it will not be."""
+        """Wait until every replica runs the newest revision, saying what is awaited. Failed when it will not be."""
         while not (seen := self._see(name, warnings=True)).complete:
             if failure := seen.failure():
-                raise UserError(f"{name}: {failure}{self._last_words(seen)}")
+                raise Failed(f"{name}: {failure}{self._last_words(seen)}")
             progress(f"{name}: {seen.waiting_for()}")
             time.sleep(POLL_SECONDS)
 

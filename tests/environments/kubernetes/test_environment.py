@@ -14,7 +14,7 @@ import pytest
 
 from cortex.environments.base import Deployed
 from cortex.environments.kubernetes import environment as kubernetes
-from cortex.environments.kubernetes.environment import KubernetesEnvironment
+from cortex.environments.kubernetes.environment import Failed, KubernetesEnvironment
 from cortex.environments.kubernetes.kubectl import explain
 from cortex.errors import UserError
 from cortex.spec.config import read
@@ -174,9 +174,10 @@ def test_what_a_yaml_no_longer_has_is_removed(cluster: Cluster) -> None:
     assert len([name for name in cluster.objects() if name.startswith("ConfigMap/api-config-")]) == 4
 
 
-@pytest.mark.parametrize("ended", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, UserError, Failed])
 def test_an_api_that_is_no_longer_public_is_not_left_so(ended: type[BaseException], cluster: Cluster) -> None:
-    """When the command is interrupted, the cluster goes on with the update; when that fails, all is as before."""
+    """When the command is interrupted, or its way to the cluster, that goes on with the update; when the update fails,
+    all is as before."""
     cluster.deploy()
     config = cluster.root / "project/cortex.yaml"
     config.write_text(YAML.format(model="s3://b/m", cpu=1) + "  networking: {api_gateway: none}\n")
@@ -184,7 +185,7 @@ def test_an_api_that_is_no_longer_public_is_not_left_so(ended: type[BaseExceptio
     with pytest.MonkeyPatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
         patched.setattr(KubernetesEnvironment, "_watch", _raising(ended))
         list(cluster.environment().deploy(read(config), force=False, progress=cluster.lines.append))
-    assert ("Ingress/api" in cluster.objects()) == (ended is UserError)
+    assert ("Ingress/api" in cluster.objects()) == (ended is Failed)
 
 
 def _raising(error: type[BaseException]) -> Callable[..., None]:
