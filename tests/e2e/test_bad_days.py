@@ -218,6 +218,9 @@ def test_nobody_listens(cortex: Cortex, deployed: str, slow: Path) -> None:
 def test_a_port_file_that_was_cut_short(cortex: Cortex, deployed: str, slow: Path) -> None:
     """A disk that was full may have left it empty; the API is never at port 0."""
     (cortex.home / "apis/slow/port").write_text("")
+    cortex("refresh", "slow")
+    assert cortex.get("slow")["endpoint"] == deployed
+    (cortex.home / "apis/slow/port").write_text("")
     slow.write_text(slow.read_text().split("  networking")[0] + "  compute: {cpu: 1}\n")
     cortex("deploy", slow)
     assert cortex.get("slow")["endpoint"] == deployed

@@ -89,7 +89,9 @@ class LocalEnvironment:
         directory = self._home.find(name)
         with self._alone(name, force=force):
             before = self._describe(directory)
+            held = self._held_port(name, directory.status())
             self._entrance.check(before.spec)
+            self._assign_port(before.spec, held)
             self._run(recall(name, before.api_id, self._home), force=force, progress=progress)
         self._entrance.follow()
         return Deployed(name, f"updating {name} ({before.spec.kind})", api=self._find(name))
@@ -143,10 +145,7 @@ class LocalEnvironment:
             told = notices(spec, config.path.absolute().parent)
             running = before.in_use if before and held else ()
             prepared = prepare(config, spec, self._home, self._cache, progress, notices=told, running=running)
-            if not held:
-                supervision.stop(directory)  # what outlived its supervisor, or its files, may still have the port
-            wanted, front = spec.networking.local_port, self._entrance.ports()
-            port = ports.assign(self._home, spec.name, wanted, host=self._host, held=held, front=front)
+            port = self._assign_port(spec, held)
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 self._entrance.follow()
                 return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
@@ -164,6 +163,13 @@ class LocalEnvironment:
                 f"`cortex delete {name}` first"
             )
         return before.port
+
+    def _assign_port(self, spec: APISpec, held: int) -> int:
+        """Return the port of an API, which listens at ``held`` unless that is 0. See `ports.assign`."""
+        if not held:
+            supervision.stop(self._home.api(spec.name))  # what outlived its supervisor, or its files, may have the port
+        wanted, front = spec.networking.local_port, self._entrance.ports()
+        return ports.assign(self._home, spec.name, wanted, host=self._host, held=held, front=front)
 
     def _replace(
         self, directory: APIDirectory, prepared: Prepared, held: int, *, force: bool, progress: Progress
@@ -191,8 +197,7 @@ class LocalEnvironment:
             except AddressTaken:
                 if wanted:
                     raise
-            front = self._entrance.ports()
-            ports.assign(self._home, prepared.resolved.name, None, host=self._host, held=0, front=front)
+            self._assign_port(prepared.resolved, held=0)
         return self._run(prepared, force=force, progress=progress)
 
     def _run(self, prepared: Prepared, *, force: bool, progress: Progress) -> None:
