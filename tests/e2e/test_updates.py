@@ -178,8 +178,11 @@ def test_delete_ends_an_update(cortex: Cortex, project: Path) -> None:
 
 
 def test_another_address_is_refused_while_it_runs(cortex: Cortex, project: Path) -> None:
-    """CORTEX_HOST cannot change silently under a live API: the line says what to do."""
+    """CORTEX_HOST cannot change silently under a live API: the line says what to do. A refresh has no need of it."""
     cortex("deploy", project / "cortex.yaml")
+    endpoint = cortex.get("slow")["endpoint"]
+    cortex.shell(f"CORTEX_HOST=127.0.0.2 {CORTEX} refresh slow", cwd=project)
+    assert cortex.get("slow")["endpoint"] == endpoint
     printed = cortex.shell(f"! CORTEX_HOST=127.0.0.2 {CORTEX} deploy cortex.yaml", cwd=project)
     assert "slow listens on 127.0.0.1, and cannot move to CORTEX_HOST=127.0.0.2" in printed
     cortex("delete", "slow")

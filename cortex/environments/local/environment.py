@@ -88,11 +88,11 @@ class LocalEnvironment:
         """See `Environment.refresh`."""
         directory = self._home.find(name)
         with self._alone(name, force=force):
-            before = self._describe(directory)
-            held = self._held_port(name, directory.status())
+            before, status = self._describe(directory), directory.status()
+            host = status.host if status else self._host  # it stays where it is, whatever CORTEX_HOST says by now
             self._entrance.check(before.spec)
-            self._assign_port(before.spec, held)
-            self._run(recall(name, before.api_id, self._home), force=force, progress=progress)
+            self._assign_port(before.spec, host, status.port if status and supervisor(status) else 0)
+            self._run(recall(name, before.api_id, self._home), host, force=force, progress=progress)
         self._entrance.follow()
         return Deployed(name, f"updating {name} ({before.spec.kind})", api=self._find(name))
 
@@ -145,7 +145,7 @@ class LocalEnvironment:
             told = notices(spec, config.path.absolute().parent)
             running = before.in_use if before and held else ()
             prepared = prepare(config, spec, self._home, self._cache, progress, notices=told, running=running)
-            port = self._assign_port(spec, held)
+            port = self._assign_port(spec, self._host, held)
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 self._entrance.follow()
                 return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
@@ -164,12 +164,12 @@ class LocalEnvironment:
             )
         return before.port
 
-    def _assign_port(self, spec: APISpec, held: int) -> int:
+    def _assign_port(self, spec: APISpec, host: str, held: int) -> int:
         """Return the port of an API, which listens at ``held`` unless that is 0. See `ports.assign`."""
         if not held:
             supervision.stop(self._home.api(spec.name))  # what outlived its supervisor, or its files, may have the port
         wanted, front = spec.networking.local_port, self._entrance.ports()
-        return ports.assign(self._home, spec.name, wanted, host=self._host, held=held, front=front)
+        return ports.assign(self._home, spec.name, wanted, host=host, held=held, front=front)
 
     def _replace(
         self, directory: APIDirectory, prepared: Prepared, held: int, *, force: bool, progress: Progress
@@ -193,14 +193,14 @@ class LocalEnvironment:
         """Run; where no port is ``wanted``, whoever takes the one that was free a moment ago may have it."""
         for _ in range(_PORTS_TRIED):
             try:
-                return self._run(prepared, force=force, progress=progress)
+                return self._run(prepared, self._host, force=force, progress=progress)
             except AddressTaken:
                 if wanted:
                     raise
-            self._assign_port(prepared.resolved, held=0)
-        return self._run(prepared, force=force, progress=progress)
+            self._assign_port(prepared.resolved, self._host, held=0)
+        return self._run(prepared, self._host, force=force, progress=progress)
 
-    def _run(self, prepared: Prepared, *, force: bool, progress: Progress) -> None:
+    def _run(self, prepared: Prepared, host: str, *, force: bool, progress: Progress) -> None:
         """Bring a revision live, or raise what kept it from it."""
         directory = self._home.api(prepared.resolved.name)
         gpus = devices.nvidia().ids if prepared.resolved.compute.gpu else ()
@@ -208,7 +208,7 @@ class LocalEnvironment:
             revision=prepared.id,
             directory=directory.revision(prepared.id),
             run_dir=directory.run_dir / secrets.token_hex(3),
-            host=self._host,
+            host=host,
             port=directory.port(),
             python=sys.executable,
             model_server=_found_model_server(prepared.resolved),
