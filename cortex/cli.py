@@ -1,6 +1,7 @@
 """The `cortex` command. Commands call into an environment and print what it says; errors become output in `main`."""
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -66,13 +67,19 @@ def main(arguments: Sequence[str] | None = None, registry: Registry | None = Non
     except Exception as error:  # the last line of defence: a person gets one line, and a way to see the rest
         if os.environ.get("CORTEX_DEBUG"):
             raise
-        _complain(f"{type(error).__name__}: {error} (set CORTEX_DEBUG=1 to see where)", color)
+        _complain(_unforeseen(error), color)
         return 1
 
 
 def _is_for_a_shell(arguments: Sequence[str]) -> bool:
     """Tell whether the output is to be read by a shell, which a blank line first would disturb."""
     return _COMPLETE in os.environ or list(arguments) in [["completion", shell] for shell in _SHELLS]
+
+
+def _unforeseen(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # which names no file that was open already
+        return f"{error.filename or 'standard output, or CORTEX_HOME'}: {error.strerror}"
+    return f"{type(error).__name__}: {error} (set CORTEX_DEBUG=1 to see where)"
 
 
 def _complain(message: str, color: bool | None) -> None:

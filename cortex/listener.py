@@ -1,7 +1,8 @@
-"""The listening socket of an API, which its supervisor owns and its workers share."""
+"""Sockets that listen: an API's, which its supervisor owns and its workers share; and whether somebody has one."""
 
 import errno
 import socket
+from pathlib import Path
 
 from cortex.errors import AddressTaken, UserError
 
@@ -20,3 +21,13 @@ def listen(host: str, port: int) -> socket.socket:
         kind = AddressTaken if error.errno == errno.EADDRINUSE else UserError
         raise kind(f"cannot listen on {host} port {port}: {error.strerror}") from None
     return listener
+
+
+def accepts(path: Path | str) -> bool:
+    """Tell whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -27,8 +27,8 @@ class ProcessPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that runs one revision: ``processes`` in the order of their start, ``front`` being those that accept
-    requests and so are the first to be drained.
+    """Everything that runs one revision: ``front`` accepts requests, and so is the first to be drained; ``back`` is
+    asked by it.
 
     ``run_dir`` belongs to this run alone: it is made, with ``files`` (name to text) in it, before the first process
     starts, and removed after the last one ended. ``stop_first`` stops the old revision before this one starts, for
@@ -44,10 +44,6 @@ class Plan:
     files: Mapping[str, str] = field(default_factory=dict)
     stop_first: bool = False
     notices: tuple[str, ...] = ()
-
-    @property
-    def processes(self) -> tuple[ProcessPlan, ...]:
-        return (*self.back, *self.front)
 
     def to_json(self) -> str:
         """Return the plan as JSON text that `from_json` reads back."""

@@ -11,13 +11,13 @@ import math
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cortex.errors import NotStarted
+from cortex.listener import accepts
 from cortex.plan import ProcessPlan
 
 FIRST_DELAY = 0.1
@@ -185,7 +185,7 @@ class Process:
             )
 
     async def _probe(self) -> None:
-        while not _accepts(self.plan.ready):
+        while not accepts(self.plan.ready):
             await asyncio.sleep(PROBE_INTERVAL)
         self._is_ready()
 
@@ -210,26 +210,18 @@ class Process:
         return f"{last} ({how})" if last else how
 
     async def _kill_group(self) -> None:
-        if self._child is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        await self._child.wait()
+        """Kill the process with all that it started: once, since its number may be somebody else's afterwards."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
 
 
 def _end_with_parent() -> None:
     """Have the kernel end this process when the supervisor dies, so that nothing outlives it (Linux only)."""
     if sys.platform == "linux":
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _accepts(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
 
 
 def _oom_kills() -> int:

@@ -34,3 +34,9 @@ def parse_quantity(text: str) -> Decimal:
     else:
         value = Decimal(match["number"]) * _SUFFIXES[match["suffix"]]
     return max(-_LARGEST, min(value, _LARGEST))
+
+
+def in_thousandths(value: Decimal | float) -> str:
+    """Write a number as a quantity: in thousandths, of which there is at least one."""
+    thousandths = max(1, round(value * 1000))
+    return f"{thousandths}m" if thousandths % 1000 else str(thousandths // 1000)

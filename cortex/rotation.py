@@ -1,7 +1,7 @@
 """Log files that do not grow without end."""
 
+import fcntl
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -14,14 +14,16 @@ def rotate(*directories: Path) -> None:
     """Move aside what is in the large log files of directories. Their writers append, so they go on at the new end."""
     for log in (log for directory in directories for log in directory.glob("*.log")):
         try:
-            if log.stat().st_size > LIMIT:
-                _move_content(log)
+            _rotate(log)
         except OSError as error:
             _LOG.error("cannot rotate %s: %s", log, error.strerror)
 
 
-def _move_content(log: Path) -> None:
-    try:
-        shutil.copyfile(log, log.with_suffix(".log.1"))
-    finally:
-        os.truncate(log, 0)  # also when the disk is too full for a copy: then all the more
+def _rotate(log: Path) -> None:
+    with log.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # every supervisor of a home looks after the logs of its front
+        if file.seek(0, 2) > LIMIT:
+            try:
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+            finally:
+                file.truncate(0)  # also when the disk is too full for a copy: then all the more

@@ -169,16 +169,15 @@ class Supervisor:
 
     async def _restart(self, revision: Revision) -> None:
         self._live, self._next = None, revision
-        failure = ""
         try:
             await revision.start()
-            self._live = revision
         except NotStarted as error:
-            failure = str(error)
+            self._next = None
+            self._save(self._status(revision.plan, "error", str(error)))
+        else:
+            self._live = revision
         finally:
             self._next = None
-        if failure:
-            self._save(self._status(revision.plan, "error", failure))
 
     def _revision(self, plan: Plan, environment: Mapping[str, str], listener: socket.socket) -> Revision:
         return Revision(

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "rotation": set(),
     "status": set(),
     "control": {"errors", "plan"},
-    "process": {"errors", "plan"},
+    "process": {"errors", "listener", "plan"},
     "revision": {"errors", "plan", "process"},
     "supervisor": {
         "control",
@@ -54,7 +54,8 @@ MAY_IMPORT = {
     "model_server": GROUND
     | {"bare_openvino", "executor", "http_protocol", "line", "metrics_files", "onnx_file", "threads"},
     "environments": GROUND
-    | {"control", "metrics_files", "pid", "plan", "quantity", "spec", "status", "supervisor", "threads", "topology"},
+    | {"control", "listener", "metrics_files", "pid", "plan", "quantity", "spec", "status", "supervisor", "threads"}
+    | {"topology"},
     "endpoint": {"errors", "environments"},
     "console": GROUND | {"endpoint", "environments", "spec"},
     "python_client": GROUND | {"console", "environments", "spec"},

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-DEADLINE = 120.0
+DEADLINE = 180.0
 """Seconds after which what was awaited is taken to hang."""
 _T = TypeVar("_T")
 

@@ -1,4 +1,4 @@
-"""Where something listens on this machine: how it is reached, and why nginx cannot listen there."""
+"""Where something listens on this machine: how it is reached, and why nobody else can listen there."""
 
 import contextlib
 import socket
@@ -52,15 +52,19 @@ class Address:
     def _family(self) -> socket.AddressFamily:
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
-    def check(self) -> None:
-        """Raise UserError when nginx could not listen there."""
+    def bind(self) -> None:
+        """Raise OSError when nobody could listen there now."""
         with socket.socket(self._family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self.host, self.port))
-            except OSError as error:
-                told = meaning(error.strerror or str(error))
-                raise UserError(f"nginx cannot listen on port {self.port}: {told}") from error
+            probe.bind((self.host, self.port))
+
+    def check(self) -> None:
+        """Raise UserError when nginx could not listen there."""
+        try:
+            self.bind()
+        except OSError as error:
+            told = meaning(error.strerror or str(error))
+            raise UserError(f"nginx cannot listen on port {self.port}: {told}") from error
 
 
 def meaning(said: str) -> str:

@@ -27,6 +27,18 @@ class NetworkStats:
     code_5xx: int = 0
     latency_ms: float | None = None
 
+    @classmethod
+    def of(cls, samples: Mapping[tuple[str, str], float]) -> "NetworkStats":
+        """Read what workers count (`cortex.api.metrics`), by the names of samples and their ``status``, if any."""
+        count = samples.get(("cortex_request_duration_seconds_count", ""), 0.0)
+        seconds = samples.get(("cortex_request_duration_seconds_sum", ""), 0.0)
+        return cls(
+            code_2xx=int(samples.get(("cortex_requests_total", "2XX"), 0)),
+            code_4xx=int(samples.get(("cortex_requests_total", "4XX"), 0)),
+            code_5xx=int(samples.get(("cortex_requests_total", "5XX"), 0)),
+            latency_ms=1000 * seconds / count if count else None,
+        )
+
     @property
     def total(self) -> int:
         return self.code_2xx + self.code_4xx + self.code_5xx

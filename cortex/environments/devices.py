@@ -128,11 +128,6 @@ def neuron(dev: Path = _DEV) -> Found:
     return _NEURON.find(dev)
 
 
-def gpus() -> int:
-    """Return how many NVIDIA GPUs can be used."""
-    return len(nvidia().devices)
-
-
 def _numbered(dev: Path, name: str) -> list[str]:
     """Return the numbers of the device files of a name, in order."""
     numbers = (path.name.removeprefix(name) for path in dev.glob(f"{name}[0-9]*"))

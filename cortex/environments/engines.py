@@ -4,15 +4,14 @@ importing one can take seconds, and a broken one must not take the command with 
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 
 from cortex.environments.tool import Refused, ask
 
-SECONDS = 60.0
+_SECONDS = 60.0
 """The longest that an engine may take to say what it has; TensorFlow on a slow disk takes ten."""
 
 
@@ -82,13 +81,10 @@ ENGINES: Mapping[str, Wheel | Program] = {
 }
 
 
-def statuses(seconds: float = SECONDS) -> tuple[EngineStatus, ...]:
+def statuses() -> tuple[EngineStatus, ...]:
     """Ask every engine at the same time, and return what each said, in a fixed order."""
-    questions: list[Callable[[], EngineStatus]] = [
-        partial(engine.status, name, seconds) for name, engine in ENGINES.items()
-    ]
-    with ThreadPoolExecutor(len(questions)) as pool:
-        return tuple(future.result() for future in [pool.submit(question) for question in questions])
+    with ThreadPoolExecutor(len(ENGINES)) as pool:
+        return tuple(pool.map(lambda row: row[1].status(row[0], _SECONDS), ENGINES.items()))
 
 
 def _version(package: str) -> str:

@@ -6,6 +6,7 @@ did by dropping the others, and Cortex 0.22's ``client.predict(model_version=)``
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -57,20 +58,12 @@ def version_of(name: str) -> int | None:
     return version if 0 < version <= _LAST_VERSION else None
 
 
-def _tensorflow(path: Path) -> Tree:
-    """Take what our model server reads: versions of a SavedModel, or of a graph in one file."""
-    return _checked(path, "tensorflow", model_format.formats)
-
-
-def _neuron(path: Path) -> Tree:
-    return _checked(path, "neuron", _saved_model_only)
-
-
 def _saved_model_only(directory: Path) -> tuple[str, ...]:
     return (SAVED_MODEL,) if (directory / GRAPH).is_file() else ()
 
 
 def _checked(path: Path, kind: Kind, formats: Callable[[Path], tuple[str, ...]]) -> Tree:
+    """Take what a model server reads, in ``formats``: versions of a SavedModel, or of a graph in one file."""
     _need_directory(path, "a directory, or a zip file ending in .zip")
     versions = _exports(path, kind, formats)
     for directory in versions.values():
@@ -209,8 +202,8 @@ def _shown(name: str) -> str:
 
 
 _ARRANGE: Mapping[Kind, Callable[[Path], Tree]] = {
-    "tensorflow": _tensorflow,
-    "neuron": _neuron,
+    "tensorflow": partial(_checked, kind="tensorflow", formats=model_format.formats),
+    "neuron": partial(_checked, kind="neuron", formats=_saved_model_only),
     "onnx": _onnx,
     "python": _python,
 }

@@ -43,13 +43,11 @@ def resolve(spec: APISpec, project: Path, cache: ModelCache, progress: Progress)
     FieldError for the first model that is missing, damaged, not laid out as its kind must be, or cannot be cached.
     Hold the cache (`ModelCache.hold`) around this and around recording the digests as being in use.
     """
-    kind = _kind(spec)
-    with cache.hold():
-        resolved = []
-        for field, model in wanted(spec, project):
-            with _of_field(field, model.path):
-                resolved.append(_resolved(model, kind, project, cache, progress))
-        return tuple(resolved)
+    kind, resolved = _kind(spec), []
+    for field, model in wanted(spec, project):
+        with _of_field(field, model.path):
+            resolved.append(_resolved(model, kind, project, cache, progress))
+    return tuple(resolved)
 
 
 def local_path(source: str, project: Path) -> Path:

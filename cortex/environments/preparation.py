@@ -54,21 +54,26 @@ def prepare(
     with cache.hold():
         models = resolve(spec, root, cache, progress)
         _check_engine(spec, models)
-        project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
+        project = Project.of(config, spec, home.root)
         notices += [*project.notices, *(notice for model in models for notice in model.notices)]
         rows = (Model(name=row.name, path=str(row.path), signature_key=row.signature_key) for row in models)
         resolved = spec.with_models(rows)
-        content = [cortex.__version__, spec.model_dump_json(), resolved.model_dump_json(), project.digest, *notices]
+        content = [
+            cortex.__version__,
+            spec.model_dump_json(),
+            resolved.model_dump_json(),
+            project.tree.digest,
+            *notices,
+        ]
         prepared = Prepared(named(content), resolved, tuple(notices))
         _write(prepared, spec, project, home, running)
     return prepared
 
 
 def recall(name: str, revision: str, home: Home) -> Prepared:
-    """Return a revision that was prepared before."""
+    """Return a revision that was prepared before. UserError when it is damaged."""
     directory = home.api(name)
-    notices = json.loads((directory.revision(revision) / "notices.json").read_text())
-    return Prepared(revision, directory.resolved(revision), tuple(notices))
+    return Prepared(revision, directory.resolved(revision), directory.notices(revision))
 
 
 def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home, running: Collection[str]) -> None:
@@ -84,7 +89,7 @@ def _write(prepared: Prepared, spec: APISpec, project: Project, home: Home, runn
     unfinished = directory.with_name(f".{prepared.id}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    project.copy_to(unfinished / "project")
+    project.tree.copy_to(unfinished / "project")
     for name, text in files.items():
         (unfinished / name).write_text(text)
     shutil.rmtree(directory, ignore_errors=True)

@@ -9,7 +9,7 @@ environments; the rest is for ``.cortexignore``. An update that was not needed c
 import contextlib
 import fnmatch
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from cortex.environments.models import local_path
 from cortex.environments.tree import Tree, human_size, plainly
 from cortex.errors import UserError
 from cortex.spec import APISpec
+from cortex.spec.config import Config
 
 IGNORE_FILE = ".cortexignore"
 _LARGEST = 512_000_000
@@ -34,44 +35,25 @@ _DEPLOYMENTS = ("cortex*.yaml", "cortex*.yml")
 class Project:
     """The files of a project. ``notices`` say what was left out that its owner may miss."""
 
-    root: Path
     tree: Tree
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        config: Path,
-        specs: Iterable[APISpec],
-        *,
-        beside: Iterable[APISpec] = (),
-        exclude: Iterable[Path] = (),
-    ) -> "Project":
-        """Find the project that APIs of a yaml run in.
+    def of(cls, config: Config, spec: APISpec, home: Path) -> "Project":
+        """Find the project that an API of a yaml runs in.
 
-        Left out are their models, those of the APIs ``beside`` them in the yaml, and whatever is in ``exclude``.
-        UserError when the yaml lies in the home directory or in ``/``, when the project is larger than 512 MB or
-        cannot be read; FieldError when an API's predictor is not part of it.
+        Left out are the models of all APIs of the yaml, and ``home``, where environments keep their state. UserError
+        when the yaml lies in the home directory or in ``/``, when the project is larger than 512 MB or cannot be read;
+        FieldError when the API's predictor is not part of it.
         """
-        specs, beside = tuple(specs), tuple(beside)
-        config = _plain(config)
-        root = config.parent
-        _refuse_home(config, root)
-        excluded = {config, *(_plain(path) for path in exclude), *_models((*specs, *beside), root)}
-        filtered = _Filter(root, excluded, _ignored(root))
+        path = _plain(config.path)
+        root = path.parent
+        _refuse_home(path, root)
+        filtered = _Filter(root, {path, _plain(home), *_models(config.apis, root)}, _ignored(root))
         tree = Tree.of(root, filtered.leaves_out)
-        _check_predictors(specs, root, tree)
+        _check_predictor(spec, root, tree)
         _check_size(root, tree)
-        return cls(root, tree, tuple(filtered.notices))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over names and content; UserError when a file cannot be read."""
-        return self.tree.digest
-
-    def copy_to(self, destination: Path) -> None:
-        """Copy the project into a directory that appears whole or not at all (see `Tree.copy_to`)."""
-        self.tree.copy_to(destination)
+        return cls(tree, tuple(filtered.notices))
 
 
 @dataclass
@@ -126,7 +108,7 @@ def _refuse_home(config: Path, root: Path) -> None:
             )
 
 
-def _models(specs: Iterable[APISpec], root: Path) -> set[Path]:
+def _models(specs: Sequence[APISpec], root: Path) -> set[Path]:
     """Return where the local models are, less directories that have a predictor in them too."""
     predictors = [_plain(root / spec.predictor.path) for spec in specs]
     sources = [model.path for spec in specs for model in spec.predictor.models]
@@ -146,15 +128,14 @@ def _ignored(root: Path) -> pathspec.GitIgnoreSpec:
             raise UserError(f"{file}: {error}; patterns are written as in .gitignore, in UTF-8") from error
 
 
-def _check_predictors(specs: Iterable[APISpec], root: Path, tree: Tree) -> None:
-    for spec in specs:
-        path = os.path.normpath(spec.predictor.path)
-        if path not in tree.files:
-            raise FieldError(
-                "predictor.path",
-                f"{spec.predictor.path}: is not a file of the project: it does not exist in {root}, is hidden, "
-                f"is a link that leads out, or is left out by {IGNORE_FILE}",
-            )
+def _check_predictor(spec: APISpec, root: Path, tree: Tree) -> None:
+    path = os.path.normpath(spec.predictor.path)
+    if path not in tree.files:
+        raise FieldError(
+            "predictor.path",
+            f"{spec.predictor.path}: is not a file of the project: it does not exist in {root}, is hidden, "
+            f"is a link that leads out, or is left out by {IGNORE_FILE}",
+        )
 
 
 def _check_size(root: Path, tree: Tree) -> None:

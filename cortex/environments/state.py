@@ -15,6 +15,7 @@ HOME/
 import contextlib
 import dataclasses
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ class Home:
 
         OSError or ValueError when one of them cannot be read.
         """
-        specs = [_read(path) for path in self.root.glob("apis/*/revisions/[!.]*/resolved.json")]
+        files = self.root.glob("apis/*/revisions/[!.]*/resolved.json")
+        specs = [APISpec.model_validate_json(path.read_text()) for path in files]
         return {Path(model.path).name for spec in specs for model in spec.predictor.models}
 
     def find(self, name: str) -> "APIDirectory":
@@ -203,12 +205,27 @@ class APIDirectory:
         return self.path / "revisions" / revision
 
     def spec(self, revision: str) -> APISpec:
-        """Read the spec of a revision as the user wrote it."""
-        return _read(self.revision(revision) / "spec.json")
+        """Read the spec of a revision as the user wrote it. UserError when the revision is damaged."""
+        with self._reading(revision) as directory:
+            return APISpec.model_validate_json((directory / "spec.json").read_text())
 
     def resolved(self, revision: str) -> APISpec:
-        """Read the spec of a revision with its models where the cache has them."""
-        return _read(self.revision(revision) / "resolved.json")
+        """Read the spec of a revision with its models where the cache has them. UserError as for `spec`."""
+        with self._reading(revision) as directory:
+            return APISpec.model_validate_json((directory / "resolved.json").read_text())
+
+    def notices(self, revision: str) -> tuple[str, ...]:
+        """Read what the owner of a revision is to know. UserError as for `spec`."""
+        with self._reading(revision) as directory:
+            return tuple(json.loads((directory / "notices.json").read_text()))
+
+    @contextlib.contextmanager
+    def _reading(self, revision: str) -> Iterator[Path]:
+        directory = self.revision(revision)
+        try:
+            yield directory
+        except (OSError, ValueError) as error:
+            raise UserError(f"{directory} is damaged; `cortex deploy` writes it anew") from error
 
     def status(self) -> Status | None:
         """Return what the supervisor last said, corrected when it is no longer there to say it; None before it did."""
@@ -240,10 +257,6 @@ class APIDirectory:
 
 def _has_room_for_sockets(directory: Path) -> bool:
     return len(os.fsencode(directory)) + len(_LONGEST_SOCKET) <= _SOCKET_PATH_LIMIT
-
-
-def _read(path: Path) -> APISpec:
-    return APISpec.model_validate_json(path.read_text())
 
 
 def supervisor(status: Status) -> psutil.Process | None:

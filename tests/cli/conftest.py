@@ -1,7 +1,6 @@
 """The `cortex` command in this process and in one of its own, over environments that say what a test wants."""
 
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -130,11 +129,3 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
         yield server
     finally:
         server.close()
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

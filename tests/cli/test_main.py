@@ -127,6 +127,13 @@ def test_reader_that_never_was(start: Start) -> None:
     assert (process.returncode, err) == (1, "")
 
 
+def test_output_to_a_full_disk(start: Start) -> None:
+    """That is told, and not where in the code it came to light."""
+    with Path("/dev/full").open("w") as full, start("get", stdout=full) as process:
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, "error: standard output, or CORTEX_HOME: No space left on device\n")
+
+
 def _on_a_terminal(start: Start, *arguments: str, until: bytes | None = None, **env: str) -> str:
     """Run a command with a terminal for all its output, to its end, or to Ctrl-C once ``until`` has been seen."""
     ours, theirs = pty.openpty()

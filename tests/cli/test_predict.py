@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import issue
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -88,14 +89,13 @@ def test_api_that_is_not_live(
     assert (ran.code, ran.out, ran.err) == (1, "", f"error: {message}\n")
 
 
-def test_endpoint_where_nobody_listens(
-    cortex: Callable[..., Any], world: Any, fakes: Any, free_port: int, sample: Path
-) -> None:
-    world.apis = [fakes.api(endpoint=f"http://localhost:{free_port}")]
+def test_endpoint_where_nobody_listens(cortex: Callable[..., Any], world: Any, fakes: Any, sample: Path) -> None:
+    port = free_port()
+    world.apis = [fakes.api(endpoint=f"http://localhost:{port}")]
     ran = cortex("predict", "iris", sample)
     assert ran.code == 1
     assert ran.err == (
-        f"error: iris: no answer from http://localhost:{free_port} (ConnectionError); `cortex logs iris` may tell why\n"
+        f"error: iris: no answer from http://localhost:{port} (ConnectionError); `cortex logs iris` may tell why\n"
     )
 
 

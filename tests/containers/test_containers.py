@@ -15,8 +15,9 @@ import requests
 import yaml
 
 import cortex
-from tests.containers.deployment import Load, Place, docker, throughput_test, until
+from tests.containers.deployment import Load, Place, docker, throughput_test
 from tests.e2e.deployment import NAME, ROOT, sample
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("CORTEX_TEST_CONTAINERS"), reason="run by scripts/test-containers"),

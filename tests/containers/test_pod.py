@@ -17,8 +17,9 @@ import requests
 import yaml
 
 import cortex
-from tests.containers.deployment import Place, until
+from tests.containers.deployment import Place
 from tests.e2e.deployment import NAME, sample
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("CORTEX_TEST_CONTAINERS"), reason="run by scripts/test-containers"),

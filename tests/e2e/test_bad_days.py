@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,9 @@ def test_nobody_listens(cortex: Cortex, deployed: str, slow: Path) -> None:
 def test_a_port_file_that_was_cut_short(cortex: Cortex, deployed: str, slow: Path) -> None:
     """A disk that was full may have left it empty; the API is never at port 0."""
     (cortex.home / "apis/slow/port").write_text("")
+    cortex("refresh", "slow")
+    assert cortex.get("slow")["endpoint"] == deployed
+    (cortex.home / "apis/slow/port").write_text("")
     slow.write_text(slow.read_text().split("  networking")[0] + "  compute: {cpu: 1}\n")
     cortex("deploy", slow)
     assert cortex.get("slow")["endpoint"] == deployed
@@ -300,6 +304,19 @@ def test_a_worker_that_outlives_its_supervisor_keeps_no_port(cortex: Cortex, dep
     cortex("deploy", slow)
     assert cortex.get("slow")["endpoint"] == deployed
     assert requests.post(deployed, timeout=10).text == "done"
+
+
+def test_a_home_that_was_removed(cortex: Cortex, deployed: str, slow: Path) -> None:
+    """What still runs of it is replaced at its port by the next deployment, and ended by a deletion."""
+    shutil.rmtree(cortex.home)
+    cortex("deploy", slow)
+    assert cortex.get("slow")["endpoint"] == deployed
+    assert requests.post(deployed, timeout=10).text == "done"
+    shutil.rmtree(cortex.home)
+    cortex.home.mkdir()
+    assert "slow is not deployed" in cortex("get", "slow", code=1)
+    assert "deleting slow" in cortex("delete", "slow")
+    assert not cortex.family()
 
 
 def test_a_container_without_init(cortex: Cortex, slow: Path) -> None:

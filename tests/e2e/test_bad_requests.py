@@ -1,7 +1,6 @@
 """Bad requests: one clear line, the right status, and the same processes go on serving."""
 
 import base64
-import json
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.e2e.deployment import NAME, Cortex, post, sample
+from tests.e2e.deployment import Cortex, post, sample
 
 pytestmark = pytest.mark.e2e
 
@@ -80,7 +79,7 @@ def test_fifty_megabytes(endpoint: str) -> None:
 def test_it_still_answers(cortex: Cortex, endpoint: str) -> None:
     """After all of the above, the same processes serve."""
     assert len(post(endpoint, sample()).json()) == 5
-    status = json.loads((cortex.home / "apis" / NAME / "status.json").read_text())
+    status = cortex.status()
     assert status["status"] == "live"
     assert [row["restarts"] for row in status["processes"]] == [0] * len(status["processes"])
 

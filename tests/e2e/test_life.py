@@ -231,9 +231,7 @@ def _find(process: "subprocess.Popen[str]", text: str, seen: threading.Event) ->
 
 def test_a_killed_supervisor_is_told_and_mended(cortex: Cortex, deployed: str, project: Path) -> None:
     """Without its supervisor the API is down, says so, and `cortex deploy` brings it back."""
-    status = (cortex.home / "apis" / NAME / "status.json").read_text()
-    supervisor = int(status.split('"supervisor": ')[1].split(",")[0])
-    os.kill(supervisor, signal.SIGKILL)
+    os.kill(cortex.status()["supervisor"], signal.SIGKILL)
     until(lambda: cortex.get()["status"]["status_code"] == "status_error")
     assert "supervisor is not running" in cortex("get", NAME)
     until(lambda: not cortex.family())

@@ -179,8 +179,11 @@ def test_delete_ends_an_update(cortex: Cortex, project: Path) -> None:
 
 
 def test_another_address_is_refused_while_it_runs(cortex: Cortex, project: Path) -> None:
-    """CORTEX_HOST cannot change silently under a live API: the line says what to do."""
+    """CORTEX_HOST cannot change silently under a live API: the line says what to do. A refresh has no need of it."""
     cortex("deploy", project / "cortex.yaml")
+    endpoint = cortex.get("slow")["endpoint"]
+    cortex.shell(f"CORTEX_HOST=127.0.0.2 {CORTEX} refresh slow", cwd=project)
+    assert cortex.get("slow")["endpoint"] == endpoint
     printed = cortex.shell(f"! CORTEX_HOST=127.0.0.2 {CORTEX} deploy cortex.yaml", cwd=project)
     assert "slow listens on 127.0.0.1, and cannot move to CORTEX_HOST=127.0.0.2" in printed
     cortex("delete", "slow")
@@ -217,8 +220,7 @@ def test_a_dead_supervisors_worker_does_not_survive_a_delete(cortex: Cortex, pro
     asking = threading.Thread(target=_ask_in_vain, args=(f"{endpoint}?until={project / 'never'}", failed))
     asking.start()
     until(lambda: _connections(cortex))
-    status = (cortex.home / "apis/slow/status.json").read_text()
-    os.kill(int(status.split('"supervisor": ')[1].split(",")[0]), signal.SIGKILL)
+    os.kill(cortex.status("slow")["supervisor"], signal.SIGKILL)
     cortex("delete", "slow")
     asking.join(60)
     assert failed

@@ -110,6 +110,18 @@ def test_a_damaged_status_file_is_no_status(tmp_path: Path, text: str) -> None:
     assert api.status() is None
 
 
+@pytest.mark.parametrize("name", ["spec", "resolved", "notices"])
+@pytest.mark.parametrize("text", [None, "", "{"])
+def test_a_revision_that_is_damaged_is_told(name: str, text: str | None, tmp_path: Path) -> None:
+    """Whichever of its files is gone or has lost its content, in one line that says what to do."""
+    api = Home(tmp_path).api("a")
+    api.revision("r1").mkdir(parents=True)
+    if text is not None:
+        (api.revision("r1") / f"{name}.json").write_text(text)
+    with pytest.raises(UserError, match=r"/apis/a/revisions/r1 is damaged; `cortex deploy` writes it anew$"):
+        getattr(api, name)("r1")
+
+
 @pytest.mark.parametrize("name", ["b", "../a", "", ".", "a/../a", "a\0"])
 def test_only_names_of_deployed_apis_lead_anywhere(tmp_path: Path, name: str) -> None:
     """A name from the command line is never joined to a path before it is known."""

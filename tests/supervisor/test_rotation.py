@@ -1,6 +1,8 @@
 """Log rotation, on files that are large only on paper."""
 
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,19 @@ def test_a_log_that_cannot_be_kept_still_ends(log: Path, caplog: pytest.LogCaptu
     rotate(log.parent)
     assert (log.stat().st_size, other.stat().st_size) == (0, 0)
     assert "cannot rotate" in caplog.text
+
+
+def test_two_that_rotate_one_log_lose_nothing(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every supervisor of a home looks after the logs of its front: the second finds that there is nothing to do."""
+    copy, second = shutil.copyfile, threading.Thread(target=rotate, args=(log.parent,))
+    begins = iter([second.start])
+
+    def copy_late(source: Path, target: Path) -> None:
+        next(begins, lambda: None)()
+        second.join(0.5)
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_late)
+    rotate(log.parent)
+    second.join()
+    assert (log.stat().st_size, log.with_suffix(".log.1").stat().st_size) == (0, LIMIT + 1)

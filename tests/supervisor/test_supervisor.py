@@ -19,8 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from cortex import control, rotation, supervisor
-from cortex.errors import CortexError, UserError
+from cortex import control, process, rotation, supervisor
+from cortex.errors import CortexError, NotStarted, UserError
+from cortex.listener import accepts
 from cortex.plan import Plan, ProcessPlan
 from cortex.status import Status
 from tests.ports import free_port
@@ -40,11 +41,7 @@ class Api:
         self.supervisor = subprocess.Popen(
             ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "_", *argv], start_new_session=True
         )
-        until(self.answers)
-
-    def answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.run_dir / "control.sock")) == 0
+        until(lambda: accepts(self.run_dir / "control.sock"))
 
     def plan(self, word: str, mode: str = "serve", workers: int = 1) -> Plan:
         front = tuple(
@@ -54,7 +51,7 @@ class Api:
         return Plan(word, "127.0.0.1", self.port, str(self.run_dir / word), front, files={"a/b": "text"})
 
     def deploy(self, plan: Plan, force: bool = False) -> list[str]:
-        request = {"command": "deploy", "plan": plan.to_json(), "environment": dict(os.environ), "force": force}
+        request = control.Deployment(plan, os.environ, force).request()
         return list(control.command(self.run_dir / "control.sock", request))
 
     def ask(self, words: bytes = b"hello") -> tuple[str, int]:
@@ -297,6 +294,24 @@ def test_a_port_in_use_is_refused(api: Api) -> None:
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1 port {api.port}: Address already in use"):
             api.deploy(api.plan("one"))
     api.supervisor.wait(DEADLINE)
+
+
+def test_a_process_that_has_ended_is_not_killed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time its revision is stopped, its number may be that of a process of somebody else."""
+    kill, killed = os.killpg, list[int]()
+    monkeypatch.setattr(os, "killpg", lambda group, number: (killed.append(group), kill(group, number)))
+    plan = ProcessPlan("api-0", ("sh", "-c", "exit 7"), str(tmp_path), "notify")
+    options: dict[str, Any] = {"log": tmp_path / "logs/api-0.log", "listen_fd": None, "changed": lambda: None}
+
+    async def run() -> None:
+        ended = process.Process(plan, os.environ, notify_socket=tmp_path / "notify.sock", **options)
+        ended.start()
+        with pytest.raises(NotStarted, match="api-0: exit code 7"):
+            await ended.ready()
+        await ended.stop(1)
+
+    asyncio.run(run())
+    assert len(killed) == 1
 
 
 def test_a_crash_loop_becomes_an_error(api: Api) -> None:

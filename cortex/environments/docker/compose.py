@@ -61,7 +61,6 @@ class Images:
 
     api: str
     model_server: str
-    front: str = "nginx:stable"
 
 
 @dataclass(frozen=True)
@@ -287,10 +286,3 @@ def _devices(run: Run, replica: int, index: int = 0) -> Service:
     ids = [str(each) for each in range(replica * compute.gpu, (replica + 1) * compute.gpu)]
     device = {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
     return {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
-
-
-def of_run(document: Mapping[str, Any], name: str) -> list[str]:
-    """Return the services of a compose file that belong to a run, workers first: those are the first to stop."""
-    rows = document["services"].items()
-    found = [str(each) for each, row in rows if row.get("labels", {}).get("cortex.run") == name]
-    return found[::-1]

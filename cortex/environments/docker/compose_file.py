@@ -86,8 +86,7 @@ class ComposeFile:
 
     def remove(self, run: str) -> None:
         """Remove the services and volumes of a run."""
-        document = self.read()
-        services = set(compose.of_run(document, run))
+        services, document = self.services(run), self.read()
         document["services"] = {name: row for name, row in document["services"].items() if name not in services}
         document["volumes"] = {name: row for name, row in document["volumes"].items() if not _of(name, run)}
         self._write(document)
@@ -107,8 +106,9 @@ class ComposeFile:
         self._write(document)
 
     def services(self, run: str) -> list[str]:
-        """Return the services of a run, workers first."""
-        return compose.of_run(self.read(), run)
+        """Return the services of a run, workers first: those are the first to stop."""
+        rows = self.read()["services"].items()
+        return [name for name, row in rows if row.get("labels", {}).get("cortex.run") == run][::-1]
 
     def volumes(self, run: str) -> list[str]:
         """Return the volumes of a run."""

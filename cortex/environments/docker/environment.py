@@ -4,8 +4,6 @@ Every change leaves the file as it is carried out: ``CORTEX_HOME/environments/NA
 """
 
 import contextlib
-import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex import threads
-from cortex.environments import devices, model_format, nginx
+from cortex.environments import devices, model_format, nginx, temporary
 from cortex.environments.base import API, Deployed, ProcessStatus, Progress, deploy_each
 from cortex.environments.docker import compose, compose_file, images, logs, shares
 from cortex.environments.docker import front as docker_front
@@ -48,10 +46,9 @@ class DockerEnvironment:
             raise UserError(f"no setting of a docker environment: {min(unknown)} (there are: {', '.join(SETTINGS)})")
         self.name = name
         root = home / "environments" / name
-        digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
         self._home = Home(root)
         self._cache = ModelCache(self._home.model_cache)
-        self._engine = Engine(f"cortex-{digest}", root)
+        self._engine = Engine(f"cortex-{temporary.digest(root)}", root)
         self._compose_file = ComposeFile(self._engine.file)
         front = FrontSettings.of(settings)
         self._shelf = images.Shelf(settings.get("registry", ""), front.image)
@@ -186,7 +183,8 @@ class DockerEnvironment:
     def _run(self, prepared: Prepared) -> compose.Run:
         files = Tree.of(self._home.api(prepared.resolved.name).revision(prepared.id) / "project").files
         packages = Packages.of(prepared.resolved, files)
-        run = self._planned(prepared.resolved, prepared.id, packages, gpus=devices.gpus(), notices=prepared.notices)
+        gpus = len(devices.nvidia().devices)
+        run = self._planned(prepared.resolved, prepared.id, packages, gpus=gpus, notices=prepared.notices)
         taken = self._compose_file.neuron_devices(but=run.spec.name)
         run = shares.shared(run, taken)
         shares.check(run, taken)
@@ -269,7 +267,7 @@ class DockerEnvironment:
         return self._home.api(row.name).spec(row.revision)
 
     def _find(self, name: str) -> API | None:
-        with contextlib.suppress(Error, OSError, ValueError):
+        with contextlib.suppress(Error):
             return self.api(name)
         return None
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +33,8 @@ class FrontSettings:
     host: str
     port: int
     protection: Protection
-    retry_posts: bool = False
-    image: str = "nginx:stable"
+    retry_posts: bool
+    image: str
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> "FrontSettings":
@@ -112,18 +111,16 @@ class DockerFront:
         ``held`` are the ports that the front has when it runs. Whoever may not try a port does not.
         """
         self._certificate()
-        for host, port in ((each.host, each.port) for each in self.settings.addresses):
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((host, port))
-                except PermissionError:
-                    continue
-                except OSError as error:
-                    if error.errno != errno.EADDRINUSE:
-                        raise UserError(f"host: {host} is no address of this machine ({error.strerror})") from error
-                    if not (port in held and self._listening()):
-                        raise UserError(TAKEN.format(port=port)) from error
+        for each in self.settings.addresses:
+            try:
+                each.bind()
+            except PermissionError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise UserError(f"host: {each.host} is no address of this machine ({error.strerror})") from error
+                if not (each.port in held and self._listening()):
+                    raise UserError(TAKEN.format(port=each.port)) from error
 
     def follow(self, routes: Sequence[nginx.Route], worker: str) -> None:
         """Have the front lead to these routes; it is started when it does not run, and asked to reload otherwise.

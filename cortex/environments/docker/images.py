@@ -9,7 +9,7 @@ from cortex.environments import model_server
 from cortex.environments.base import Progress
 from cortex.environments.docker.compose import Images
 from cortex.environments.docker.engine import Engine
-from cortex.environments.docker.packages import Packages
+from cortex.environments.docker.packages import PIP_VARIABLES, Packages
 from cortex.environments.tree import Tree
 from cortex.errors import UserError
 from cortex.spec import APISpec
@@ -18,7 +18,6 @@ _OF_AN_API = "cortex-api-"
 """Begins the names of images with packages of an API's own."""
 _DIGEST = re.compile("[0-9a-f]{12}")
 _TARGETS = ("api", "model-server")
-_PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Shelf:
         if packages:
             api = f"{_OF_AN_API}{spec.name}:{packages.digest(api)}"
         server = model_server.image(spec, self._own, on_gpu=bool(spec.compute.gpu and gpus))
-        return Images(api, server, self.front)
+        return Images(api, server)
 
     def built(self, name: str, engine: Engine) -> list[str]:
         """Return the images of this machine that have the packages of an API of that name."""
@@ -50,10 +49,6 @@ class Shelf:
         root = Path(cortex.__file__).parents[1]
         return root if not self.registry and (root / "deploy/Dockerfile").is_file() else None
 
-    def target(self, image: str) -> str | None:
-        """Return what to build from `source` for an image that is the project's own; None for any other."""
-        return next((target for target in _TARGETS if image == self._own(target)), None)
-
     def builds(self) -> dict[str, dict[str, str]]:
         """Return how compose builds the images that are built from `source`, by their names."""
         source = self.source()
@@ -67,35 +62,28 @@ class Shelf:
         return f"{prefix}cortex-{target}:{cortex.__version__}"
 
 
-def context(spec: APISpec, packages: Packages, shelf: Shelf) -> dict[str, bytes]:
-    """Return the files that the image of an API with packages of its own is built from, by name."""
-    return packages.context(shelf.api(spec), iter(_PIP))
-
-
 def provide(spec: APISpec, project: Path, shelf: Shelf, engine: Engine, images: Images, progress: Progress) -> None:
     """Have every image of an API on this machine: built, pulled, or there already. UserError when one cannot be had."""
     packages = Packages.of(spec, Tree.of(project).files)
-    used = [shelf.api(spec) if packages else images.api, images.front]
+    used = [shelf.api(spec), shelf.front]
     used += [images.model_server] if spec.predictor.type == "tensorflow" else []
     for image in used:
         _provide(image, shelf, engine, progress)
     if packages:
         progress(f"installing the packages of {spec.name} into {images.api} ...")
         directory = project.parent / "image"
-        for name, data in context(spec, packages, shelf).items():
+        for name, data in packages.context(shelf.api(spec)).items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_bytes(data)
         _build(engine, "--tag", images.api, str(directory))
 
 
 def _provide(image: str, shelf: Shelf, engine: Engine, progress: Progress) -> None:
-    target, source = shelf.target(image), shelf.source()
-    if target and source:
+    if build := shelf.builds().get(image):
         progress(f"building image {image} ...")  # what is unchanged is not built again
-        dockerfile = str(source / "deploy/Dockerfile")
-        named = ["--file", dockerfile, "--target", target, "--tag", image]
-        _build(engine, *named, str(source))
-    elif not _is_here(image, engine):
+        source = build["context"]
+        _build(engine, "--file", f"{source}/{build['dockerfile']}", "--target", build["target"], "--tag", image, source)
+    elif not engine.good("image", "inspect", image):
         if image.startswith("cortex-"):
             raise UserError(_cannot_be_had(image))
         progress(f"pulling image {image} ...")
@@ -107,11 +95,7 @@ def _provide(image: str, shelf: Shelf, engine: Engine, progress: Progress) -> No
 
 def _build(engine: Engine, *arguments: str) -> None:
     """Build an image; a build that fails leaves no container. pip's variables are those of this command, if any."""
-    engine("build", "--quiet", "--force-rm", *(f"--build-arg={name}" for name in _PIP), *arguments)
-
-
-def _is_here(image: str, engine: Engine) -> bool:
-    return engine.good("image", "inspect", image)
+    engine("build", "--quiet", "--force-rm", *(f"--build-arg={name}" for name in PIP_VARIABLES), *arguments)
 
 
 def _cannot_be_had(image: str) -> str:

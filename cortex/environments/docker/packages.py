@@ -7,7 +7,7 @@ the project, and a directory to install from, which the image does not have.
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cortex.spec import APISpec
 
 ONNX_RUNTIME = "onnxruntime==1.31.1"
 """What the image of an ONNX predictor has, unless its project names another one."""
+PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 _REQUIREMENTS, _OURS = "requirements.txt", "cortex-packages.txt"
 _NAMED = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)?(?P<file>.+)")
 _WHEEL = re.compile(r"(?P<file>[^:\s]+\.(?:whl|zip|tar\.gz))(?:\s.*)?")
@@ -65,9 +66,9 @@ class Packages:
         parts = [base.encode(), *(part for row in sorted(self.files.items()) for part in (row[0].encode(), row[1]))]
         return hashlib.sha256(b"\n".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
 
-    def context(self, base: str, arguments: Iterator[str]) -> dict[str, bytes]:
-        """Return what the image is built from, by name; ``arguments`` are variables that the build is given."""
-        declared = "\n".join(f"ARG {name}" for name in arguments)
+    def context(self, base: str) -> dict[str, bytes]:
+        """Return what the image is built from, by name; the build is given `PIP_VARIABLES`."""
+        declared = "\n".join(f"ARG {name}" for name in PIP_VARIABLES)
         dockerfile = _IMAGE.format(base=base, arguments=declared, entry=self.entry)
         return {"Dockerfile": dockerfile.encode(), **{f"packages/{name}": each for name, each in self.files.items()}}
 

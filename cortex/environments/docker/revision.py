@@ -45,7 +45,7 @@ def rendered(spec: APISpec, config: Config, home: Home) -> tuple[APISpec, str, P
     """
     root = config.path.absolute().parent
     rows = (row.model_copy(update={"path": _would_be(row.path, root, home)}) for row in foreseen(spec, root))
-    project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home.root])
+    project = Project.of(config, spec, home.root)
     packages = Packages.of(spec, project.tree.files)
     return spec.with_models(rows), named([spec.model_dump_json()]), packages
 

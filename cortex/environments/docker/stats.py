@@ -25,11 +25,4 @@ def parse(text: str) -> NetworkStats:
     sums: dict[tuple[str, str], float] = {}
     for name, status, value in _COUNT.findall(text):
         sums[name, status] = sums.get((name, status), 0.0) + float(value)
-    count = sums.get(("cortex_request_duration_seconds_count", ""), 0.0)
-    seconds = sums.get(("cortex_request_duration_seconds_sum", ""), 0.0)
-    return NetworkStats(
-        code_2xx=int(sums.get(("cortex_requests_total", "2XX"), 0)),
-        code_4xx=int(sums.get(("cortex_requests_total", "4XX"), 0)),
-        code_5xx=int(sums.get(("cortex_requests_total", "5XX"), 0)),
-        latency_ms=1000 * seconds / count if count else None,
-    )
+    return NetworkStats.of(sums)

@@ -16,7 +16,7 @@ from cortex.environments.kubernetes import image as kubernetes_image
 from cortex.environments.kubernetes.kubectl import MANAGER, Kubectl
 from cortex.environments.kubernetes.manifests.documents import manifests, surroundings
 from cortex.environments.kubernetes.manifests.release import Release
-from cortex.environments.kubernetes.release import check_reachable, kinds, release
+from cortex.environments.kubernetes.release import check_reachable, release
 from cortex.environments.kubernetes.settings import Settings
 from cortex.environments.kubernetes.status import Seen, describe, spec_of
 from cortex.errors import UserError
@@ -36,6 +36,10 @@ _OPTIONAL = {
 }
 """What a cluster may lack, by ``GROUP/VERSION``."""
 _LAST_WORDS = 5
+
+
+class Failed(UserError):
+    """Say why a revision will not come to run."""
 
 
 class KubernetesEnvironment:
@@ -145,10 +149,10 @@ class KubernetesEnvironment:
         return Deployed(spec.name, f"{'updating' if before else 'creating'} {title}", api=self._find(spec.name))
 
     def _come_live(self, made: Release, before: Seen | None, progress: Progress) -> None:
-        """Wait for a release; when it fails, have its predecessor back."""
+        """Wait for a release; when it fails, and not only kubectl, have its predecessor back."""
         try:
             self._watch(made.name, progress)
-        except UserError as error:
+        except Failed as error:
             if before is None or not before.deployment.get("status", {}).get("availableReplicas"):
                 raise
             self._put_back(before, made, progress)
@@ -166,10 +170,10 @@ class KubernetesEnvironment:
         self._prune(made, documents)
 
     def _watch(self, name: str, progress: Progress) -> None:
-        """Wait until every replica runs the newest revision, saying what is awaited. UserError when it will not be."""
+        """Wait until every replica runs the newest revision, saying what is awaited. Failed when it will not be."""
         while not (seen := self._see(name, warnings=True)).complete:
             if failure := seen.failure():
-                raise UserError(f"{name}: {failure}{self._last_words(seen)}")
+                raise Failed(f"{name}: {failure}{self._last_words(seen)}")
             progress(f"{name}: {seen.waiting_for()}")
             time.sleep(POLL_SECONDS)
 
@@ -226,11 +230,11 @@ class KubernetesEnvironment:
         """Return ``KIND/NAME`` of everything of an API that we made, and not another controller for us."""
         optional = [kind for group, kind in _OPTIONAL.items() if group in self._kubectl.groups]
         objects = self._kubectl.get(",".join([_MADE, *optional]), f"{_OURS},cortex/api={name}")
-        return [kinds(row) for row in objects if not row["metadata"].get("ownerReferences")]
+        return [_full_name(row) for row in objects if not row["metadata"].get("ownerReferences")]
 
     def _prune(self, made: Release, documents: Iterable[Mapping[str, Any]]) -> None:
         """Remove what earlier revisions had and this one has not, less the files of those that are kept."""
-        keep = {kinds(document) for document in documents} | self._see(made.name).files
+        keep = {_full_name(document) for document in documents} | self._see(made.name).files
         self._kubectl.delete([name for name in self._made(made.name) if name not in keep])
 
 
@@ -241,6 +245,11 @@ def _seen(name: str, objects: Sequence[Mapping[str, Any]]) -> Seen:
         if row["kind"] == "Deployment":
             return Seen(row, tuple(other for other in mine if other is not row))
     raise UserError(f"{name} is not deployed")
+
+
+def _full_name(document: Mapping[str, Any]) -> str:
+    """Return ``KIND/NAME``."""
+    return f"{document['kind']}/{document['metadata']['name']}"
 
 
 def _kept_replicas(before: Seen, spec: APISpec) -> int:

@@ -46,7 +46,7 @@ def _fill(context: Path, release: Release, config: Config, home: Path, progress:
         for model in resolve(spec, config.path.absolute().parent, cache, progress):
             shutil.copytree(model.path, context / "bundle/models" / model.name)
     if release.bundles_project:
-        Project.of(config.path, (release.spec,), beside=config.apis, exclude=[home]).copy_to(context / "bundle/project")
+        Project.of(config, release.spec, home).tree.copy_to(context / "bundle/project")
 
 
 def _run(*command: str) -> None:

@@ -93,7 +93,9 @@ class Kubectl:
         command = self._command(arguments, True)
         with (
             tempfile.TemporaryFile("w+", errors="replace") as said,  # a pipe would fill up, and stop kubectl
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace") as process,
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace"
+            ) as process,
         ):
             assert process.stdout is not None  # it is a pipe
             try:

@@ -5,7 +5,6 @@ import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cortex
 from cortex.environments import model_format, requirements
@@ -33,7 +32,7 @@ def release(
     """
     root = config.path.absolute().parent
     models = tuple(_absolute(model, root) for model in _wanted(spec, root))
-    project = Project.of(config.path, (spec,), beside=config.apis, exclude=[home])
+    project = Project.of(config, spec, home)
     with plainly("cannot read the file"):
         files = {name: path.read_bytes() for name, path in project.tree.files.items()}
         executables = {name for name, path in project.tree.files.items() if path.stat().st_mode & stat.S_IXUSR}
@@ -41,7 +40,7 @@ def release(
     if bundled and not settings.registry:
         raise _too_large(files, root)
     notices = (*project.notices, *_notices(spec, root, project, models))
-    content = [cortex.__version__, spec.model_dump_json(), project.digest, repr(settings), *notices]
+    content = [cortex.__version__, spec.model_dump_json(), project.tree.digest, repr(settings), *notices]
     content += [digest for model in models if (digest := _digest(model))]
     return Release(
         spec=spec,
@@ -130,8 +129,3 @@ def _too_large(files: Mapping[str, bytes], root: Path) -> UserError:
         f"a cluster takes as files; its largest are {names}; name what the API does not need in "
         f"{root / IGNORE_FILE}, or let deploy put the project into an image: `cortex env configure NAME --registry R`"
     )
-
-
-def kinds(document: Mapping[str, Any]) -> str:
-    """Return ``KIND/NAME`` of a document."""
-    return f"{document['kind']}/{document['metadata']['name']}"

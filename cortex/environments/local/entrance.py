@@ -74,7 +74,7 @@ class Entrance:
         """
         if not (listen := self._listen()):
             return
-        if spec.networking.local_port in self._ports(listen):
+        if spec.networking.local_port in self.ports():
             raise FieldError("networking.local_port", "is the port of the front; give one of the two another")
         nginx.check(spec, [other for other, _ in self._apis() if other.name != spec.name])
         with self._home.lock(_LOCK, wait=True):  # nobody starts it while its ports are tried
@@ -102,8 +102,7 @@ class Entrance:
         Empty when there would be none. ``choice`` as for `choose`, None for what was chosen before. UserError as there,
         but neither nginx nor a port is tried.
         """
-        listen = self._listen() if choice is None else None if choice == "none" else self._chosen(choice)
-        if not listen:
+        if not (listen := self._after(choice)):
             return {}
         self._protection.check(listen.port)
         rows = {spec.name: (spec, _upstream(status.host, status.port)) for spec, status in self._apis()}
@@ -111,6 +110,12 @@ class Entrance:
         for spec, _ in coming:
             nginx.check(spec, [other for other, _ in rows.values() if other.name != spec.name])
         return self._front(listen).preview([Route.of(spec, [upstream]) for spec, upstream in rows.values()])
+
+    def ports(self, choice: str | None = None) -> set[int]:
+        """Return the ports of the front, as it is or would be after a ``choice``; none without a front."""
+        if not (listen := self._after(choice)):
+            return set()
+        return {listen.port, *([self._protection.tls_port] if self._protection.certificate else [])}
 
     def url(self, spec: APISpec) -> str:
         """Return where the front leads to an API, empty when there is none."""
@@ -127,8 +132,8 @@ class Entrance:
         self._protection.check(listen.port)
         self._front(listen).check()
 
-    def _ports(self, listen: Address) -> set[int]:
-        return {listen.port, *([self._protection.tls_port] if self._protection.certificate else [])}
+    def _after(self, choice: str | None) -> Address | None:
+        return self._listen() if choice is None else None if choice == "none" else self._chosen(choice)
 
     def _listen(self) -> Address | None:
         with contextlib.suppress(ValueError):
@@ -161,7 +166,7 @@ class Entrance:
         found = []
         for name in self._home.by_age():
             directory = self._home.api(name)
-            with contextlib.suppress(OSError, ValueError):  # an API that is damaged does not take the others along
+            with contextlib.suppress(UserError):  # an API that is damaged does not take the others along
                 if status := directory.status():
                     found.append((directory.spec(status.revision), status))
         return found

@@ -67,7 +67,7 @@ class LocalEnvironment:
 
     def render(self, config: Config, front: str | None = None) -> tuple[Mapping[str, Any], ...]:
         """See `Environment.render`: a plan for each API, of a revision that is called ``dry-run``; then the front."""
-        plans = previews(config, self._home, self._host)
+        plans = previews(config, self._home, self._host, self._entrance.ports(front))
         ports = [int(plan["port"]) for plan in plans]
         shown = self._entrance.preview(front, tuple(zip(config.apis, ports, strict=True)))
         return (*plans, shown) if shown else plans
@@ -88,18 +88,20 @@ class LocalEnvironment:
         """See `Environment.refresh`."""
         directory = self._home.find(name)
         with self._alone(name, force=force):
-            before = self._describe(directory)
+            before, status = self._describe(directory), directory.status()
+            host = status.host if status else self._host  # it stays where it is, whatever CORTEX_HOST says by now
             self._entrance.check(before.spec)
-            self._run(recall(name, before.api_id, self._home), force=force, progress=progress)
+            self._assign_port(before.spec, host, status.port if status and supervisor(status) else 0)
+            self._run(recall(name, before.api_id, self._home), host, force=force, progress=progress)
         self._entrance.follow()
         return Deployed(name, f"updating {name} ({before.spec.kind})", api=self._find(name))
 
     def delete(self, name: str, *, keep_cache: bool) -> str:
         """See `Environment.delete`."""
         self._sweep()
-        self._home.find(name)
+        self._what_runs(name)
         with self._alone(name, force=True):
-            directory = self._home.find(name)  # whoever held it may have deleted it
+            directory = self._what_runs(name)  # whoever held it may have deleted it
             try:
                 self._entrance.follow(leaving=name)
             finally:
@@ -119,6 +121,15 @@ class LocalEnvironment:
         with self._home.lock(name):
             yield
 
+    def _what_runs(self, name: str) -> APIDirectory:
+        """Return the directory of an API, also where that is gone and the API still runs. UserError otherwise."""
+        try:
+            return self._home.find(name)
+        except UserError:
+            if not supervision.runs(directory := self._home.api(name)):
+                raise
+        return directory
+
     def _find(self, name: str) -> API | None:
         with contextlib.suppress(UserError, OSError, ValueError):
             return self.api(name)
@@ -134,9 +145,7 @@ class LocalEnvironment:
             told = notices(spec, config.path.absolute().parent)
             running = before.in_use if before and held else ()
             prepared = prepare(config, spec, self._home, self._cache, progress, notices=told, running=running)
-            if before and not held:
-                supervision.stop(directory)  # a worker that outlived its supervisor may still have the port
-            port = ports.assign(self._home, spec.name, spec.networking.local_port, host=self._host, held=held)
+            port = self._assign_port(spec, self._host, held)
             if before and (before.status, before.revision, before.port) == ("live", prepared.id, port) and not force:
                 self._entrance.follow()
                 return Deployed(spec.name, f"{title} is up to date", api=self._find(spec.name))
@@ -154,6 +163,13 @@ class LocalEnvironment:
                 f"`cortex delete {name}` first"
             )
         return before.port
+
+    def _assign_port(self, spec: APISpec, host: str, held: int) -> int:
+        """Return the port of an API, which listens at ``held`` unless that is 0. See `ports.assign`."""
+        if not held:
+            supervision.stop(self._home.api(spec.name))  # what outlived its supervisor, or its files, may have the port
+        wanted, front = spec.networking.local_port, self._entrance.ports()
+        return ports.assign(self._home, spec.name, wanted, host=host, held=held, front=front)
 
     def _replace(
         self, directory: APIDirectory, prepared: Prepared, held: int, *, force: bool, progress: Progress
@@ -177,14 +193,14 @@ class LocalEnvironment:
         """Run; where no port is ``wanted``, whoever takes the one that was free a moment ago may have it."""
         for _ in range(_PORTS_TRIED):
             try:
-                return self._run(prepared, force=force, progress=progress)
+                return self._run(prepared, self._host, force=force, progress=progress)
             except AddressTaken:
                 if wanted:
                     raise
-            ports.assign(self._home, prepared.resolved.name, None, host=self._host, held=0)
-        return self._run(prepared, force=force, progress=progress)
+            self._assign_port(prepared.resolved, self._host, held=0)
+        return self._run(prepared, self._host, force=force, progress=progress)
 
-    def _run(self, prepared: Prepared, *, force: bool, progress: Progress) -> None:
+    def _run(self, prepared: Prepared, host: str, *, force: bool, progress: Progress) -> None:
         """Bring a revision live, or raise what kept it from it."""
         directory = self._home.api(prepared.resolved.name)
         gpus = devices.nvidia().ids if prepared.resolved.compute.gpu else ()
@@ -192,7 +208,7 @@ class LocalEnvironment:
             revision=prepared.id,
             directory=directory.revision(prepared.id),
             run_dir=directory.run_dir / secrets.token_hex(3),
-            host=self._host,
+            host=host,
             port=directory.port(),
             python=sys.executable,
             model_server=_found_model_server(prepared.resolved),
@@ -214,11 +230,7 @@ class LocalEnvironment:
         status = directory.status()
         if status is None:
             raise UserError(f"{directory.name} is not deployed")
-        try:
-            spec = directory.spec(status.revision)
-        except (OSError, ValueError) as error:
-            damaged = directory.revision(status.revision)
-            raise UserError(f"{damaged} is damaged; `cortex deploy` writes it anew") from error
+        spec = directory.spec(status.revision)
         front = self._entrance.url(spec)
         problem = self._entrance.problem(status) if front else ""
         return API(

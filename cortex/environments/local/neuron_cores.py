@@ -12,6 +12,7 @@ from cortex.environments import devices
 from cortex.environments.fields import FieldError
 from cortex.environments.local.plan import NEURON_CORES_PER_INF
 from cortex.environments.state import APIDirectory, Home
+from cortex.errors import UserError
 from cortex.spec import APISpec
 
 
@@ -55,7 +56,7 @@ def _held(home: Home, but: str) -> dict[str, range]:
 def _runs_on(api: APIDirectory) -> bool:
     """Tell whether a revision of an API that runs, also one that is being drained, is on NeuronCores."""
     status = api.status()
-    with contextlib.suppress(OSError, ValueError):  # an API that is damaged does not take the others along
+    with contextlib.suppress(UserError):  # an API that is damaged does not take the others along
         return any(api.resolved(revision).compute.inf for revision in (status.in_use if status else ()))
     return False
 

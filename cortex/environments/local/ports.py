@@ -1,7 +1,6 @@
 """Which port an API has. Commands agree on it through the ``port`` files under CORTEX_HOME."""
 
 import errno
-import socket
 from collections.abc import Collection
 
 from cortex.environments.address import Address
@@ -14,11 +13,13 @@ LAST = 65535
 _FIELD = "networking.local_port"
 
 
-def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -> int:
+def assign(
+    home: Home, name: str, wanted: int | None, *, host: str, held: int, front: Collection[int] = frozenset()
+) -> int:
     """Choose and record a port: the one wanted, else the one the API had, else the first free one from 8888 up.
 
-    ``held`` is the port that the API listens on now, 0 for none. FieldError when the wanted one cannot be had,
-    UserError where none of ``host`` can.
+    ``held`` is the port that the API listens on now, 0 for none; those of the ``front`` are left to it. FieldError when
+    the wanted one cannot be had, UserError where none of ``host`` can.
     """
     with home.lock(".ports", wait=True):
         others = {port: api for api, port in home.ports().items() if api != name}
@@ -26,7 +27,7 @@ def assign(home: Home, name: str, wanted: int | None, *, host: str, held: int) -
         if wanted and wanted in others:
             raise FieldError(_FIELD, _assigned(wanted, others[wanted]))
         number = host if port == held else Address(host, port).resolved.host  # a name is looked up once for all ports
-        while port != held and (port in others or not _is_free(number, port)):
+        while port != held and (port in others or port in front or not _is_free(Address(number, port))):
             if wanted or port == LAST:
                 raise FieldError(_FIELD, _foreign(port))
             port += 1
@@ -43,15 +44,13 @@ def expected(home: Home, name: str, taken: Collection[int]) -> int:
     return port
 
 
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise UserError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-            return False
+def _is_free(place: Address) -> bool:
+    try:
+        place.bind()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise UserError(f"cannot listen on {place.host} port {place.port}: {error.strerror or error}") from error
+        return False
     return True
 
 

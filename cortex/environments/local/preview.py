@@ -6,7 +6,7 @@ them instead of in the cache, and every device that the yaml asks for is taken t
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,12 @@ from cortex.spec.config import Config
 REVISION = "dry-run"
 
 
-def previews(config: Config, home: Home, host: str) -> tuple[Mapping[str, Any], ...]:
-    """Return a plan for each API of a yaml, as maps: the fields of `cortex.plan.Plan` after ``api``, its name."""
-    taken = {spec.networking.local_port for spec in config.apis if spec.networking.local_port}
+def previews(config: Config, home: Home, host: str, front: Collection[int]) -> tuple[Mapping[str, Any], ...]:
+    """Return a plan for each API of a yaml, as maps: the fields of `cortex.plan.Plan` after ``api``, its name.
+
+    The ports of the ``front`` are left to it.
+    """
+    taken = {*front, *(spec.networking.local_port for spec in config.apis if spec.networking.local_port)}
     given: dict[str, range] = {}
     found = []
     for spec in config.apis:

@@ -2,13 +2,11 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 
@@ -16,6 +14,7 @@ from cortex import control
 from cortex.control import Deployment
 from cortex.environments.state import APIDirectory, supervisor
 from cortex.errors import CortexError, Error, TakenOver, UserError
+from cortex.listener import accepts
 from cortex.pid import lives
 from cortex.plan import Plan
 
@@ -33,7 +32,7 @@ def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
     fails, and nothing else is left to keep alive, the supervisor has ended too.
     """
     status = directory.status()
-    if status is None or supervisor(status) is None or not _answers(directory.control):
+    if status is None or supervisor(status) is None or not accepts(directory.control):
         _start(directory)
     try:
         yield from control.command(directory.control, Deployment(plan, os.environ, force).request())
@@ -44,6 +43,11 @@ def run(directory: APIDirectory, plan: Plan, *, force: bool) -> Iterator[str]:
         if status is None or supervisor(status) is None or not status.in_use:
             _await_end(_supervisors(directory), STOP_SECONDS)
         raise
+
+
+def runs(directory: APIDirectory) -> bool:
+    """Tell whether the API has a supervisor, whatever has become of its files."""
+    return bool(_supervisors(directory))
 
 
 def cancel(directory: APIDirectory) -> None:
@@ -109,22 +113,13 @@ def _start(directory: APIDirectory) -> None:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=directory.path
         )
-    if not _until(lambda: _answers(directory.control) or child.poll() is not None, START_SECONDS):
+    if not _until(lambda: accepts(directory.control) or child.poll() is not None, START_SECONDS):
         child.kill()
-    if not _answers(directory.control):
+    if not accepts(directory.control):
         said = log.read_bytes()[begun:].decode(errors="replace").splitlines()  # a first deployment's log does not stay
         raise CortexError(f"the supervisor did not start: {said[-1] if said else 'it said nothing'}")
     # it is meant to outlive a command; in a script or notebook that goes on it must not end as a zombie
     threading.Thread(target=child.wait, name="supervisor", daemon=True).start()
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -85,7 +85,7 @@ def test_an_image_that_is_missing_is_told_with_its_dockerfile(
     device: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has one of its own, whose head says how to build it."""
-    monkeypatch.setattr(Engine, "good", lambda *_: False)
+    monkeypatch.setattr(Engine, "good", lambda _, *words: image not in words)
     image, api = f"cortex-model-server{device}:{cortex.__version__}", APISpec(name="iris", predictor=_TENSORFLOW)
     monkeypatch.setattr(Shelf, "source", lambda _: None)
     with pytest.raises(UserError, match=f"{image} is not on this machine: build .* as deploy/{re.escape(file)} says"):
@@ -102,8 +102,8 @@ def test_images_have_the_version_of_the_code(path: Path) -> None:
     assert set(found) <= {cortex.__version__}
 
 
-def test_this_project_installs_nothing_into_its_image() -> None:
+def test_this_project_installs_nothing_into_its_image(tmp_path: Path) -> None:
     """Its requirements.txt is what it is developed with; the image has what its API needs."""
     config = read(ROOT / "cortex_cpu.yaml")
-    project = Project.of(config.path, config.apis)
+    project = Project.of(config, config.apis[0], tmp_path)
     assert set(project.tree.files) == {"predictor.py", "download.py", "export/imagenet_class_index.json"}

@@ -58,7 +58,7 @@ def test_files_that_requirements_name_come_along(tmp_path: Path) -> None:
         *("deep/more.txt", "deep/most.txt", "deep/pins.txt"),
         *("requirements.txt", "wheels/a-1-py3-none-any.whl"),
     ]
-    context = found.context("cortex-api:1", iter(["PIP_INDEX_URL"]))
+    context = found.context("cortex-api:1")
     assert sorted(context) == ["Dockerfile", *(f"packages/{name}" for name in sorted(found.files))]
     lines = context["Dockerfile"].decode().splitlines()
     assert lines[0] == "FROM cortex-api:1"

@@ -1,23 +1,9 @@
-"""Cortex's replica counts, for the examples of its documentation and for a recorded load."""
-
-import math
-from itertools import pairwise
+"""Cortex's replica counts, for the examples of its documentation."""
 
 import pytest
 
-from cortex.environments.kubernetes.manifests.scaling import TICK_SECONDS
 from cortex.spec import Autoscaling
 from tests.environments.kubernetes.autoscaling import recommend, simulate
-
-RECORDED = (
-    [2.0] * 12
-    + [2.0 + 2.5 * minute for minute in range(1, 61) for _ in range(2)]  # a rise to 152 in flight, over 20 minutes
-    + [900.0] * 30  # a spike, for 5 minutes
-    + [152.0] * 60
-    + [max(0.0, 152.0 - 3.0 * minute) for minute in range(1, 61) for _ in range(2)]  # a fall to nothing
-    + [0.0] * 240
-)
-"""Requests in flight at all replicas, every 10 seconds."""
 
 
 def rules(**changed: object) -> Autoscaling:
@@ -60,57 +46,6 @@ def rules(**changed: object) -> Autoscaling:
 )
 def test_one_step_is_cortex_s(changed: dict[str, object], replicas: int, in_flight: float, wanted: int) -> None:
     assert recommend(rules(**changed), replicas, in_flight) == wanted
-
-
-def _cortex(spec: Autoscaling, load: list[float]) -> list[int]:
-    """Cortex's autoscaler written a second time, the long way: by the clock, with every recommendation kept."""
-    current, told, counts = spec.min_replicas, dict[int, int](), []
-    for now in range(0, len(load) * TICK_SECONDS, TICK_SECONDS):
-        index = now // TICK_SECONDS
-        window = load[max(0, index + 1 - int(spec.window) // TICK_SECONDS) : index + 1]
-        raw = sum(window) / len(window) / (spec.target_replica_concurrency or 1)
-        wanted = math.ceil(raw)
-        if current * (1 - spec.downscale_tolerance) < raw < current:
-            wanted = current
-        if current < raw < current * (1 + spec.upscale_tolerance):
-            wanted = current
-        wanted = max(wanted, min(current - 1, math.ceil(current * spec.max_downscale_factor)))
-        wanted = min(wanted, max(current + 1, math.ceil(current * spec.max_upscale_factor)))
-        told[now] = wanted = min(max(wanted, spec.min_replicas), spec.max_replicas)
-        highest = max(count for at, count in told.items() if now - at <= spec.downscale_stabilization_period)
-        lowest = min(count for at, count in told.items() if now - at <= spec.upscale_stabilization_period)
-        if wanted < current and now >= spec.downscale_stabilization_period and highest < current:
-            current = highest
-        elif wanted > current and now >= spec.upscale_stabilization_period and lowest > current:
-            current = lowest
-        counts.append(current)
-    return counts
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {},
-        {"target_replica_concurrency": 8.0},
-        {"window": 10.0, "upscale_stabilization_period": 0.0, "downscale_stabilization_period": 0.0},
-        {"window": 120.0, "upscale_stabilization_period": 15.0, "max_upscale_factor": 10.0},
-        {"max_downscale_factor": 0.0, "downscale_stabilization_period": 30.0, "downscale_tolerance": 0.3},
-        {"min_replicas": 4, "max_replicas": 40},
-        {"target_replica_concurrency": 0.1, "window": 10.0, "upscale_stabilization_period": 0.0},
-    ],
-)
-def test_a_recorded_load_gets_cortex_s_counts(changed: dict[str, object]) -> None:
-    """Rise, spike and fall: tick by tick what the formula gives when it is followed with a clock."""
-    spec = rules(**changed)
-    assert list(simulate(spec, RECORDED)) == _cortex(spec, RECORDED)
-
-
-def test_the_recorded_load_goes_from_1_to_1000_replicas_and_back() -> None:
-    quick = {"upscale_stabilization_period": 0.0, "downscale_stabilization_period": 30.0}
-    fast = rules(target_replica_concurrency=0.5, window=10.0, **quick)
-    counts = list(simulate(fast, RECORDED))
-    assert (counts[0], max(counts), counts[-1]) == (2, 1000, 1)
-    assert all(later <= max(now + 1, math.ceil(1.5 * now)) for now, later in pairwise(counts))
 
 
 def test_a_spike_shorter_than_the_upscale_period_changes_nothing() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -13,7 +14,7 @@ import pytest
 
 from cortex.environments.base import Deployed
 from cortex.environments.kubernetes import environment as kubernetes
-from cortex.environments.kubernetes.environment import KubernetesEnvironment
+from cortex.environments.kubernetes.environment import Failed, KubernetesEnvironment
 from cortex.environments.kubernetes.kubectl import explain
 from cortex.errors import UserError
 from cortex.spec.config import read
@@ -173,9 +174,10 @@ def test_what_a_yaml_no_longer_has_is_removed(cluster: Cluster) -> None:
     assert len([name for name in cluster.objects() if name.startswith("ConfigMap/api-config-")]) == 4
 
 
-@pytest.mark.parametrize("ended", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, UserError, Failed])
 def test_an_api_that_is_no_longer_public_is_not_left_so(ended: type[BaseException], cluster: Cluster) -> None:
-    """When the command is interrupted, the cluster goes on with the update; when that fails, all is as before."""
+    """When the command is interrupted, or its way to the cluster, that goes on with the update; when the update fails,
+    all is as before."""
     cluster.deploy()
     config = cluster.root / "project/cortex.yaml"
     config.write_text(YAML.format(model="s3://b/m", cpu=1) + "  networking: {api_gateway: none}\n")
@@ -183,7 +185,7 @@ def test_an_api_that_is_no_longer_public_is_not_left_so(ended: type[BaseExceptio
     with pytest.MonkeyPatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
         patched.setattr(KubernetesEnvironment, "_watch", _raising(ended))
         list(cluster.environment().deploy(read(config), force=False, progress=cluster.lines.append))
-    assert ("Ingress/api" in cluster.objects()) == (ended is UserError)
+    assert ("Ingress/api" in cluster.objects()) == (ended is Failed)
 
 
 def _raising(error: type[BaseException]) -> Callable[..., None]:
@@ -246,6 +248,14 @@ def test_a_kubectl_that_complains_at_length_holds_up_no_log(cluster: Cluster) ->
     cluster.deploy()
     (cluster.state / "fate").write_text("loud")
     assert len(list(islice(cluster.environment().logs("api", follow=True), 2))) == 2
+
+
+def test_kubectl_is_not_to_ask_anything(cluster: Cluster, program: Program) -> None:
+    """Neither a person at the terminal, nor whatever else feeds a script that reads logs."""
+    program("kubectl", "#!/bin/sh\nexec cat\n")
+    script = "from cortex.environments.kubernetes.kubectl import Kubectl; print(*Kubectl('', 'n').lines('logs'))"
+    done = subprocess.run([sys.executable, "-c", script], input="a line", capture_output=True, check=True, text=True)
+    assert done.stdout == "\n"
 
 
 def test_logs_are_followed_over_updates(cluster: Cluster) -> None:

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -455,20 +454,6 @@ def test_a_front_that_was_killed_comes_back(fronted: Fronted, stubs: Callable[[]
     fronted.front.follow(routes)
     assert fronted.front.running
     assert requests.post(fronted.url, data=b"x", timeout=10).status_code == 200
-
-
-def test_a_port_that_is_taken_is_told(fronted: Fronted, stubs: Callable[[], Stub]) -> None:
-    """What keeps nginx from starting is one clear error."""
-    host, _, port = fronted.settings.listen.rpartition(":")
-    with socket.create_server((host, int(port))), pytest.raises(UserError, match="something else listens there"):
-        fronted.front.follow([_route("iris", stubs().address)])
-
-
-def test_without_nginx(fronted: Fronted, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without nginx is told what to do."""
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    with pytest.raises(UserError, match="nginx is not installed: install it"):
-        fronted.front.follow([_route("iris", "127.0.0.1:1")])
 
 
 @pytest.fixture

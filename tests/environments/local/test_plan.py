@@ -36,7 +36,7 @@ def spec(**fields: object) -> APISpec:
 def test_cpu_is_one_model_server_and_a_worker_per_process() -> None:
     """All workers of a CPU target share one model server, over a Unix socket inside the run directory."""
     made = plan(spec(predictor={"processes_per_replica": 2, "env": {"A": "1"}}), PLACE)
-    server, first, second = made.processes
+    server, first, second = *made.back, *made.front
     assert server.argv == (
         *PLACE.model_server,
         "--port=0",
@@ -204,7 +204,7 @@ def test_numa_nodes_that_are_not_told_apart(fields: dict[str, object], gpus: int
     """One worker can ask one model server, which then has all cores; and a GPU computes wherever the process runs."""
     made = plan(spec(**fields), replace(TWO_NODES, gpus=gpus))
     assert len(made.back) == 1
-    assert not any("taskset" in process.argv for process in made.processes)
+    assert not any("taskset" in process.argv for process in (*made.back, *made.front))
 
 
 @pytest.mark.parametrize("kind", ["python", "onnx"])

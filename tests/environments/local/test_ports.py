@@ -54,6 +54,11 @@ def test_a_port_that_is_taken_is_passed_over(home: Home, taken: int, monkeypatch
     assert assigned(home, "a") > taken
 
 
+def test_the_port_of_the_front_is_left_to_it(home: Home) -> None:
+    """Although nobody listens there yet: nginx comes when the first API is live."""
+    assert ports.assign(home, "a", None, host=HOST, held=0, front={ports.FIRST}) > ports.FIRST
+
+
 def test_a_wanted_port_that_cannot_be_had(home: Home, taken: int) -> None:
     """It is refused with who has it, and what was recorded stays."""
     assert assigned(home, "a") == ports.FIRST

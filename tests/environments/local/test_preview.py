@@ -145,6 +145,13 @@ def test_the_front_that_is_asked_for_is_shown(project: Path, home: Path, capsys:
     assert not home.exists()
 
 
+def test_an_api_leaves_the_front_its_port(project: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one that it would have itself, if there were no front."""
+    arguments = ("deploy", project / "cortex_cpu.yaml", "--dry-run", "--front", "nginx:8888", "-o", "json")
+    plan, front = json.loads(printed(home, capsys, *arguments))
+    assert (plan["port"], front["listen"]) == (8889, "127.0.0.1:8888")
+
+
 def test_the_settings_of_the_front_are_shown(
     project: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

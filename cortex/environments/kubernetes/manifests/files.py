@@ -41,21 +41,18 @@ def config_name(release: Release, config: Mapping[str, str]) -> str:
 
 def project_name(release: Release) -> str:
     """Return the name of the object that has the project."""
-    content = b"".join(hashlib.sha256(part).digest() for row in sorted(release.project.items()) for part in _parts(row))
-    return f"{release.name}-project-{_digest(content)}"
+    parts = (part for name, data in sorted(release.project.items()) for part in (os.fsencode(name), data))
+    return f"{release.name}-project-{_digest(b''.join(hashlib.sha256(part).digest() for part in parts))}"
 
 
 def project_volume(release: Release) -> dict[str, Any]:
     """Return the volume that has the project's files under their keys (`manifests.keys`)."""
-    items = [_item(name, 0o755 if name in release.executables else 0o644) for name in sorted(release.project)]
-    modes = {"items": items} if release.executables else {}  # by default nothing may be run
+    modes = {key_of(name): 0o755 if name in release.executables else 0o644 for name in sorted(release.project)}
+    items = [{"key": key, "path": key, "mode": mode} for key, mode in modes.items()]
+    told = {"items": items} if release.executables else {}  # by default nothing may be run
     if _kind(release) == "Secret":
-        return {"name": "files", "secret": {"secretName": project_name(release), **modes}}
-    return {"name": "files", "configMap": {"name": project_name(release), **modes}}
-
-
-def _item(name: str, mode: int) -> dict[str, Any]:
-    return {"key": key_of(name), "path": key_of(name), "mode": mode}
+        return {"name": "files", "secret": {"secretName": project_name(release), **told}}
+    return {"name": "files", "configMap": {"name": project_name(release), **told}}
 
 
 def _kind(release: Release) -> str:
@@ -77,10 +74,6 @@ def _is_text(data: bytes) -> bool:
         return "\0" not in data.decode()
     except UnicodeDecodeError:
         return False
-
-
-def _parts(row: tuple[str, bytes]) -> tuple[bytes, bytes]:
-    return os.fsencode(row[0]), row[1]
 
 
 def _base64(data: bytes) -> str:

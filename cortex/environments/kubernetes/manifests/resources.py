@@ -4,7 +4,7 @@ from typing import Any
 
 from cortex.environments.kubernetes.manifests.release import Release
 from cortex.environments.local.plan import NEURON_CORES_PER_INF
-from cortex.quantity import parse_quantity
+from cortex.quantity import in_thousandths, parse_quantity
 
 _DEFAULT_CPU = "200m"
 """Cortex's own, for an API that says nothing of cores."""
@@ -45,6 +45,5 @@ def _part(quantity: str, share: int) -> str:
     """Return a share of a quantity: cores in thousandths, memory in bytes."""
     value = parse_quantity(quantity) / share
     if value < 1024:
-        thousandths = max(1, round(value * 1000))
-        return f"{thousandths // 1000}" if thousandths % 1000 == 0 else f"{thousandths}m"
+        return in_thousandths(value)
     return str(round(value)) if value % 1024**2 else f"{round(value / 1024**2)}Mi"

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cortex.environments.kubernetes.settings import Settings
+from cortex.quantity import in_thousandths
 from cortex.spec import APISpec, Autoscaling
 
 IN_FLIGHT = "cortex_in_flight_requests"
@@ -71,7 +72,7 @@ def _horizontal(spec: APISpec, version: tuple[int, int]) -> dict[str, Any]:
     if version >= TOLERANCE_SINCE:
         speeds["scaleUp"]["tolerance"] = _number(rules.upscale_tolerance)
         speeds["scaleDown"]["tolerance"] = _number(rules.downscale_tolerance)
-    target = {"type": "AverageValue", "averageValue": _quantity(spec.target_concurrency)}
+    target = {"type": "AverageValue", "averageValue": in_thousandths(spec.target_concurrency)}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -137,12 +138,6 @@ def _direction(stabilization: float, percent: float) -> dict[str, Any]:
 
 def _target(spec: APISpec) -> Mapping[str, str]:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "name": spec.name}
-
-
-def _quantity(value: float) -> str:
-    """Return a number as Kubernetes counts it: in thousandths, of which there is at least one."""
-    thousandths = max(1, round(value * 1000))
-    return str(thousandths // 1000) if thousandths % 1000 == 0 else f"{thousandths}m"
 
 
 def _number(value: float) -> str:
