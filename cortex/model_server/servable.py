@@ -27,7 +27,7 @@ from cortex.model_server.engines.selection import AUTO, Attempt, attempts, forma
 from cortex.model_server.model_card import ModelCard
 from cortex.model_server.request import EXECUTE, WARM_UP, Recorder, Request, current, watch
 from cortex.model_server.saved_model import runnable
-from cortex.model_server.status import Code, StatusError, invalid
+from cortex.model_server.status import Code, StatusError, internal, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, prediction_log_pb2
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Servable:
             raise
         except Exception as error:
             _log.exception("%s version %d failed in signature %s", self.name, self.version, call.signature)
-            raise StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
+            raise internal(error) from error
 
 
 @dataclass(frozen=True)
