@@ -6,6 +6,7 @@ the messages of the gRPC door instead, which spares a tensor the way through tex
 
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,6 @@ from urllib.parse import unquote
 from google.protobuf.message import DecodeError, Message
 
 from cortex.model_server import codec, json_document, json_examples, json_writer
-from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.json_document import Document
 from cortex.model_server.request import DECODE, ENCODE, Recorder, current, watch
@@ -62,13 +62,14 @@ class Answer:
 
 
 def dispatch(
-    handlers: Handlers, request: Request, deadline: float | None, recorder: Recorder, client: Disconnect
+    handlers: Handlers, request: Request, deadline: float | None, recorder: Recorder, gone: Future[None]
 ) -> Answer:
-    """Answer one request; a client that goes away meanwhile takes it out of the queues. Raises StatusError."""
+    """Answer one request; one whose client goes away, when ``gone`` is done, leaves the queues. Raises StatusError."""
     if request.method == "POST" and (match := _INFERENCE.fullmatch(request.path)):
         with watch(recorder, "REST", match["method"].lower()) as watched:
-            if not client.add_callback(watched.cancel):
+            if gone.done():
                 raise StatusError(Code.CANCELLED, "the client went away")
+            gone.add_done_callback(lambda _: watched.cancel())
             return _infer(handlers, match, request, deadline)
     if request.method == "GET" and (match := _MODEL.fullmatch(request.path)):
         return text(_describe(handlers, match))
