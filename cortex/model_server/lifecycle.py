@@ -109,7 +109,7 @@ class Lifecycle:
             if not version.wanted or self._load_once(version):
                 break
         with self._changed:
-            if version.servable is None:
+            if version.state < State.AVAILABLE:  # one that has been loaded may be on its way out by now
                 version.state = State.END
                 version.error = version.error or StatusError(Code.CANCELLED, "the version is no longer wanted")
             self._settle(version.name)
