@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 
 from cortex import line
+from cortex.model_server.api_key import ApiKeys
+from cortex.model_server.batching import Batcher
+from cortex.model_server.batching_parameters import BatchingParameters
+from cortex.model_server.reloading import Reloading
 from cortex.protos import model_management_pb2
 from tests.model_server.harness import Server, Start, arrays, config_file, free_port, poll, predict_request
 
@@ -64,6 +68,28 @@ def _reload_request(base_paths: Mapping[str, Path]) -> model_management_pb2.Relo
     for name, base in base_paths.items():
         request.config.model_config_list.config.add(name=name, base_path=str(base), model_platform="tensorflow")
     return request
+
+
+def test_a_reading_that_nobody_foresaw_to_fail_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is wrong with one file, the others are read, and all of them the next time."""
+    read: list[str] = []
+
+    class Keys(ApiKeys):
+        def reload(self) -> None:
+            read.append("keys")
+            raise PermissionError("a directory that cannot be entered")
+
+    class Parameters(Batcher):
+        def reload(self) -> None:
+            read.append("parameters")
+
+    reloading = Reloading("", 0, lambda *_: None, Parameters(BatchingParameters()), Keys())
+    reloading.start()
+    for times in (1, 2):
+        reloading.ask()
+        poll(lambda times=times: read == ["keys", "parameters"] * times)
+    reloading.stop()
+    assert "The API keys stay as they were\nTraceback" in caplog.text
 
 
 def test_reloads_that_nobody_awaits_keep_no_thread(start: Start, models: Path, tmp_path: Path) -> None:
