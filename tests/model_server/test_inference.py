@@ -20,7 +20,7 @@ from cortex.protos import (
     input_pb2,
     regression_pb2,
 )
-from tests.model_server.harness import Server, Start
+from tests.model_server.harness import Server, Start, failure
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 INVALID, UNIMPLEMENTED, PRECONDITION = (
@@ -81,12 +81,6 @@ def _tasks(*tasks: tuple[str, str, str], examples: Any = (ONE,)) -> inference_pb
         task = request.tasks.add(method_name=method)
         task.model_spec.name, task.model_spec.signature_name = model, signature
     return request
-
-
-def _failure(call: Any, request: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return caught.value.code(), caught.value.details()
 
 
 def _labels(response: Any) -> list[list[tuple[str, float]]]:
@@ -227,14 +221,14 @@ REFUSED = [
 @pytest.mark.parametrize(("method", "request_", "code", "text"), REFUSED)
 def test_refusals(stub: Any, method: str, request_: Any, code: grpc.StatusCode, text: str) -> None:
     """What cannot be inferred ends in TF Serving's code and text."""
-    got_code, got_text = _failure(getattr(stub, method), request_)
+    got_code, got_text = failure(getattr(stub, method), request_)
     assert got_code is code, got_text
     assert text in got_text
 
 
 def test_no_strings_where_numbers_are_declared(server: Server) -> None:
     """On any engine, a signature without a string input is refused before it runs."""
-    code, text = _failure(server.prediction.Regress, _regression("half_plus", "", ONE))
+    code, text = failure(server.prediction.Regress, _regression("half_plus", "", ONE))
     assert (code, "No regression inputs found in SignatureDef: " in text) == (PRECONDITION, True)
 
 
@@ -256,7 +250,7 @@ def test_a_flag_asks_for_the_method_name(start: Start, models: Path) -> None:
     """--enable_signature_method_name_check looks at it before anything else of the signature."""
     base = f"--model_base_path={models / 'half_plus'}"
     server = start("--model_name=half_plus", base, "--enable_signature_method_name_check")
-    code, text = _failure(server.prediction.Classify, _classification("half_plus", "", ONE))
+    code, text = failure(server.prediction.Classify, _classification("half_plus", "", ONE))
     want = f"Expected classification signature method_name to be {CLASSIFY}. Was: tensorflow/serving/predict"
     assert (code, text) == (INVALID, want)
 

@@ -302,12 +302,6 @@ def test_batching_joins_requests(start: Start, models: Path, tmp_path: Path) -> 
         assert list(pool.map(lambda _: _y(stub, timeout=30), range(4))) == [3.5] * 4
 
 
-def _in_flight(server: Server) -> dict[str, int]:
-    page = server.http("GET", "/metrics")[1]
-    found = re.findall(r'cortex_model_requests_in_flight{door="(\w+)"} (\d+)', page)
-    return {door: int(count) for door, count in found}
-
-
 def test_sigterm_answers_what_is_in_flight(start: Start, models: Path, tmp_path: Path) -> None:
     """Requests that wait for a batch when SIGTERM comes are answered over both doors; new ones are refused; exit 0."""
     file = _batching_file(tmp_path / "batching.config", 64, 3_600_000_000)
@@ -322,7 +316,7 @@ def test_sigterm_answers_what_is_in_flight(start: Start, models: Path, tmp_path:
         over_grpc = [pool.submit(_y, stub, timeout=20) for _ in range(2)]
         path = "/v1/models/half_plus:predict"
         over_rest = [pool.submit(server.json, "POST", path, '{"instances": [[1]]}') for _ in range(2)]
-        poll(lambda: _in_flight(server) == {"GRPC": 2, "REST": 2})
+        poll(lambda: server.in_flight("GRPC") == server.in_flight("REST") == 2)
         server.process.send_signal(signal.SIGTERM)
         assert [each.result() for each in over_grpc] == [3.5, 3.5]
         assert [each.result() for each in over_rest] == [{"predictions": [[3.5]]}] * 2
