@@ -8,26 +8,13 @@ takes half a millisecond of processor time for a message that the line carries i
 
 import socket
 import struct
-from typing import NamedTuple
 
-LARGEST = 2**31 - 1
+_LARGEST = 2**31 - 1
 """Bytes of a message, as in protobuf itself."""
 _REQUEST = struct.Struct("<Id")
+"""What precedes a request: its size in bytes, and the seconds that its answer may take."""
 _ANSWER = struct.Struct("<II")
-
-
-class RequestHead(NamedTuple):
-    """What precedes a request: its size in bytes, and the seconds that its answer may take."""
-
-    size: int
-    seconds: float
-
-
-class AnswerHead(NamedTuple):
-    """What precedes an answer: its size in bytes, and gRPC's number of its status, of which 0 is OK."""
-
-    size: int
-    code: int
+"""What precedes an answer: its size in bytes, and gRPC's number of its status, of which 0 is OK."""
 
 
 def address(grpc_socket: str) -> str:
@@ -45,16 +32,16 @@ def send_answer(connection: socket.socket, message: bytes, code: int) -> None:
     _send(connection, _ANSWER.pack(len(message), code), message)
 
 
-def receive_request(connection: socket.socket) -> tuple[RequestHead, bytes]:
-    """Wait for a request. Raises EOFError when there comes none, and OSError."""
-    head = RequestHead(*_REQUEST.unpack(_received(connection, _REQUEST.size)))
-    return head, _received(connection, head.size)
+def receive_request(connection: socket.socket) -> tuple[float, bytes]:
+    """Wait for a request; return its seconds and its message. Raises EOFError when there comes none, and OSError."""
+    size, seconds = _REQUEST.unpack(_received(connection, _REQUEST.size))
+    return seconds, _received(connection, size)
 
 
-def receive_answer(connection: socket.socket) -> tuple[AnswerHead, bytes]:
-    """Wait for an answer. Raises EOFError when there comes none, and OSError."""
-    head = AnswerHead(*_ANSWER.unpack(_received(connection, _ANSWER.size)))
-    return head, _received(connection, head.size)
+def receive_answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Wait for an answer; return its code and its message. Raises EOFError when there comes none, and OSError."""
+    size, code = _ANSWER.unpack(_received(connection, _ANSWER.size))
+    return code, _received(connection, size)
 
 
 def _send(connection: socket.socket, head: bytes, message: bytes) -> None:
@@ -67,7 +54,7 @@ def _send(connection: socket.socket, head: bytes, message: bytes) -> None:
 
 
 def _received(connection: socket.socket, size: int) -> bytes:
-    if size > LARGEST:
+    if size > _LARGEST:
         raise EOFError(f"a message of {size} bytes is announced")
     message = connection.recv(size, socket.MSG_WAITALL)
     while len(message) < size:  # a signal came between, or the end

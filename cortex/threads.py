@@ -18,15 +18,9 @@ def available(root: Path = _ROOT, processors: Set[int] | None = None) -> int:
     They are those of its affinity mask (``processors``), hardware threads of one core counted once, and no more than
     the processor time that its control group may use. ``root`` is where ``proc`` and ``sys`` are mounted.
     """
-    allowed = _affinity() if processors is None else processors
+    allowed = os.sched_getaffinity(0) if processors is None else processors
     cores = len({_core(root, processor) for processor in allowed})
     return max(1, min([cores, *(math.ceil(limit) for limit in _limits(root))]))
-
-
-def _affinity() -> Set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def _core(root: Path, processor: int) -> str:

@@ -67,12 +67,10 @@ class Line:
         for connection in self._popped():
             connection.close()
 
-    def _answered(
-        self, connection: socket.socket, head: line.AnswerHead, message: bytes
-    ) -> predict_pb2.PredictResponse:
+    def _answered(self, connection: socket.socket, code: int, message: bytes) -> predict_pb2.PredictResponse:
         self._idle.append(connection)
-        if head.code:
-            raise PredictionError(_CODES.get(head.code, grpc.StatusCode.UNKNOWN), message.decode(errors="replace"))
+        if code:
+            raise PredictionError(_CODES.get(code, grpc.StatusCode.UNKNOWN), message.decode(errors="replace"))
         return predict_pb2.PredictResponse.FromString(message)
 
     def _connections(self) -> Iterator[socket.socket]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from cortex.model_server.status import Code, StatusError, invalid
 
 VARIABLE = "CORTEX_MODEL_SERVER_API_KEY"
-HEADERS = ("authorization", "x-api-key")
 
 
 @dataclass

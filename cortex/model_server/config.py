@@ -1,7 +1,8 @@
 """Which models to serve: TF Serving's ModelServerConfig, as a text proto in a file or as a message."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,15 +88,10 @@ def read(path: Path) -> tuple[ModelConfig, ...] | None:
 def parse(message: model_server_config_pb2.ModelConfigList) -> tuple[ModelConfig, ...]:
     """Return the models of a list, checked as TF Serving checks them. Raises StatusError (INVALID_ARGUMENT)."""
     models = tuple(_model(entry) for entry in message.config)
-    _check_names(models)
-    return models
-
-
-def _check_names(models: Sequence[ModelConfig]) -> None:
-    names = [model.name for model in models]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(model.name for model in models).items():
+        if count > 1:
             raise invalid(f"Illegal to list model {name} multiple times in config list")
+    return models
 
 
 def _model(entry: model_server_config_pb2.ModelConfig) -> ModelConfig:

@@ -8,14 +8,14 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import grpc
 
 from cortex.executor import PatientExecutor
-from cortex.model_server.api_key import HEADERS, ApiKeys
+from cortex.model_server.api_key import ApiKeys
 from cortex.model_server.engines.base import deadline_after
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.profiler import Profiler
@@ -35,13 +35,13 @@ Response = TypeVar("Response")
 
 @dataclass(frozen=True)
 class GrpcOptions:
-    """Where to listen; ``port`` None and an empty ``socket_path`` listen nowhere. ``arguments`` are gRPC's own.
+    """Where to listen; ``port`` 0 and an empty ``socket_path`` listen nowhere. ``arguments`` are gRPC's own.
 
     ``credentials`` are `grpc.ServerCredentials`, or None for plain text. ``health`` and ``profiler`` add the services
     of these names; ``keys`` are asked of every call but those to the health service.
     """
 
-    port: int | None = None
+    port: int = 0
     socket_path: str = ""
     threads: int = 8
     arguments: tuple[tuple[str, int | str], ...] = ()
@@ -100,7 +100,7 @@ class GrpcServer:
         return server
 
     def _addresses(self) -> list[str]:
-        tcp = [] if self._options.port is None else [f"0.0.0.0:{self._options.port}"]
+        tcp = [f"0.0.0.0:{self._options.port}"] if self._options.port else []
         unix = [f"unix:{self._options.socket_path}"] if self._options.socket_path else []
         return tcp + unix
 
@@ -170,14 +170,10 @@ class _KeyCheck(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio is unty
         if handler_call_details.method.startswith(_HEALTH):
             return continuation(handler_call_details)
         try:
-            self._keys.check(_texts(handler_call_details.invocation_metadata))
+            self._keys.check(dict(handler_call_details.invocation_metadata))
         except StatusError as error:
             return _refusal(error)
         return continuation(handler_call_details)
-
-
-def _texts(metadata: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    return {key: value for key, value in metadata if key in HEADERS and isinstance(value, str)}
 
 
 def _refusal(error: StatusError) -> Any:

@@ -90,27 +90,13 @@ class Handlers:
         self, request: classification_pb2.ClassificationRequest, deadline: float | None
     ) -> classification_pb2.ClassificationResponse:
         """Return the classes of the request's Examples."""
-        response = classification_pb2.ClassificationResponse()
-        with self._lease(_spec(request)) as servable:
-            run = _runner(servable, deadline)
-            result = inference.classify(servable.signatures, request, run, check_method=self._check_methods)
-            response.result.CopyFrom(result)
-            _echo(request.model_spec, servable, response.model_spec)
-        self._log.add(servable.name, request, lambda: response, response.ByteSize)
-        return response
+        return self._infer(request, deadline, inference.classify, classification_pb2.ClassificationResponse())
 
     def regress(
         self, request: regression_pb2.RegressionRequest, deadline: float | None
     ) -> regression_pb2.RegressionResponse:
         """Return the values of the request's Examples."""
-        response = regression_pb2.RegressionResponse()
-        with self._lease(_spec(request)) as servable:
-            run = _runner(servable, deadline)
-            result = inference.regress(servable.signatures, request, run, check_method=self._check_methods)
-            response.result.CopyFrom(result)
-            _echo(request.model_spec, servable, response.model_spec)
-        self._log.add(servable.name, request, lambda: response, response.ByteSize)
-        return response
+        return self._infer(request, deadline, inference.regress, regression_pb2.RegressionResponse())
 
     def multi_inference(
         self, request: inference_pb2.MultiInferenceRequest, deadline: float | None
@@ -194,6 +180,14 @@ class Handlers:
     def is_ready(self) -> bool:
         """Say whether every configured model serves."""
         return self._repository.is_ready()
+
+    def _infer(self, request: Any, deadline: float | None, infer: Callable[..., Any], response: Any) -> Any:
+        with self._lease(_spec(request)) as servable:
+            run = _runner(servable, deadline)
+            response.result.CopyFrom(infer(servable.signatures, request, run, check_method=self._check_methods))
+            _echo(request.model_spec, servable, response.model_spec)
+        self._log.add(servable.name, request, lambda: response, response.ByteSize)
+        return response
 
     def _lease(self, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
         choice = spec.WhichOneof("version_choice")

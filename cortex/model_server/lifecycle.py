@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cortex.model_server.crashes import fingerprint
 from cortex.model_server.servable import Servable
-from cortex.model_server.status import Code, StatusError
+from cortex.model_server.status import Code, StatusError, internal
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Lifecycle:
             if not version.wanted or self._load_once(version):
                 break
         with self._changed:
-            if version.servable is None:
+            if version.state < State.AVAILABLE:  # one that has been loaded may be on its way out by now
                 version.state = State.END
                 version.error = version.error or StatusError(Code.CANCELLED, "the version is no longer wanted")
             self._settle(version.name)
@@ -125,7 +125,7 @@ class Lifecycle:
             try:
                 servable = self._load_version(version.name, version.number, version.directory)
             except Exception as error:  # noqa: BLE001 - an engine was called; the version keeps the reason
-                failure = error if isinstance(error, StatusError) else _internal(error)
+                failure = error if isinstance(error, StatusError) else internal(error)
                 is_ours = not isinstance(error, StatusError | OSError)  # and no file that is closed, or too large
                 _log.error("Loading servable: %s failed: %s", version, failure, exc_info=is_ours)
                 self._set(version, State.LOADING, failure)
@@ -164,10 +164,6 @@ def _files(directory: Path) -> str:
     with suppress(OSError):
         return fingerprint(directory)
     return ""
-
-
-def _internal(error: Exception) -> StatusError:
-    return StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _return_memory() -> None:

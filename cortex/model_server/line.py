@@ -114,10 +114,10 @@ class LineServer:
 
     def _exchange(self, connection: socket.socket, descriptor: int) -> None:
         """Answer the next request. Nothing of it stays in the memory of a connection that waits for another."""
-        head, message = line.receive_request(connection)
+        seconds, message = line.receive_request(connection)
         with watch(self._recorder, "LINE", "Predict") as watched:  # counted once the answer has left
             self._asked[descriptor] = connection, watched
-            answer, watched.code = self._answer(message, head.seconds)
+            answer, watched.code = self._answer(message, seconds)
             del self._asked[descriptor]
             with suppress(OSError):  # nobody is there to take it, nor will there be another request
                 line.send_answer(connection, answer, watched.code)

@@ -145,7 +145,7 @@ def grpc_options(flags: Flags, keys: ApiKeys) -> GrpcOptions:
     if flags.use_alts_credentials:
         raise invalid("--use_alts_credentials is not supported; --ssl_config_file is")
     return GrpcOptions(
-        port=flags.port or None,
+        port=flags.port,
         socket_path=flags.grpc_socket_path,
         threads=max(1, flags.grpc_max_threads),
         arguments=parse_arguments(flags.grpc_channel_arguments),

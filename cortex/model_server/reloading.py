@@ -87,6 +87,8 @@ class Reloading:
             read()
         except StatusError as error:
             _log.error("%s: %s", failure, error)
+        except Exception:  # noqa: BLE001  the thread goes on: what was wrong may be mended when it reads again
+            _log.exception("%s", failure)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from cortex.executor import PatientExecutor
 from cortex.http_protocol import HttpProtocol
 from cortex.model_server import http_body, json_writer, routes
 from cortex.model_server.api_key import ApiKeys
-from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.engines.base import timed_out
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.http_body import Receive
@@ -184,11 +183,11 @@ class RestApp:
         body = await http_body.read(receive, gzipped=gzipped, limit=self._options.max_body)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         request = Request(method, path, body, kind, self._options.max_body)
-        client = Disconnect()
-        leaving = asyncio.create_task(client.wait(receive))
+        gone: Future[None] = Future()
+        leaving = asyncio.create_task(_hear_of_end(receive, gone))
         try:
             return await self._in_pool(
-                lambda deadline: routes.dispatch(self._handlers, request, deadline, self._recorder, client)
+                lambda deadline: routes.dispatch(self._handlers, request, deadline, self._recorder, gone)
             )
         finally:
             leaving.cancel()
@@ -219,6 +218,13 @@ class RestApp:
         ]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _hear_of_end(receive: Receive, gone: Future[None]) -> None:
+    """Wait for the end of a connection whose request was read, and tell of it."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set_result(None)
 
 
 def _guarded(act: Act, deadline: float | None) -> Answer:

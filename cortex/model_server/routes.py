@@ -6,15 +6,15 @@ the messages of the gRPC door instead, which spares a tensor the way through tex
 
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError, Message
 
 from cortex.model_server import codec, json_document, json_examples, json_writer
-from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.json_document import Document
 from cortex.model_server.request import DECODE, ENCODE, Recorder, current, watch
@@ -40,8 +40,6 @@ _INT64_DIGITS = 19
 _BYTES_PER_VALUE = 16
 """A JSON list or object may stand for every so many bytes of the largest body: see `json_document.parse`."""
 
-_Request = TypeVar("_Request", bound=Message)
-
 
 @dataclass(frozen=True)
 class Request:
@@ -64,13 +62,14 @@ class Answer:
 
 
 def dispatch(
-    handlers: Handlers, request: Request, deadline: float | None, recorder: Recorder, client: Disconnect
+    handlers: Handlers, request: Request, deadline: float | None, recorder: Recorder, gone: Future[None]
 ) -> Answer:
-    """Answer one request; a client that goes away meanwhile takes it out of the queues. Raises StatusError."""
+    """Answer one request; one whose client goes away, when ``gone`` is done, leaves the queues. Raises StatusError."""
     if request.method == "POST" and (match := _INFERENCE.fullmatch(request.path)):
         with watch(recorder, "REST", match["method"].lower()) as watched:
-            if not client.add_callback(watched.cancel):
+            if gone.done():
                 raise StatusError(Code.CANCELLED, "the client went away")
+            gone.add_done_callback(lambda _: watched.cancel())
             return _infer(handlers, match, request, deadline)
     if request.method == "GET" and (match := _MODEL.fullmatch(request.path)):
         return text(_describe(handlers, match))
@@ -85,7 +84,9 @@ def text(body: str, content_type: str = JSON, status: int = 200) -> Answer:
 def _infer(handlers: Handlers, match: re.Match[str], request: Request, deadline: float | None) -> Answer:
     method = match["method"].lower()
     if request.content_type == PROTOBUF:
-        return _MESSAGES[method](handlers, _spec(match), request.body, deadline)
+        kind, handle = _MESSAGES[method]
+        response = handle(handlers, _parsed(kind, request.body, _spec(match)), deadline)
+        return Answer(response.SerializeToString(), PROTOBUF)
     with current().stage(DECODE):
         document = json_document.parse(request.body, request.max_body // _BYTES_PER_VALUE)
     return text(_DOCUMENTS[method](handlers, _spec(match), document, deadline))
@@ -102,20 +103,15 @@ def _predict(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, 
 
 
 def _classify(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:
-    request = classification_pb2.ClassificationRequest(model_spec=_signed(spec, document))
-    request.input.CopyFrom(json_examples.decode(document))
+    spec.signature_name = json_document.signature_name(document)
+    request = classification_pb2.ClassificationRequest(model_spec=spec, input=json_examples.decode(document))
     return json_writer.classes(handlers.classify(request, deadline).result)
 
 
 def _regress(handlers: Handlers, spec: model_pb2.ModelSpec, document: Document, deadline: float | None) -> str:
-    request = regression_pb2.RegressionRequest(model_spec=_signed(spec, document))
-    request.input.CopyFrom(json_examples.decode(document))
-    return json_writer.values(handlers.regress(request, deadline).result)
-
-
-def _signed(spec: model_pb2.ModelSpec, document: Document) -> model_pb2.ModelSpec:
     spec.signature_name = json_document.signature_name(document)
-    return spec
+    request = regression_pb2.RegressionRequest(model_spec=spec, input=json_examples.decode(document))
+    return json_writer.values(handlers.regress(request, deadline).result)
 
 
 _DOCUMENTS: dict[str, Callable[[Handlers, model_pb2.ModelSpec, Document, float | None], str]] = {
@@ -137,40 +133,22 @@ def _describe(handlers: Handlers, match: re.Match[str]) -> str:
 # Messages
 
 
-def _predict_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float | None) -> Answer:
-    request = _parsed(predict_pb2.PredictRequest, body, spec)
-    return _message(handlers.predict(request, deadline, as_content=True))
-
-
-def _classify_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float | None) -> Answer:
-    return _message(handlers.classify(_parsed(classification_pb2.ClassificationRequest, body, spec), deadline))
-
-
-def _regress_message(handlers: Handlers, spec: model_pb2.ModelSpec, body: bytes, deadline: float | None) -> Answer:
-    return _message(handlers.regress(_parsed(regression_pb2.RegressionRequest, body, spec), deadline))
-
-
-_MESSAGES: dict[str, Callable[[Handlers, model_pb2.ModelSpec, bytes, float | None], Answer]] = {
-    "predict": _predict_message,
-    "classify": _classify_message,
-    "regress": _regress_message,
+_MESSAGES: dict[str, tuple[Any, Callable[[Handlers, Any, float | None], Message]]] = {
+    "predict": (predict_pb2.PredictRequest, partial(Handlers.predict, as_content=True)),
+    "classify": (classification_pb2.ClassificationRequest, Handlers.classify),
+    "regress": (regression_pb2.RegressionRequest, Handlers.regress),
 }
 
 
-def _parsed(kind: type[_Request], body: bytes, spec: model_pb2.ModelSpec) -> _Request:
+def _parsed(kind: Any, body: bytes, spec: model_pb2.ModelSpec) -> Any:
     """Parse a message, and let the path say which model and version it is for; the signature is the message's."""
     try:
-        request: Any = kind.FromString(body)
+        request = kind.FromString(body)
     except DecodeError as error:
         raise invalid(f"The request body is not a {kind.DESCRIPTOR.full_name}: {error}") from error
     spec.signature_name = request.model_spec.signature_name
     request.model_spec.CopyFrom(spec)
-    parsed: _Request = request
-    return parsed
-
-
-def _message(response: Message) -> Answer:
-    return Answer(response.SerializeToString(), PROTOBUF)
+    return request
 
 
 def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:

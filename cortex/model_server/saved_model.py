@@ -33,11 +33,6 @@ class SavedModel:
         """Read the whole graph again, which takes some milliseconds for each megabyte."""
         return next(each for each in parse(self.directory).meta_graphs if _has(each, self.tags))
 
-    @property
-    def runnable(self) -> Signatures:
-        """The signatures that a request may name."""
-        return runnable(self.signatures)
-
 
 def runnable(signatures: Signatures) -> Signatures:
     """Return the signatures that a request may name; TensorFlow's own initializer is not one."""

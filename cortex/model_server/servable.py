@@ -25,9 +25,9 @@ from cortex.model_server.engines.base import (
 )
 from cortex.model_server.engines.selection import AUTO, Attempt, attempts, formats
 from cortex.model_server.model_card import ModelCard
-from cortex.model_server.request import EXECUTE, WARM_UP, Recorder, current
+from cortex.model_server.request import EXECUTE, WARM_UP, Recorder, Request, current, watch
 from cortex.model_server.saved_model import runnable
-from cortex.model_server.status import Code, StatusError, invalid
+from cortex.model_server.status import Code, StatusError, internal, invalid
 from cortex.protos import meta_graph_pb2, model_pb2, predict_pb2, prediction_log_pb2
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Servable:
             raise
         except Exception as error:
             _log.exception("%s version %d failed in signature %s", self.name, self.version, call.signature)
-            raise StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
+            raise internal(error) from error
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,21 @@ def load(
     Raises StatusError with the reasons when none does, and Crashed for a version that ended the process too often.
     """
     around = surroundings or Surroundings()
-    trial = around.crashes.trial(directory) if around.crashes is not None else Trial()
-    with trial.watched(last=False):
-        return _load(name, version, directory, options, around, trial)
+    with watch(_Loads(around.recorder, directory), "", ""):
+        trial = around.crashes.trial(directory) if around.crashes is not None else Trial()
+        with trial.watched(last=False):
+            return _load(name, version, directory, options, around, trial)
+
+
+class _Loads(Recorder):
+    """Tell the recorder how the load of a directory went."""
+
+    def __init__(self, recorder: Recorder, directory: Path) -> None:
+        self._recorder = recorder
+        self._directory = str(directory)
+
+    def ended(self, request: Request, code: Code) -> None:
+        self._recorder.loaded(self._directory, request, code)
 
 
 def _load(

@@ -16,15 +16,14 @@ from cortex.model_server.batching import Batcher
 from cortex.model_server.flags import BadFlag, CommandLine, Flags, parse, print_usage
 from cortex.model_server.grpc import GrpcServer
 from cortex.model_server.handlers import Handlers
-from cortex.model_server.lifecycle import Load
 from cortex.model_server.line import LineServer
 from cortex.model_server.reloading import Reloading
 from cortex.model_server.repository import Repository
-from cortex.model_server.request import Page, Recorder, Recorders, Request, watch
+from cortex.model_server.request import Page, Recorder, Recorders
 from cortex.model_server.request_log import RequestLog
-from cortex.model_server.servable import Servable, Surroundings
+from cortex.model_server.servable import Surroundings
 from cortex.model_server.signals import Signals
-from cortex.model_server.status import Code, StatusError
+from cortex.model_server.status import StatusError
 from cortex.notify import notify
 
 _log = logging.getLogger("cortex.model_server")
@@ -47,7 +46,7 @@ class ModelServer:
         self._crashes = options.crashes(flags)
         around = Surroundings(self._batcher, self._recorder, self._crashes)
         load = functools.partial(servable.load, options=options.load_options(flags), surroundings=around)
-        self._repository = Repository(functools.partial(_load, load, self._recorder), options.repository_options(flags))
+        self._repository = Repository(load, options.repository_options(flags))
         self._log = RequestLog(self._recorder, options.request_log(flags))
         self._handlers = Handlers(
             self._repository,
@@ -143,11 +142,16 @@ class ModelServer:
 
 
 def _pages(flags: Flags) -> Mapping[str, Page]:
+    """Return the pages of metrics by path: ours, and TF Serving's where its file asks for it. Raises StatusError."""
     if not options.has_rest(flags):
         return {}
-    from cortex.model_server import metrics_pages  # and with it Prometheus' library
+    from cortex.model_server import tf_serving_metrics  # and with it Prometheus' library
+    from cortex.model_server.metrics import Metrics
 
-    return metrics_pages.open_pages(flags)
+    pages: dict[str, Page] = {"/metrics": Metrics()}
+    if flags.monitoring_config_file and (path := tf_serving_metrics.read_path(Path(flags.monitoring_config_file))):
+        pages[path] = tf_serving_metrics.TFServingMetrics()
+    return pages
 
 
 def _shared() -> Sequence[Recorder]:
@@ -155,22 +159,6 @@ def _shared() -> Sequence[Recorder]:
     from cortex.model_server.metrics import Metrics
 
     return (Metrics(),)
-
-
-class _Loads(Recorder):
-    """Tell the recorder how the load of a directory went."""
-
-    def __init__(self, recorder: Recorder, directory: Path) -> None:
-        self._recorder = recorder
-        self._directory = str(directory)
-
-    def ended(self, request: Request, code: Code) -> None:
-        self._recorder.loaded(self._directory, request, code)
-
-
-def _load(load: Load, recorder: Recorder, name: str, version: int, directory: Path) -> Servable:
-    with watch(_Loads(recorder, directory), "", ""):
-        return load(name, version, directory)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

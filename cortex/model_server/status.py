@@ -51,6 +51,11 @@ def invalid(message: str) -> StatusError:
     return StatusError(Code.INVALID_ARGUMENT, message)
 
 
+def internal(error: Exception) -> StatusError:
+    """Return the error of what nobody foresaw, by the name of the exception."""
+    return StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Make INTERNAL of whatever goes wrong in the block and is no StatusError; the log says where it did."""
@@ -60,7 +65,7 @@ def guarded() -> Iterator[None]:
         raise
     except Exception as error:
         _log.exception("a request failed")
-        raise StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
+        raise internal(error) from error
 
 
 def truncated(message: str) -> str:

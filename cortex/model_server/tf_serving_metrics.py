@@ -5,12 +5,11 @@ util.cc``, ``batching/batching_session.cc`` and ``util/prometheus_exporter.cc`` 
 microseconds.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import Metric
-from prometheus_client.samples import Sample
 
 from cortex.model_server import text_proto
 from cortex.model_server.engines.base import Array, size_of
@@ -81,8 +80,8 @@ class TFServingMetrics(Page):
 
     def count(self, name: str) -> int:
         """Return the value of the first cell of a counter, which is the one that TF Serving reports too."""
-        wanted = name.replace("/", ":").removesuffix("_total")
-        found = [metric for metric in self._registry.collect() if metric.type == "counter" and metric.name == wanted]
+        wanted = ("counter", name.replace("/", ":"))
+        found = [metric for metric in self._registry.collect() if (metric.type, metric.documentation) == wanted]
         return int(next((sample.value for metric in found for sample in metric.samples), 0))
 
     def ended(self, request: Request, code: Code) -> None:
@@ -137,22 +136,20 @@ class TFServingMetrics(Page):
             self._warmed.labels(directory).inc(request.warmed)
 
     def _counter(self, name: str, *labels: str, prefix: str = _SERVING) -> Counter:
-        return Counter(prefix + name, name, labels, registry=self._registry)
+        return Counter(prefix + name, prefix + name, labels, registry=self._registry)
 
     def _histogram(self, name: str, buckets: tuple[float, ...], *labels: str, prefix: str = _SERVING) -> Histogram:
-        return Histogram(prefix + name, name, labels, buckets=buckets, registry=self._registry)
+        return Histogram(prefix + name, prefix + name, labels, buckets=buckets, registry=self._registry)
 
 
 def _lines(metric: Metric) -> Iterator[str]:
-    """Yield the lines of one metric; the library has put ``_total`` behind the names of counters."""
-    samples: Iterable[Sample] = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-    plain = metric.type == "counter" and not metric.documentation.endswith("_total")
-    suffix = "_total" if metric.type == "counter" and not plain else ""
-    yield f"# TYPE {metric.name}{suffix} {metric.type}\n"
-    for sample in samples:
-        name = sample.name.removesuffix("_total") if plain else sample.name
-        labels = ",".join(f'{key}="{_label(key, value)}"' for key, value in sample.labels.items())
-        yield f"{name}{{{labels}}} {_number(sample.value)}\n"
+    """Yield the lines of one metric, whose help is its name: the library has ``_total`` behind those of counters."""
+    yield f"# TYPE {metric.documentation} {metric.type}\n"
+    for sample in metric.samples:
+        if not sample.name.endswith("_created"):
+            name = metric.documentation if metric.type == "counter" else sample.name
+            labels = ",".join(f'{key}="{_label(key, value)}"' for key, value in sample.labels.items())
+            yield f"{name}{{{labels}}} {sample.value:.15g}\n"
 
 
 def _label(key: str, value: str) -> str:
@@ -160,7 +157,3 @@ def _label(key: str, value: str) -> str:
     if key == "le":
         return value if value == "+Inf" else f"{float(value):.6g}"
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _number(value: float) -> str:
-    return f"{value:.15g}"

@@ -130,7 +130,7 @@ def test_reader_that_never_was(start: Start) -> None:
 def test_output_to_a_full_disk(start: Start) -> None:
     """That is told, and not where in the code it came to light."""
     with Path("/dev/full").open("w") as full, start("get", stdout=full) as process:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (1, "error: standard output, or CORTEX_HOME: No space left on device\n")
 
 

@@ -5,7 +5,6 @@ and is it red, green or blue? So that agreement between engines means something.
 """
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -457,7 +456,3 @@ def main(root: Path) -> None:
     write_special(root)
     drawn, labels = pictures(256, seed=2)
     np.savez(root / "asked.npz", pictures=drawn, labels=labels, answers=model.main(drawn)["probabilities"].numpy())
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

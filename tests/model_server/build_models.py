@@ -1,7 +1,6 @@
 """Write the SavedModels of these tests below the directory given. Runs in a process of its own."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +181,3 @@ def main(root: Path) -> None:
     estimator(root / "estimator" / "1")
     half_plus(root / "half_plus" / "1", 2.0)
     half_plus(root / "half_plus" / "2", 3.0)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

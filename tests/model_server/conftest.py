@@ -96,9 +96,7 @@ def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> 
     return servers(request.param)
 
 
-@pytest.fixture
-def reference(server: Server) -> Server:
-    """The server of the tensorflow engine, for what only it runs."""
-    if server.engine != "tensorflow":
-        pytest.skip("only the tensorflow engine runs int64 and string models")
-    return server
+@pytest.fixture(scope="session")
+def reference(servers: Callable[[str], Server]) -> Server:
+    """The server of the tensorflow engine, for what only it runs: int64, strings and tf.Examples."""
+    return servers("tensorflow")

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import grpc
 import numpy as np
+import pytest
 
 from cortex import tensors
 from cortex.protos import (
@@ -23,6 +22,7 @@ from cortex.protos import (
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
+from cortex.tfrecord import encode
 from tests.ports import free_port
 from tests.waiting import DEADLINE, until
 
@@ -85,6 +85,14 @@ class Server:
         with contextlib.suppress(OSError):
             return self.http("GET", "/readyz")[0] == 200
         return False
+
+    def metric(self, sample: str) -> float:
+        """Return the value of a sample of our page, which is 0 until it is counted."""
+        lines = [line for line in self.http("GET", "/metrics")[1].splitlines() if line.startswith(sample + " ")]
+        return float(lines[0].split()[-1]) if lines else 0.0
+
+    def in_flight(self, door: str) -> float:
+        return self.metric(f'cortex_model_requests_in_flight{{door="{door}"}}')
 
     def has_status(self, model: str, version: int, state: str) -> bool:
         status, text, _ = self.http("GET", f"/v1/models/{model}")
@@ -151,6 +159,13 @@ def predict_request(
     return request
 
 
+def failure(call: Any, *arguments: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
+    """Return the code and the text with which a call fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **options)
+    return caught.value.code(), caught.value.details()
+
+
 def arrays(response: predict_pb2.PredictResponse) -> dict[str, Any]:
     return {name: tensors.to_array(proto) for name, proto in response.outputs.items()}
 
@@ -161,15 +176,8 @@ def write_records(version: Path, records: Sequence[bytes | prediction_log_pb2.Pr
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
         for record in records:
-            data = record if isinstance(record, bytes) else record.SerializeToString()
-            length = struct.pack("<Q", len(data))
-            file.write(length + _masked(length) + data + _masked(data))
+            file.write(encode(record if isinstance(record, bytes) else record.SerializeToString()))
     return path
-
-
-def _masked(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def recorded(

@@ -15,7 +15,7 @@ import pytest
 
 from cortex import tensors
 from cortex.model_server import model_file, servable
-from cortex.model_server.engines import tflite_file
+from cortex.model_server.engines import tflite, tflite_file
 from cortex.model_server.engines.base import Engine, EngineOptions, Unsupported
 from cortex.model_server.engines.selection import AUTO, ENGINES, Attempt, attempts, formats
 from cortex.model_server.servable import LoadOptions
@@ -231,6 +231,21 @@ def test_any_rank_keeps_its_dimensions(engine: Open, name: str, shape: tuple[int
     anything = engine("any_rank_onnx" if name == "onnxruntime" else "any_rank_tflite", name)
     assert anything.signatures["serving_default"].inputs["x"].tensor_shape.unknown_rank
     assert anything.run("serving_default", {"x": np.full(shape, 3, np.float32)}, ["y"])["y"].shape == shape
+
+
+def test_what_tf_lite_was_loaded_with_answers(engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is not read again for the first request."""
+    made = []
+
+    class Interpreter(tflite.Interpreter):  # type: ignore[misc]  # it has no stubs
+        def __init__(self, **how: Any) -> None:
+            made.append(how)
+            super().__init__(**how)
+
+    monkeypatch.setattr(tflite, "Interpreter", Interpreter)
+    half = engine("half_plus_tflite", "tflite")
+    assert half.run("serving_default", {"x": np.ones((1, 1), np.float32)}, ["y"])["y"].item() == 2.5
+    assert len(made) == 1
 
 
 def test_an_error_of_tf_lite_tells_itself_alone(engine: Open) -> None:

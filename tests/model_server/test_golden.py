@@ -117,7 +117,10 @@ def test_predict(server: Server, model: str, body: str, want: str) -> None:
     """Indents, spaces, digits and escapes of a predict answer."""
     if model == "mixed" and server.engine != "tensorflow":
         pytest.skip("only the tensorflow engine runs int64 and string models")
-    assert server.http("POST", f"/v1/models/{model}:predict", body)[:2] == (200, want)
+    status, text, headers = server.http("POST", f"/v1/models/{model}:predict", body)
+    assert (status, text) == (200, want)
+    assert headers["content-type"] == "application/json"
+    assert "access-control-allow-origin" not in headers
 
 
 def test_errors(server: Server) -> None:
@@ -149,13 +152,16 @@ def test_not_found_is_a_page(server: Server) -> None:
     """Outside /v1 the answer is the HTTP library's page, whatever the method."""
     page = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
     for method, path in (("GET", "/"), ("POST", "/v1"), ("DELETE", "/v2/models/half_plus:predict")):
-        assert server.http(method, path, "x")[:2] == (404, page)
+        status, text, headers = server.http(method, path, "x")
+        assert (status, text, headers["content-type"]) == (404, page, "text/html")
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/v1/models/half_plus:predict"),
+        ("POST", "/v1/models/half_plus"),
+        ("POST", "/v1/models/half_plus:explode"),
         ("POST", "/v1/models/half_plus/metadata"),
         ("PUT", "/v1/models/half_plus:predict"),
         ("DELETE", "/v1/models/half_plus"),
@@ -192,16 +198,6 @@ def test_labels(start: Start, models: Any, tmp_path: Any) -> None:
     versions = server.json("GET", "/v1/models/m/labels/anything")["model_version_status"]
     assert [entry["version"] for entry in versions] == ["2", "1"]
     assert server.json("GET", "/v1/models/m/labels/old%20one/metadata")["model_spec"]["version"] == "1"
-
-
-def test_a_timeout(start: Start, models: Any) -> None:
-    """--rest_api_timeout_in_ms ends a request with 504."""
-    server = start("--model_name=slow", f"--model_base_path={models / 'slow'}", "--rest_api_timeout_in_ms=60")
-    request = predict_request("", {"x": np.ones((3000, 800), np.float32)})
-    headers = {"Content-Type": "application/x-protobuf"}
-    want = '{\n    "error": "Timed out waiting for notification"\n}'
-    answer = server.raw("POST", "/v1/models/slow:predict", request.SerializeToString(), headers)
-    assert answer[:2] == (504, want.encode())
 
 
 # The body as a message (ours)

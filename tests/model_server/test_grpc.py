@@ -14,19 +14,13 @@ from cortex.protos import (
     predict_pb2,
     types_pb2,
 )
-from tests.model_server.harness import Server, arrays, predict_request
+from tests.model_server.harness import Server, arrays, failure, predict_request
 
 ZETA = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
 ALPHA = np.ones((2, 3), np.float32)
 PRODUCT = ZETA @ np.arange(12, dtype=np.float32).reshape(4, 3)
 TWO = {"zeta": ZETA, "alpha": ALPHA}
 X = {"x": np.ones((1, 1), np.float32)}
-
-
-def _failure(call: Any, *arguments: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(*arguments, **options)
-    return caught.value.code(), caught.value.details()
 
 
 def test_inputs_and_outputs_go_by_name(server: Server) -> None:
@@ -185,7 +179,7 @@ def test_refusals_have_tf_servings_code_and_text(
     server: Server, request_: predict_pb2.PredictRequest, code: grpc.StatusCode, text: str
 ) -> None:
     """A request that cannot be answered ends in TF Serving's code and text, and the next one is answered."""
-    got_code, got_text = _failure(server.prediction.Predict, request_)
+    got_code, got_text = failure(server.prediction.Predict, request_)
     assert got_code is code
     assert text in got_text
     assert server.prediction.Predict(predict_request("half_plus", X)).outputs["y"].float_val == [3.5]
@@ -195,14 +189,14 @@ def test_refusals_have_tf_servings_code_and_text(
 def test_a_shape_the_model_refuses_is_an_invalid_argument(server: Server, shape: tuple[int, ...]) -> None:
     """An input of another shape is refused by every engine with INVALID_ARGUMENT."""
     sent = {"zeta": np.ones(shape, np.float32), "alpha": ALPHA}
-    code, _ = _failure(server.prediction.Predict, predict_request("two_inputs", sent))
+    code, _ = failure(server.prediction.Predict, predict_request("two_inputs", sent))
     assert code is INVALID
 
 
 @pytest.mark.parametrize(("letter", "size"), [("n", 1024), ("\U0001f600", 1023)])
 def test_long_texts_are_cut(server: Server, letter: str, size: int) -> None:
     """A message is at most 1024 bytes, and says when it was cut; in any alphabet it is not too long for gRPC."""
-    code, text = _failure(server.prediction.Predict, predict_request(letter * 1000, X))
+    code, text = failure(server.prediction.Predict, predict_request(letter * 1000, X))
     assert code is grpc.StatusCode.NOT_FOUND
     assert len(text.encode()) == size + len("...TRUNCATED")
     assert text.endswith("...TRUNCATED")
@@ -218,7 +212,7 @@ def test_a_deadline_is_kept(server: Server) -> None:
     """A run that outlives its deadline ends in DEADLINE_EXCEEDED, and the server goes on."""
     rows = np.ones((4000, 800), np.float32)
     started = time.monotonic()
-    code, _ = _failure(server.prediction.Predict, predict_request("slow", {"x": rows}), timeout=0.1)
+    code, _ = failure(server.prediction.Predict, predict_request("slow", {"x": rows}), timeout=0.1)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert time.monotonic() - started < 5
     assert server.prediction.Predict(predict_request("slow", {"x": rows[:1]}), timeout=30).outputs["y"].float_val
@@ -248,7 +242,7 @@ def test_metadata_is_the_signatures(server: Server) -> None:
 def test_other_metadata_is_refused(server: Server, fields: list[str], text: str) -> None:
     """Only the field signature_def exists."""
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
-    assert _failure(server.prediction.GetModelMetadata, request) == (INVALID, text)
+    assert failure(server.prediction.GetModelMetadata, request) == (INVALID, text)
 
 
 def _status_request(name: str, version: int | None = None) -> get_model_status_pb2.GetModelStatusRequest:
@@ -278,14 +272,14 @@ def test_status_of_what_is_not_there(
     server: Server, request_: get_model_status_pb2.GetModelStatusRequest, code: grpc.StatusCode, text: str
 ) -> None:
     """A model or version that is unknown is NOT_FOUND."""
-    assert _failure(server.model.GetModelStatus, request_) == (code, text)
+    assert failure(server.model.GetModelStatus, request_) == (code, text)
 
 
 def test_only_a_list_of_models_can_be_reloaded(server: Server) -> None:
     """A config of another kind is refused."""
     text = "type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported"
     request = model_management_pb2.ReloadConfigRequest()
-    assert _failure(server.model.HandleReloadConfigRequest, request) == (INVALID, f"ServerModelConfig {text}")
+    assert failure(server.model.HandleReloadConfigRequest, request) == (INVALID, f"ServerModelConfig {text}")
 
 
 def test_a_path_that_no_file_system_knows_is_refused(server: Server) -> None:
@@ -293,13 +287,13 @@ def test_a_path_that_no_file_system_knows_is_refused(server: Server) -> None:
     request = model_management_pb2.ReloadConfigRequest()
     request.config.model_config_list.config.add(name="m", base_path="/a\0b", model_platform="tensorflow")
     text = "Model m has a path with a null character in it, which no file system knows"
-    assert _failure(server.model.HandleReloadConfigRequest, request) == (INVALID, text)
+    assert failure(server.model.HandleReloadConfigRequest, request) == (INVALID, text)
     assert server.prediction.Predict(predict_request("half_plus", X)).model_spec.version.value == 2
 
 
 def test_bytes_that_are_no_message_are_refused(server: Server) -> None:
     """Garbage instead of a request ends in a status."""
     call = server.channel().unary_unary("/tensorflow.serving.PredictionService/Predict")
-    code, _ = _failure(call, b"\xff" * 100)
+    code, _ = failure(call, b"\xff" * 100)
     assert code is not grpc.StatusCode.OK
     assert server.prediction.Predict(predict_request("half_plus", X)).outputs["y"].float_val == [3.5]

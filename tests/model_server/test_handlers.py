@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import pytest
 from cortex.model_server import codec, routes
 from cortex.model_server.config import LoggingConfig, ModelConfig, SpecificVersions
 from cortex.model_server.crashes import Trial
-from cortex.model_server.disconnect import Disconnect
 from cortex.model_server.handlers import Handlers
 from cortex.model_server.lifecycle import State
 from cortex.model_server.repository import Repository, RepositoryOptions
@@ -64,7 +64,7 @@ def test_what_a_request_is_decoded_for_answers_it(tmp_path: Path, monkeypatch: p
 
     def ask() -> bytes:
         request = routes.Request("POST", "/v1/models/m:predict", b'{"instances": [1]}', "application/json", 1000)
-        return routes.dispatch(Handlers(repository), request, None, Recorder(), Disconnect()).body
+        return routes.dispatch(Handlers(repository), request, None, Recorder(), Future()).body
 
     try:
         repository.start([first], lambda: False)

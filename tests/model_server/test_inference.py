@@ -20,7 +20,7 @@ from cortex.protos import (
     input_pb2,
     regression_pb2,
 )
-from tests.model_server.harness import Server, Start
+from tests.model_server.harness import Server, Start, failure
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 INVALID, UNIMPLEMENTED, PRECONDITION = (
@@ -32,10 +32,8 @@ ONE, TWO = {"x": [0.25, 0.75]}, {"x": [1.0, -2.0], "word": b"cat", "c": 3}
 
 
 @pytest.fixture(scope="module")
-def stub(server: Server) -> Any:
-    if server.engine != "tensorflow":
-        pytest.skip("only the tensorflow engine runs models of tf.Examples")
-    return server.prediction
+def stub(reference: Server) -> Any:
+    return reference.prediction
 
 
 def _example(features: Mapping[str, Any]) -> example_pb2.Example:
@@ -81,12 +79,6 @@ def _tasks(*tasks: tuple[str, str, str], examples: Any = (ONE,)) -> inference_pb
         task = request.tasks.add(method_name=method)
         task.model_spec.name, task.model_spec.signature_name = model, signature
     return request
-
-
-def _failure(call: Any, request: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return caught.value.code(), caught.value.details()
 
 
 def _labels(response: Any) -> list[list[tuple[str, float]]]:
@@ -227,14 +219,14 @@ REFUSED = [
 @pytest.mark.parametrize(("method", "request_", "code", "text"), REFUSED)
 def test_refusals(stub: Any, method: str, request_: Any, code: grpc.StatusCode, text: str) -> None:
     """What cannot be inferred ends in TF Serving's code and text."""
-    got_code, got_text = _failure(getattr(stub, method), request_)
+    got_code, got_text = failure(getattr(stub, method), request_)
     assert got_code is code, got_text
     assert text in got_text
 
 
 def test_no_strings_where_numbers_are_declared(server: Server) -> None:
     """On any engine, a signature without a string input is refused before it runs."""
-    code, text = _failure(server.prediction.Regress, _regression("half_plus", "", ONE))
+    code, text = failure(server.prediction.Regress, _regression("half_plus", "", ONE))
     assert (code, "No regression inputs found in SignatureDef: " in text) == (PRECONDITION, True)
 
 
@@ -256,7 +248,7 @@ def test_a_flag_asks_for_the_method_name(start: Start, models: Path) -> None:
     """--enable_signature_method_name_check looks at it before anything else of the signature."""
     base = f"--model_base_path={models / 'half_plus'}"
     server = start("--model_name=half_plus", base, "--enable_signature_method_name_check")
-    code, text = _failure(server.prediction.Classify, _classification("half_plus", "", ONE))
+    code, text = failure(server.prediction.Classify, _classification("half_plus", "", ONE))
     want = f"Expected classification signature method_name to be {CLASSIFY}. Was: tensorflow/serving/predict"
     assert (code, text) == (INVALID, want)
 
@@ -292,9 +284,9 @@ ROWS = '{"examples": [{"x": [0.25, 0.75]}, {"x": [1.0, -2.0], "word": "cat", "c"
         ),
     ],
 )
-def test_json(stub: Any, server: Server, method: str, body: str, want: str) -> None:
+def test_json(reference: Server, method: str, body: str, want: str) -> None:
     """The answer is TF Serving's to the last space, and its key is results."""
-    status, text, headers = server.http("POST", f"/v1/models/estimator:{method}", body)
+    status, text, headers = reference.http("POST", f"/v1/models/estimator:{method}", body)
     assert (status, text) == (200, want)
     assert headers["content-type"] == "application/json"
 
@@ -320,20 +312,20 @@ def test_json(stub: Any, server: Server, method: str, body: str, want: str) -> N
         ('{"signature_name": "s", "examples": [{}]}', "No signature was found with the name: s"),
     ],
 )
-def test_json_refusals(stub: Any, server: Server, body: str, text: str) -> None:
+def test_json_refusals(reference: Server, body: str, text: str) -> None:
     """A malformed request is a 400 in TF Serving's words."""
-    status, answer, _ = server.http("POST", "/v1/models/estimator:classify", body)
+    status, answer, _ = reference.http("POST", "/v1/models/estimator:classify", body)
     assert status == 400, answer
     assert text in " ".join(json.loads(answer)["error"].split("\n"))
 
 
-def test_messages_over_rest(stub: Any, server: Server) -> None:
+def test_messages_over_rest(reference: Server) -> None:
     """The same messages go through the REST door as application/x-protobuf."""
     request = _classification("estimator", "", ONE).SerializeToString()
     headers = {"Content-Type": "application/x-protobuf"}
-    status, answer, _ = server.raw("POST", "/v1/models/estimator:classify", request, headers)
+    status, answer, _ = reference.raw("POST", "/v1/models/estimator:classify", request, headers)
     assert status == 200
     assert _labels(classification_pb2.ClassificationResponse.FromString(answer)) == [[("none", 0.25), ("other", 0.75)]]
     request = _regression("estimator", "regress", TWO).SerializeToString()
-    status, answer, _ = server.raw("POST", "/v1/models/estimator/versions/1:regress", request, headers)
+    status, answer, _ = reference.raw("POST", "/v1/models/estimator/versions/1:regress", request, headers)
     assert regression_pb2.RegressionResponse.FromString(answer).result.regressions[0].value == 3.5

@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 
 from cortex import line
+from cortex.model_server.api_key import ApiKeys
+from cortex.model_server.batching import Batcher
+from cortex.model_server.batching_parameters import BatchingParameters
+from cortex.model_server.reloading import Reloading
 from cortex.protos import model_management_pb2
 from tests.model_server.harness import Server, Start, arrays, config_file, free_port, predict_request
 from tests.waiting import DEADLINE, until
@@ -32,11 +36,6 @@ def _ask(server: Server, model: str = "half_plus") -> float:
     return float(arrays(server.prediction.Predict(predict_request(model, X), timeout=60))["y"].item())
 
 
-def _metric(server: Server, sample: str) -> float:
-    lines = [line for line in server.http("GET", "/metrics")[1].splitlines() if line.startswith(sample + " ")]
-    return float(lines[0].split()[-1]) if lines else 0.0
-
-
 def test_sighup_reads_models_and_batching_again(start: Start, models: Path, tmp_path: Path) -> None:
     """SIGHUP applies what the files say now, to requests that wait too; a file that is bad changes nothing."""
     config = config_file(tmp_path / "models.config", {"half_plus": models / "half_plus"})
@@ -44,7 +43,7 @@ def test_sighup_reads_models_and_batching_again(start: Start, models: Path, tmp_
     server = start(f"--model_config_file={config}", "--enable_batching", f"--batching_parameters_file={batching}")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(_ask, server)
-        until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+        until(lambda: server.in_flight("GRPC") == 1)
         config.write_text("model_config_list { config {")
         batching.write_text("max_batch_size { value: 0 }")
         server.process.send_signal(signal.SIGHUP)
@@ -65,6 +64,28 @@ def _reload_request(base_paths: Mapping[str, Path]) -> model_management_pb2.Relo
     for name, base in base_paths.items():
         request.config.model_config_list.config.add(name=name, base_path=str(base), model_platform="tensorflow")
     return request
+
+
+def test_a_reading_that_nobody_foresaw_to_fail_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is wrong with one file, the others are read, and all of them the next time."""
+    read: list[str] = []
+
+    class Keys(ApiKeys):
+        def reload(self) -> None:
+            read.append("keys")
+            raise PermissionError("a directory that cannot be entered")
+
+    class Parameters(Batcher):
+        def reload(self) -> None:
+            read.append("parameters")
+
+    reloading = Reloading("", 0, lambda *_: None, Parameters(BatchingParameters()), Keys())
+    reloading.start()
+    for times in (1, 2):
+        reloading.ask()
+        until(lambda times=times: read == ["keys", "parameters"] * times)
+    reloading.stop()
+    assert "The API keys stay as they were\nTraceback" in caplog.text
 
 
 def test_reloads_that_nobody_awaits_keep_no_thread(start: Start, models: Path, tmp_path: Path) -> None:
@@ -91,7 +112,7 @@ def test_a_model_comes_back_without_polls(start: Start, models: Path, tmp_path: 
         *("--enable_batching", f"--batching_parameters_file={batching}"),
     )
     held = server.prediction.Predict.future(predict_request("half_plus", X))
-    until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+    until(lambda: server.in_flight("GRPC") == 1)
     server.model.HandleReloadConfigRequest(_reload_request({"softmax": models / "softmax"}), timeout=30)
     assert server.has_status("half_plus", 2, "UNLOADING")
     back = server.model.HandleReloadConfigRequest.future(_reload_request(both), timeout=30)
@@ -155,25 +176,22 @@ def test_a_client_that_goes_away_leaves_the_queue(start: Start, models: Path, tm
         "--rest_api_timeout_in_ms=600000",
     )
     left_out = 'cortex_batch_left_out_total{model_name="half_plus",reason="cancelled"}'
-    flying = 'cortex_model_requests_in_flight{door="GRPC"}'
     call = server.prediction.Predict.future(predict_request("half_plus", X))
-    until(lambda: _metric(server, flying) == 1)
+    until(lambda: server.in_flight("GRPC") == 1)
     call.cancel()
-    until(lambda: _metric(server, flying) == 0)
-    assert _metric(server, left_out) == 1
-    flying = 'cortex_model_requests_in_flight{door="REST"}'
+    until(lambda: server.in_flight("GRPC") == 0)
+    assert server.metric(left_out) == 1
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)) as connection:
         connection.request("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')
-        until(lambda: _metric(server, flying) == 1)
-    until(lambda: _metric(server, flying) == 0)
-    assert _metric(server, left_out) == 2
-    flying = 'cortex_model_requests_in_flight{door="LINE"}'
+        until(lambda: server.in_flight("REST") == 1)
+    until(lambda: server.in_flight("REST") == 0)
+    assert server.metric(left_out) == 2
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(line.address(str(server.socket_path)))
         line.send_request(connection, predict_request("half_plus", X).SerializeToString(), 600.0)
-        until(lambda: _metric(server, flying) == 1)
-    until(lambda: _metric(server, flying) == 0)
-    assert _metric(server, left_out) == 3
+        until(lambda: server.in_flight("LINE") == 1)
+    until(lambda: server.in_flight("LINE") == 0)
+    assert server.metric(left_out) == 3
 
 
 def _vanish(server: Server, requests: int) -> None:
@@ -189,7 +207,7 @@ def test_clients_that_vanish_are_no_errors(start: Start, models: Path) -> None:
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: _vanish(server, 1 + number % 6), range(120)))
-    until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="REST"}') == 0)
+    until(lambda: server.in_flight("REST") == 0)
     assert server.http("POST", "/v1/models/half_plus:predict", '{"instances": [[1]]}')[0] == 200
     assert server.stop() == 0
     assert "Traceback" not in server.log
@@ -205,7 +223,7 @@ def test_a_batch_may_wait_without_end(start: Start, models: Path, tmp_path: Path
     )
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(_ask, server)
-        until(lambda: _metric(server, 'cortex_model_requests_in_flight{door="GRPC"}') == 1)
+        until(lambda: server.in_flight("GRPC") == 1)
         assert (_ask(server), first.result()) == (3.5, 3.5)
     assert "Traceback" not in server.log
 
@@ -215,7 +233,7 @@ def test_automatic_batching_needs_no_file(start: Start, models: Path) -> None:
     server = start("--model_name=half_plus", f"--model_base_path={models / 'half_plus'}", "--batching=auto")
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: _ask(server), range(40))) == [3.5] * 40
-    assert _metric(server, 'cortex_batch_requests_sum{model_name="half_plus"}') == 40
+    assert server.metric('cortex_batch_requests_sum{model_name="half_plus"}') == 40
 
 
 def test_automatic_batching_follows_its_file(start: Start, models: Path, tmp_path: Path) -> None:
@@ -233,8 +251,8 @@ def test_automatic_batching_follows_its_file(start: Start, models: Path, tmp_pat
     prediction = server.prediction
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: prediction.Predict(request, timeout=60), range(64)))
-    batches = _metric(server, 'cortex_batch_rows_count{model_name="slow"}')
-    assert batches < _metric(server, 'cortex_batch_requests_sum{model_name="slow"}') == 64
+    batches = server.metric('cortex_batch_rows_count{model_name="slow"}')
+    assert batches < server.metric('cortex_batch_requests_sum{model_name="slow"}') == 64
 
 
 def test_a_version_brings_its_batching(start: Start, copied: Callable[[str], Path], tmp_path: Path) -> None:
@@ -281,4 +299,4 @@ def test_deadlines_count_in_the_queue(start: Start, models: Path, tmp_path: Path
     with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
         server.prediction.Predict(predict_request("half_plus", X), timeout=0.3)
     label = 'cortex_batch_left_out_total{model_name="half_plus",reason="timeout"}'
-    until(lambda: _metric(server, label) + _metric(server, label.replace("timeout", "cancelled")) == 2)
+    until(lambda: server.metric(label) + server.metric(label.replace("timeout", "cancelled")) == 2)

@@ -1,3 +1,4 @@
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +217,37 @@ def test_a_version_in_use_is_closed_after_its_last_request(disk: _Disk, make: Ma
         assert _version(repository, "m") == 2
     until(lambda: _states(repository, "m")[1] is State.END)
     assert servable.is_closed  # type: ignore[attr-defined]
+
+
+def test_a_version_that_is_taken_away_at_once_has_not_failed(
+    disk: _Disk, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that goes while its load has yet to end is UNLOADING for as long as its engine closes, and then END."""
+    n, m = disk.add("n", 1), disk.add("m", 1)
+    repository = make(n, poll_interval=0)
+    closing, may_close = threading.Event(), threading.Event()
+
+    def close(_: _Servable) -> None:
+        closing.set()
+        assert may_close.wait(30)
+
+    class TakeAway(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "Successfully loaded servable version {name: m version: 1}":
+                repository.reload([n])
+                assert closing.wait(30)
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(logging.getLogger("cortex.model_server.lifecycle"), "handlers", [TakeAway()])
+    with monkeypatch.context() as patched:
+        patched.setattr(_Servable, "close", close)
+        repository.reload([n, m])
+        until(lambda: closing.is_set() and not any(each.name.startswith("load") for each in threading.enumerate()))
+        try:
+            assert repository.statuses("m") == [(1, State.UNLOADING, None)]
+        finally:
+            may_close.set()
+        until(lambda: repository.statuses("m") == [(1, State.END, None)])
 
 
 def test_a_model_comes_back_without_a_poll(disk: _Disk, make: Make) -> None:

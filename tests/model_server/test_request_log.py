@@ -18,7 +18,7 @@ from cortex.model_server.request_log import RequestLog, RequestLogOptions
 from cortex.model_server.status import Code, StatusError
 from cortex.protos import classification_pb2, predict_pb2, prediction_log_pb2
 from cortex.tfrecord import read_records
-from tests.model_server.harness import Start, predict_request
+from tests.model_server.harness import Server, Start, predict_request
 from tests.waiting import until
 
 X = {"x": np.ones((1, 1), np.float32)}
@@ -215,32 +215,36 @@ def test_a_directory_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
         RequestLog().check(_models(tmp_path / "file" / "logs" / "m"))
 
 
-def test_a_full_disk_costs_records_and_no_request(start: Start, models: Path, tmp_path: Path) -> None:
-    """Requests are answered while nothing can be written; no half records and no empty files are left behind."""
-    config, logs = tmp_path / "models.config", tmp_path / "logs"
-    config.write_text(
-        f'model_config_list {{ config {{ name: "half_plus" base_path: "{models / "half_plus"}" logging_config {{\n'
+def _logging(path: Path, base: Path, logs: Path) -> str:
+    """Write a config of the model `half_plus` that logs every request below a directory, and return the flag for it."""
+    path.write_text(
+        f'model_config_list {{ config {{ name: "half_plus" base_path: "{base}" logging_config {{\n'
         f'log_collector_config {{ type: "tfrecord" filename_prefix: "{logs / "m"}" }}\n'
         "sampling_config { sampling_rate: 1 } } } }"
     )
-    server = start(f"--model_config_file={config}")
+    return f"--model_config_file={path}"
+
+
+def _logged(server: Server, code: str) -> float:
+    return server.metric(f'cortex_request_log_records_total{{code="{code}",model_name="half_plus"}}')
+
+
+def test_a_full_disk_costs_records_and_no_request(start: Start, models: Path, tmp_path: Path) -> None:
+    """Requests are answered while nothing can be written; no half records and no empty files are left behind."""
+    logs = tmp_path / "logs"
+    server = start(_logging(tmp_path / "models.config", models / "half_plus", logs))
     full = 100_000  # no file of the process may be larger: the system refuses what is beyond, as on a full disk
     _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (full, hard))
     large = predict_request("half_plus", {"x": np.ones((full // 4, 1), np.float32)})
 
-    def logged(code: str) -> float:
-        sample = f'cortex_request_log_records_total{{code="{code}",model_name="half_plus"}}'
-        lines = [line for line in server.http("GET", "/metrics")[1].splitlines() if line.startswith(sample)]
-        return float(lines[0].split()[-1]) if lines else 0.0
-
     for _ in range(3):
         assert len(server.prediction.Predict(large).outputs["y"].float_val) == full // 4
-    until(lambda: logged("UNAVAILABLE") == 3)
+    until(lambda: _logged(server, "UNAVAILABLE") == 3)
     assert list(logs.iterdir()) == []
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     server.prediction.Predict(large)
-    until(lambda: logged("OK") == 1)
+    until(lambda: _logged(server, "OK") == 1)
     assert server.stop() == 0
     ((record,),) = _records(logs)
     assert record.predict_log.request == large
@@ -248,17 +252,12 @@ def test_a_full_disk_costs_records_and_no_request(start: Start, models: Path, tm
 
 def test_files_that_are_taken_away_are_followed_by_others(start: Start, models: Path, tmp_path: Path) -> None:
     """What is written after a file was removed is in a new one, and without a directory for that it counts as lost."""
-    config, logs = tmp_path / "models.config", tmp_path / "logs"
-    config.write_text(
-        f'model_config_list {{ config {{ name: "half_plus" base_path: "{models / "half_plus"}" logging_config {{\n'
-        f'log_collector_config {{ filename_prefix: "{logs}/m" }} sampling_config {{ sampling_rate: 1 }} }} }} }}'
-    )
-    server = start(f"--model_config_file={config}")
+    logs = tmp_path / "logs"
+    server = start(_logging(tmp_path / "models.config", models / "half_plus", logs))
 
     def ask(code: str, count: int) -> None:
         server.prediction.Predict(predict_request("half_plus", X))
-        sample = f'cortex_request_log_records_total{{code="{code}",model_name="half_plus"}} {count}.0'
-        until(lambda: sample in server.http("GET", "/metrics")[1])
+        until(lambda: _logged(server, code) == count)
 
     ask("OK", 1)
     for file in logs.iterdir():
@@ -276,13 +275,7 @@ def test_a_log_warms_a_model_up(start: Start, models: Path, tmp_path: Path) -> N
     """What a server has logged over both doors is the warm-up file of the next, and its answers have to match."""
     base = tmp_path / "base"
     shutil.copytree(models / "half_plus" / "1", base / "1")
-    config = tmp_path / "models.config"
-    config.write_text(
-        f'model_config_list {{ config {{ name: "half_plus" base_path: "{base}" logging_config {{\n'
-        f'log_collector_config {{ type: "tfrecord" filename_prefix: "{tmp_path / "logs" / "half_plus"}" }}\n'
-        "sampling_config { sampling_rate: 1 } } } }"
-    )
-    server = start(f"--model_config_file={config}")
+    server = start(_logging(tmp_path / "models.config", base, tmp_path / "logs"))
     server.prediction.Predict(predict_request("half_plus", X))
     server.json("POST", "/v1/models/half_plus:predict", '{"instances": [[4], [6]]}')
     assert server.stop() == 0

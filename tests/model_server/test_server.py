@@ -303,12 +303,6 @@ def test_batching_joins_requests(start: Start, models: Path, tmp_path: Path) -> 
         assert list(pool.map(lambda _: _y(stub, timeout=30), range(4))) == [3.5] * 4
 
 
-def _in_flight(server: Server) -> dict[str, int]:
-    page = server.http("GET", "/metrics")[1]
-    found = re.findall(r'cortex_model_requests_in_flight{door="(\w+)"} (\d+)', page)
-    return {door: int(count) for door, count in found}
-
-
 def test_sigterm_answers_what_is_in_flight(start: Start, models: Path, tmp_path: Path) -> None:
     """Requests that wait for a batch when SIGTERM comes are answered over both doors; new ones are refused; exit 0."""
     file = _batching_file(tmp_path / "batching.config", 64, 3_600_000_000)
@@ -323,7 +317,7 @@ def test_sigterm_answers_what_is_in_flight(start: Start, models: Path, tmp_path:
         over_grpc = [pool.submit(_y, stub, timeout=20) for _ in range(2)]
         path = "/v1/models/half_plus:predict"
         over_rest = [pool.submit(server.json, "POST", path, '{"instances": [[1]]}') for _ in range(2)]
-        until(lambda: _in_flight(server) == {"GRPC": 2, "REST": 2})
+        until(lambda: server.in_flight("GRPC") == server.in_flight("REST") == 2)
         server.process.send_signal(signal.SIGTERM)
         assert [each.result() for each in over_grpc] == [3.5, 3.5]
         assert [each.result() for each in over_rest] == [{"predictions": [[3.5]]}] * 2
@@ -344,22 +338,15 @@ def test_a_killed_server_can_be_started_again_in_its_place(start: Start, models:
     assert _y(stub) == 3.5
 
 
-def test_flags_of_the_answers(start: Start, models: Path, tmp_path: Path) -> None:
-    """tensor_content, CORS, a limit on bodies, and a timeout that is shorter than the run."""
+def test_limits_of_a_request(start: Start, models: Path, tmp_path: Path) -> None:
+    """A limit on bodies, and a timeout that is shorter than the run."""
     names = ("half_plus", "slow")
     config = config_file(tmp_path / "models.config", {name: models / name for name in names})
     server = start(
         f"--model_config_file={config}",
-        "--enable_serialization_as_tensor_content",
-        "--rest_api_enable_cors_support",
         "--rest_api_max_body_bytes=20000000",
         "--rest_api_timeout_in_ms=300",
     )
-    output = server.prediction.Predict(predict_request("half_plus", X)).outputs["y"]
-    assert (output.tensor_content, list(output.float_val)) == (np.float32(3.5).tobytes(), [])
-    _, _, headers = server.http("GET", "/v1/foo")
-    assert headers["access-control-allow-origin"] == "*"
-    assert headers["access-control-allow-methods"] == "POST, GET"
     path = "/v1/models/half_plus:predict"
     assert server.http("POST", path, gzip.compress(b" " * 30_000_000), {"Content-Encoding": "gzip"})[0] == 413
     with contextlib.suppress(ConnectionError):  # it may answer before it has read all of it

@@ -19,16 +19,10 @@ from cortex.model_server import loopback
 from cortex.model_server.grpc import GrpcOptions, GrpcServer
 from cortex.model_server.handlers import Handlers
 from cortex.protos import predict_pb2, prediction_service_pb2_grpc
-from tests.model_server.harness import Server, Start, arrays, predict_request
+from tests.model_server.harness import Server, Start, arrays, failure, predict_request
 from tests.waiting import DEADLINE, until
 
 X = {"x": np.ones((1, 1), np.float32)}
-
-
-def _failure(call: Any, *arguments: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(*arguments, **options)
-    return caught.value.code(), caught.value.details()
 
 
 def test_the_profiler_is_tensorflows(server: Server) -> None:
@@ -38,9 +32,9 @@ def test_the_profiler_is_tensorflows(server: Server) -> None:
     if server.engine == "tensorflow":
         assert terminate(b"", timeout=30) == b""
         monitor = channel.unary_unary("/tensorflow.ProfilerService/Monitor")
-        assert _failure(monitor, b"") == (grpc.StatusCode.UNIMPLEMENTED, "unimplemented.")  # TensorFlow's own words
+        assert failure(monitor, b"") == (grpc.StatusCode.UNIMPLEMENTED, "unimplemented.")  # TensorFlow's own words
     else:
-        code, text = _failure(terminate, b"")
+        code, text = failure(terminate, b"")
         assert (code, "no model of this server runs on the tensorflow engine" in text) == (
             grpc.StatusCode.UNAVAILABLE,
             True,
@@ -89,7 +83,7 @@ def test_loopback_needs_a_listener() -> None:
 
 def test_health_is_off_unless_asked_for(server: Server) -> None:
     """Without its flag there is no grpc.health.v1."""
-    code, _ = _failure(health_pb2_grpc.HealthStub(server.channel()).Check, health_pb2.HealthCheckRequest())
+    code, _ = failure(health_pb2_grpc.HealthStub(server.channel()).Check, health_pb2.HealthCheckRequest())
     assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -105,13 +99,13 @@ def test_health_without_a_profiler(start: Start, models: Path) -> None:
     for service in ("", "ModelService", "PredictionService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    assert _failure(stub.Check, health_pb2.HealthCheckRequest(service="x"))[0] is grpc.StatusCode.NOT_FOUND
-    code, _ = _failure(server.channel().unary_unary("/tensorflow.ProfilerService/Terminate"), b"")
+    assert failure(stub.Check, health_pb2.HealthCheckRequest(service="x"))[0] is grpc.StatusCode.NOT_FOUND
+    code, _ = failure(server.channel().unary_unary("/tensorflow.ProfilerService/Terminate"), b"")
     assert code is grpc.StatusCode.UNIMPLEMENTED
     watching = stub.Watch(health_pb2.HealthCheckRequest())
     assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
     server.process.terminate()
-    code, _ = _failure(list, watching)  # a watcher does not keep the server from ending
+    code, _ = failure(list, watching)  # a watcher does not keep the server from ending
     assert code is grpc.StatusCode.CANCELLED
     assert server.process.wait(DEADLINE) == 0
 

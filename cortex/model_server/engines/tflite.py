@@ -32,8 +32,8 @@ from cortex.model_server.status import invalid
 class TFLite:
     """Run the signatures of a file on a pool of interpreters."""
 
-    def __init__(self, first: "_Interpreter", pool: "Pool[_Interpreter]", threads: int) -> None:
-        self.signatures: Signatures = first.signatures
+    def __init__(self, signatures: Signatures, pool: "Pool[_Interpreter]", threads: int) -> None:
+        self.signatures = signatures
         self._pool = pool
         self._threads = threads
 
@@ -50,11 +50,12 @@ class TFLite:
         def make() -> _Interpreter:
             return _Interpreter(lambda: Interpreter(model_path=str(path), num_threads=threads), stated)
 
+        pool = Pool(make, options.interpreters or options.cores)
         try:
-            first = make()
+            with pool.item(None) as first:
+                return cls(first.signatures, pool, threads)
         except (ValueError, RuntimeError) as error:
             raise Unsupported(f"TF Lite cannot load {path.name}: {one_line(error)}") from error
-        return cls(first, Pool(make, options.interpreters or options.cores), threads)
 
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], deadline: float | None = None
