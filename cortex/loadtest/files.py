@@ -35,8 +35,8 @@ CSV_COLUMNS = (
 
 def check(path: Path) -> None:
     """Raise UserError when no file can be written there: better before a long run than after it."""
-    existed = path.exists()
     try:
+        existed = path.exists()
         path.open("a").close()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from error
