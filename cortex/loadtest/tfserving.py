@@ -148,22 +148,23 @@ class _Connection:
 
 
 def rest_url(endpoint: str, model: str | None) -> str:
-    """Return where REST predicts. An endpoint without a path of its own gets that of the model."""
-    if path := urlsplit(endpoint).path.strip("/"):
-        return endpoint if ":" in path else f"{endpoint.rstrip('/')}:predict"
-    if not model:
-        raise UserError(
-            f"{endpoint}: name the model with --model, or give {endpoint.rstrip('/')}/v1/models/NAME:predict"
-        )
-    return f"{endpoint.rstrip('/')}/v1/models/{model}:predict"
+    """Return where REST predicts. An endpoint without a path of its own gets that of the model; its query stays."""
+    parts = urlsplit(endpoint)
+    path = parts.path.rstrip("/") or f"/v1/models/{model or 'NAME'}"
+    url = endpoint if ":" in parts.path else parts._replace(path=f"{path}:predict").geturl()
+    if not (model or parts.path.strip("/")):
+        raise UserError(f"{endpoint}: name the model with --model, or give {url}")
+    return url
 
 
 def rest_signature(door: HTTP, name: str) -> Signature:
     """Ask a REST endpoint which input its signature has. Raises UserError when it does not tell."""
-    base = door.url.partition(":predict")[0]
+    parts = urlsplit(door.url)
+    base = parts.path.partition(":predict")[0]
     model = base.rpartition("/models/")[2].partition("/")[0]
+    page = parts._replace(path=f"{base}/metadata").geturl()
     try:
-        metadata = json.loads(pages.read(f"{base}/metadata", door, _ASK_SECONDS))["metadata"]
+        metadata = json.loads(pages.read(page, door, _ASK_SECONDS))["metadata"]
         found = metadata["signature_def"]["signature_def"]
         inputs = {
             alias: (
@@ -173,7 +174,7 @@ def rest_signature(door: HTTP, name: str) -> Signature:
             for alias, each in found.get(name, {}).get("inputs", {}).items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{base}/metadata: does not tell what the model takes ({error})") from error
+        raise UserError(f"{page}: does not tell what the model takes ({error})") from error
     return _signature(model, name, inputs, sorted(found))
 
 
