@@ -5,17 +5,9 @@ import tracemalloc
 
 import pytest
 
-from cortex.loadtest.latency import Latency, histogram, latency, record
+from cortex.loadtest.latency import latency
 from cortex.loadtest.statistics import Journal, Tally
-
-
-def of(*seconds: float) -> Latency:
-    recorded = histogram()
-    for each in seconds:
-        record(recorded, each)
-    summed = latency(recorded)
-    assert summed
-    return summed
+from tests.loadtest.latencies import of
 
 
 def test_merged_tallies_equal_one() -> None:
