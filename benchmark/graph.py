@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -10,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from benchmark import frozen_graph
+from benchmark.configuration import Configuration
+from benchmark.settings import Settings
 from cortex.errors import UserError
 from cortex.model_server import base_paths, model_file, saved_model
 from cortex.model_server.engines.base import BF16, FP32, Array, Description, Engine, EngineOptions, Unsupported
@@ -24,24 +25,12 @@ _FILES = {".onnx": ONNX, ".xml": IR}
 INT8 = "int8"
 
 
-@dataclass(frozen=True)
-class Order:
-    """What to open, and how many threads it gets. The nodes are names or aliases, None where there is one to find."""
-
-    in_graph: Path
-    framework: str
-    precision: str
-    intra_threads: int
-    inter_threads: int
-    input_node: str | None = None
-    output_node: str | None = None
-
-
 class Classifier:
     """One signature with one input and one output. Use it as a context manager: it holds the engine."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, asked: Configuration, settings: Settings) -> None:
+        self._asked = asked
+        self._settings = settings
         self._held = ExitStack()
         self._engine: Engine
         self._signature = DEFAULT_SIGNATURE
@@ -77,43 +66,43 @@ class Classifier:
         try:
             return self._engine.run(self._signature, {self._input: batch}, (self._output,))[self._output]
         except StatusError as error:
-            raise UserError(f"--in-graph {self._order.in_graph}: {error.message}") from error
+            raise UserError(f"--in-graph {self._asked.in_graph}: {error.message}") from error
 
     @property
     def _info(self) -> Any:
         return self._engine.signatures[self._signature].inputs[self._input]
 
     def _load(self, held: ExitStack) -> None:
-        order = self._order
+        asked = self._asked
         try:
-            model = _model(order, held)
-            _check_quantised(order, model)
-            self._engine = Attempt(order.framework, model, _options(order)).open()
+            model = _model(asked, held)
+            _check_quantised(asked, model)
+            self._engine = Attempt(asked.framework, model, _options(asked, self._settings)).open()
         except Unsupported as error:
-            raise UserError(f"--framework {order.framework}: {error}") from error
+            raise UserError(f"--framework {asked.framework}: {error}") from error
         except StatusError as error:
-            raise UserError(f"--in-graph {order.in_graph}: {error.message}") from error
+            raise UserError(f"--in-graph {asked.in_graph}: {error.message}") from error
         except OSError as error:
-            raise UserError(f"--in-graph {error.filename or order.in_graph}: {error.strerror}") from error
+            raise UserError(f"--in-graph {error.filename or asked.in_graph}: {error.strerror}") from error
         held.callback(self._engine.close)
         names = sorted(saved_model.runnable(self._engine.signatures))
         if not names:
-            raise UserError(f"--in-graph {order.in_graph}: the model has no signature")
+            raise UserError(f"--in-graph {asked.in_graph}: the model has no signature")
         self._signature = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]
         signature = self._engine.signatures[self._signature]
-        is_frozen = _is_frozen(order.in_graph)  # then there is one of each already, under names of ours
-        self._input = _chosen(signature.inputs, None if is_frozen else order.input_node, "input", order)
-        self._output = _chosen(signature.outputs, None if is_frozen else order.output_node, "output", order)
+        is_frozen = _is_frozen(asked.in_graph)  # then there is one of each already, under names of ours
+        self._input = _chosen(signature.inputs, None if is_frozen else asked.input_node, "input", asked)
+        self._output = _chosen(signature.outputs, None if is_frozen else asked.output_node, "output", asked)
 
 
-def _options(order: Order) -> EngineOptions:
-    precision = FP32 if order.precision == INT8 else order.precision  # what is not quantised in it stays float32
-    return EngineOptions(precision, threads=order.intra_threads, inter_op_threads=order.inter_threads)
+def _options(asked: Configuration, settings: Settings) -> EngineOptions:
+    precision = FP32 if asked.precision == INT8 else asked.precision  # what is not quantised in it stays float32
+    return EngineOptions(precision, threads=settings.intra_threads, inter_op_threads=settings.inter_threads)
 
 
-def _model(order: Order, held: ExitStack) -> Model:
+def _model(asked: Configuration, held: ExitStack) -> Model:
     """Return the model at the path: a directory, a directory of version directories, or a file."""
-    path, reads = order.in_graph, formats(order.framework)
+    path, reads = asked.in_graph, formats(asked.framework)
     if path.is_dir():
         return model_file.find(_version(path), _TAGS, reads)[0]
     if path.name in ("saved_model.pb", "saved_model.pbtxt"):
@@ -123,9 +112,9 @@ def _model(order: Order, held: ExitStack) -> Model:
     if not _is_frozen(path):
         raise UserError(f"--in-graph {path}: expected a SavedModel directory, or a .pb, .onnx or .xml file")
     if saved_model.SAVED_MODEL not in reads:
-        raise UserError(f"--framework {order.framework}: does not read a frozen graph; {path} has to be an .onnx file")
+        raise UserError(f"--framework {asked.framework}: does not read a frozen graph; {path} has to be an .onnx file")
     directory = Path(held.enter_context(TemporaryDirectory(prefix="benchmark-graph-")))
-    frozen_graph.convert(path, order.input_node, order.output_node, directory)
+    frozen_graph.convert(path, asked.input_node, asked.output_node, directory)
     return saved_model.read(directory, _TAGS)
 
 
@@ -139,7 +128,7 @@ def _version(path: Path) -> Path:
     return versions[max(versions)] if versions else path
 
 
-def _chosen(tensors: Mapping[str, Any], name: str | None, kind: str, order: Order) -> str:
+def _chosen(tensors: Mapping[str, Any], name: str | None, kind: str, asked: Configuration) -> str:
     """Return the alias of the input or output: the one that was named, by alias or tensor, or the only one."""
     if name is not None:
         for alias, info in tensors.items():
@@ -149,17 +138,17 @@ def _chosen(tensors: Mapping[str, Any], name: str | None, kind: str, order: Orde
         return next(iter(tensors))
     names = ", ".join(sorted(tensors))
     problem = f"the model has no {kind} {name!r}" if name else f"the model has several {kind}s"
-    raise UserError(f"--{kind}-node: {problem}; {order.in_graph} has {names}")
+    raise UserError(f"--{kind}-node: {problem}; {asked.in_graph} has {names}")
 
 
-def _check_quantised(order: Order, model: Model) -> None:
+def _check_quantised(asked: Configuration, model: Model) -> None:
     """Hold the precision against the graph: int8 is a property of a model, not of a run."""
     is_int8 = _is_quantised(model)
-    if is_int8 and order.precision in (FP32, BF16):
-        raise UserError(f"--precision {order.precision}: {order.in_graph} is quantised; say --precision int8")
-    if not is_int8 and order.precision == INT8:
+    if is_int8 and asked.precision in (FP32, BF16):
+        raise UserError(f"--precision {asked.precision}: {asked.in_graph} is quantised; say --precision int8")
+    if not is_int8 and asked.precision == INT8:
         raise UserError(
-            f"--precision int8: {order.in_graph} is not quantised; "
+            f"--precision int8: {asked.in_graph} is not quantised; "
             "python -m export cpu --precision int8 makes one that is"
         )
 

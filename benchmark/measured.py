@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from benchmark import batches
-from benchmark.configuration import ACCURACY
-from benchmark.graph import INT8, Classifier, Order
+from benchmark.configuration import ACCURACY, Configuration
+from benchmark.graph import INT8, Classifier
 from benchmark.imagenet_records import Record
+from benchmark.settings import Settings
 from cortex.errors import Error, UserError
 
 Array = NDArray[Any]
@@ -35,16 +36,9 @@ _WITH_BACKGROUND = 1001
 class Run:
     """One measurement. ``result`` is the file that its figures go to, as JSON."""
 
-    order: Order
-    measure: str
-    batch_size: int
-    steps: int
-    warmup_steps: int
-    processors: tuple[int, ...]
+    asked: Configuration
+    settings: Settings
     result: Path
-    data_location: Path | None = None
-    pixels: str | None = None
-    label_offset: int | None = None
 
     def as_json(self) -> str:
         return _RUN.dump_json(self).decode()
@@ -54,14 +48,14 @@ _RUN = TypeAdapter(Run)
 
 
 def main(argument: str) -> int:
-    run = _RUN.validate_json(argument)
-    if run.processors:
-        os.sched_setaffinity(0, run.processors)  # before an engine counts them
     try:
-        with Classifier(run.order) as classifier:
-            quantised = ", on a quantised graph" if run.order.precision == INT8 else ""
+        run = _RUN.validate_json(argument)
+        if run.settings.processors:
+            os.sched_setaffinity(0, run.settings.processors)  # before an engine counts them
+        with Classifier(run.asked, run.settings) as classifier:
+            quantised = ", on a quantised graph" if run.asked.precision == INT8 else ""
             _say(f"Running {classifier.describe()}{quantised}")
-            figures = _accuracy(run, classifier) if run.measure == ACCURACY else _throughput(run, classifier)
+            figures = _accuracy(run, classifier) if run.asked.measure == ACCURACY else _throughput(run, classifier)
     except Error as error:
         _say(f"error: {error}")
         return error.exit_code
@@ -74,16 +68,17 @@ def main(argument: str) -> int:
 
 
 def _throughput(run: Run, classifier: Classifier) -> dict[str, float]:
-    fmt = batches.format_of(classifier.shape, classifier.dtype, run.pixels, run.batch_size)
-    if run.data_location:
-        feed = batches.real(fmt, run.batch_size, run.data_location, batches.decoder(fmt))
+    asked, settings, size = run.asked, run.settings, run.settings.batch_size
+    fmt = batches.format_of(classifier.shape, classifier.dtype, asked.pixels, size)
+    if asked.data_location:
+        feed = batches.real(fmt, size, asked.data_location, batches.decoder(fmt))
     else:
-        feed = batches.synthetic(fmt, run.batch_size)
-    if run.warmup_steps:
+        feed = batches.synthetic(fmt, size)
+    if settings.warmup_steps:
         _say("[Running warmup steps...]")
-        _timed(classifier.scores, feed, run.warmup_steps, run.batch_size)
+        _timed(classifier.scores, feed, settings.warmup_steps, size)
     _say("[Running benchmark steps...]")
-    return _figures(_timed(classifier.scores, feed, run.steps, run.batch_size), run.batch_size)
+    return _figures(_timed(classifier.scores, feed, settings.steps, size), size)
 
 
 def _timed(answer: Callable[[Array], Array], feed: Iterator[Array], steps: int, batch_size: int) -> Array:
@@ -113,23 +108,23 @@ def _figures(seconds: Array, batch_size: int) -> dict[str, float]:
 
 def _accuracy(run: Run, classifier: Classifier) -> dict[str, float]:
     """Hold the answers against the labels. With five classes or fewer, top-5 is 1."""
-    if run.data_location is None:
-        raise UserError("--accuracy-only needs --data-location")
-    fmt = batches.format_of(classifier.shape, classifier.dtype, run.pixels, run.batch_size)
+    asked, settings = run.asked, run.settings
+    assert asked.data_location
+    fmt = batches.format_of(classifier.shape, classifier.dtype, asked.pixels, settings.batch_size)
     seen = first = among = 0
-    feed = batches.labelled(fmt, run.batch_size, run.data_location, batches.decoder(fmt))
+    feed = batches.labelled(fmt, settings.batch_size, asked.data_location, batches.decoder(fmt))
     for step, (batch, records) in enumerate(feed, 1):
         ranked = _ranked(classifier.scores(_filled(batch, classifier))[: len(records)])
-        wanted = np.array([_class(record, ranked.shape[1], run.label_offset) for record in records])
+        wanted = np.array([_class(record, ranked.shape[1], asked.label_offset) for record in records])
         right = ranked == wanted[:, None]
         seen, first, among = seen + len(records), first + right[:, 0].sum(), among + right[:, :_TOP].any(1).sum()
         if step % _EVERY == 0:
             _say(f"steps = {step}, {seen} images, top-1 = {first / seen:.4f}, top-5 = {among / seen:.4f}")
-        if step == run.steps:
+        if step == settings.steps:
             break
     if not seen:
-        raise UserError(f"--data-location {run.data_location}: no picture in it")
-    _say(f"Batch size = {run.batch_size}")
+        raise UserError(f"--data-location {asked.data_location}: no picture in it")
+    _say(f"Batch size = {settings.batch_size}")
     _say(f"Images: {seen}")
     _say(f"Top-1 accuracy: {first / seen:.4f}")
     _say(f"Top-5 accuracy: {among / seen:.4f}")

@@ -14,7 +14,6 @@ from typing import Any, TextIO
 import click
 
 from benchmark.configuration import Configuration
-from benchmark.graph import Order
 from benchmark.machine import this_machine
 from benchmark.measured import Run
 from benchmark.settings import Settings
@@ -37,7 +36,7 @@ def measure(asked: Configuration, settings: Settings) -> None:
         for setting in settings.shown:
             echo(str(setting))
         result = path.with_suffix(".json")
-        _follow(_run(asked, settings, result), settings, log, echo, asked.verbose)
+        _follow(Run(asked, settings, result), log, echo)
         _complete(result, asked, settings)
         echo(f"Ran {asked.mode} with batch size {settings.batch_size}")
         click.echo(f"Log location: {path}")
@@ -66,12 +65,13 @@ def ended_with(child: "subprocess.Popen[Any]") -> Iterator[None]:
         raise
 
 
-def _follow(run: Run, settings: Settings, log: TextIO, echo: Echo, verbose: bool) -> None:
+def _follow(run: Run, log: TextIO, echo: Echo) -> None:
     """Run the measured process to its end, and pass on what it reports. Raises UserError when it fails."""
-    argv = [*settings.prefix, sys.executable, "-m", "benchmark.measured", run.as_json()]
-    errors = subprocess.STDOUT if verbose else log
+    argv = [*run.settings.prefix, sys.executable, "-m", "benchmark.measured", run.as_json()]
+    errors = subprocess.STDOUT if run.asked.verbose else log
+    env = _environment(run.settings)
     failure = ""
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment(settings)) as child:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as child:
         with ended_with(child):
             for line in map(str.rstrip, child.stdout or ()):
                 if line.startswith("error: "):
@@ -85,30 +85,6 @@ def _follow(run: Run, settings: Settings, log: TextIO, echo: Echo, verbose: bool
     if code:
         end = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         raise UserError(f"the measured process ended {end}; see {log.name}")
-
-
-def _run(asked: Configuration, settings: Settings, result: Path) -> Run:
-    order = Order(
-        asked.in_graph,
-        asked.framework,
-        asked.precision,
-        settings.intra_threads,
-        settings.inter_threads,
-        asked.input_node,
-        asked.output_node,
-    )
-    return Run(
-        order,
-        asked.measure,
-        settings.batch_size,
-        settings.steps,
-        settings.warmup_steps,
-        settings.processors,
-        result,
-        asked.data_location,
-        asked.pixels,
-        asked.label_offset,
-    )
 
 
 @contextmanager

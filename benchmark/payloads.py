@@ -1,14 +1,13 @@
 """The pictures that are sent: a small one that people send, and a large one as cameras make it."""
 
 import io
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmark.cells import JSON, LARGE, MULTIPART, RAW, SMALL
+from benchmark.cells import JSON, LARGE, MULTIPART, RAW
 from cortex.loadtest import Payload
 from cortex.loadtest.payloads import Form, as_form, as_json, as_raw
 
@@ -21,15 +20,11 @@ _FORMS: dict[str, Form] = {JSON: as_json, MULTIPART: as_form, RAW: as_raw}
 @cache
 def payload(form: str, picture: str) -> Payload:
     """Return a request with one picture."""
-    return _FORMS[form]([_PICTURES[picture]()])
-
-
-def small() -> bytes:
-    return _CAT.read_bytes()
+    return _FORMS[form]([_large() if picture == LARGE else _CAT.read_bytes()])
 
 
 @cache
-def large() -> bytes:
+def _large() -> bytes:
     """Return a JPEG of 12 megapixels, the same each time."""
     with Image.open(_CAT) as cat:
         pixels = np.asarray(cat.convert("RGB").resize(_LARGE_SIZE, Image.Resampling.BICUBIC), np.float32)
@@ -37,6 +32,3 @@ def large() -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.clip(pixels + grain[..., None], 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()
-
-
-_PICTURES: dict[str, Callable[[], bytes]] = {SMALL: small, LARGE: large}

@@ -105,7 +105,8 @@ def worth(
     base = {"--in-graph": in_graph, "--batch-size": str(batch_size)}
     if write_docs:
         document.around(path, document.SETTINGS)  # better before the measurement than after it
-    found = [_measured(each, base, images, rounds, stopwatch()) for each in chosen]
+    step = stopwatch()
+    found = [_measured(each, base, images, rounds, step) for each in chosen]
     shown = _shown(found)
     click.echo(shown)
     if write_docs:

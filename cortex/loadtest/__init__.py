@@ -20,7 +20,6 @@ from cortex.loadtest.loads import ClosedLoop, Load, OpenLoop
 from cortex.loadtest.payloads import Payload, as_json, picture
 from cortex.loadtest.progress import Progress
 from cortex.loadtest.results import Result
-from cortex.loadtest.statistics import Journal, Tally
 
 __all__ = [
     "HTTP",
@@ -29,7 +28,6 @@ __all__ = [
     "Connection",
     "Door",
     "Failed",
-    "Journal",
     "Latency",
     "Load",
     "OpenLoop",
@@ -37,7 +35,6 @@ __all__ = [
     "Progress",
     "Report",
     "Result",
-    "Tally",
     "as_json",
     "picture",
     "run",

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cortex.errors import CortexError
 from cortex.loadtest.client import client
@@ -19,10 +19,13 @@ from cortex.loadtest.latency import latency
 from cortex.loadtest.loads import Load
 from cortex.loadtest.payloads import Payload
 from cortex.loadtest.progress import Progress, progress
-from cortex.loadtest.results import Result, Server
+from cortex.loadtest.results import Result
 from cortex.loadtest.statistics import Journal
 from cortex.loadtest.steady import steady
 from cortex.loadtest.worker import GRACE, ORPHANED, Note, Work
+
+if TYPE_CHECKING:
+    from cortex.loadtest.server import ServerWatch
 
 Tell = Callable[[Progress], None]
 """Called a few times a second with how it goes."""
@@ -34,18 +37,6 @@ _SECOND = timedelta(seconds=1)
 _DIED = "a process of the tester ended early"
 
 
-class Watch(Protocol):
-    """What looks at the server while it is measured. Its methods are called in this order, from one thread."""
-
-    def begin(self) -> None: ...
-
-    def look(self) -> None:
-        """Called several times a second."""
-
-    def end(self) -> Server | None:
-        """Return what was seen since `begin`."""
-
-
 def run(
     load: Load,
     door: Door,
@@ -54,7 +45,7 @@ def run(
     *,
     warmup: float = 0.0,
     shuffle: bool = False,
-    watch: Watch | None = None,
+    watch: "ServerWatch | None" = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
     """Carry out a load and return what came of it.
@@ -78,7 +69,7 @@ def run(
 class _Crew:
     """The processes of one load and the pipes to them. Leaving its context ends whatever is left of them."""
 
-    def __init__(self, work: Work, watch: Watch | None) -> None:
+    def __init__(self, work: Work, watch: "ServerWatch | None") -> None:
         self._work = work
         self._watch = watch
         self._watching = False

@@ -10,7 +10,6 @@ from typing import Any
 from cortex.errors import UserError
 from cortex.loadtest import html
 from cortex.loadtest.findings import Report
-from cortex.loadtest.latency import Latency
 from cortex.loadtest.results import Result, Window
 
 _PERCENTILES = ("mean", "min", "p50", "p75", "p90", "p95", "p99", "p999", "p9999", "max")
@@ -35,8 +34,8 @@ CSV_COLUMNS = (
 
 def check(path: Path) -> None:
     """Raise UserError when no file can be written there: better before a long run than after it."""
-    existed = path.exists()
     try:
+        existed = path.exists()
         path.open("a").close()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from error
@@ -72,7 +71,7 @@ def _write(path: Path, content: str) -> None:
 
 def _rows(report: Report) -> Iterator[dict[str, Any]]:
     for window in report.result.windows:
-        yield _window(window)
+        yield {"row": "window", "start": window.start} | _figures(window, window.errors)
     for point in report.sweep.points if report.sweep else ():
         yield {"row": "point", "value": point.value} | _whole(point.result)
     for trial in report.search.trials if report.search else ():
@@ -80,34 +79,21 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
     yield {"row": "summary"} | _whole(report.result)
 
 
-def _window(window: Window) -> dict[str, Any]:
-    return {
-        "row": "window",
-        "start": window.start,
-        "seconds": window.seconds,
-        "requests": window.requests,
-        "inferences": window.inferences,
-        "errors": window.errors,
-        "requests_per_second": window.rate,
-        "inferences_per_second": window.inferences / window.seconds if window.seconds else 0.0,
-    } | _percentiles(window.latency)
-
-
 def _whole(result: Result) -> dict[str, Any]:
-    figures = {
-        "seconds": result.seconds,
-        "requests": result.requests,
-        "inferences": result.inferences,
-        "errors": result.failed,
-        "requests_per_second": result.requests_per_second,
-        "inferences_per_second": result.inferences_per_second,
-        "sent_bytes": result.sent_bytes,
-        "received_bytes": result.received_bytes,
-    }
+    figures = _figures(result, result.failed)
+    figures |= {"sent_bytes": result.sent_bytes, "received_bytes": result.received_bytes}
     if result.uncorrected:
         figures |= {"uncorrected_p50": result.uncorrected.p50, "uncorrected_p99": result.uncorrected.p99}
-    return figures | _percentiles(result.latency)
+    return figures
 
 
-def _percentiles(latency: Latency | None) -> dict[str, float]:
-    return {name: getattr(latency, name) for name in _PERCENTILES} if latency else {}
+def _figures(told: Window | Result, errors: int) -> dict[str, Any]:
+    """Return the columns that a second and a whole run have in common."""
+    return {
+        "seconds": told.seconds,
+        "requests": told.requests,
+        "inferences": told.inferences,
+        "errors": errors,
+        "requests_per_second": told.requests / told.seconds if told.seconds else 0.0,
+        "inferences_per_second": told.inferences / told.seconds if told.seconds else 0.0,
+    } | {name: getattr(told.latency, name) for name in _PERCENTILES if told.latency}

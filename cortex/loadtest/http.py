@@ -39,7 +39,7 @@ class HTTP:
         if self._parts().scheme == "https":
             self.tls.context()  # raises for files that cannot be used, here rather than in every thread
         for name, value in self.headers:
-            unsendable = any(char in name + value for char in "\r\n\0") or not is_text(name + value)
+            unsendable = any(char in name + value for char in "\r\n\0") or not _is_text(name + value)
             if not name or unsendable or set(name) & set(" :\t"):
                 raise UserError(f"{name}: not a header that can be sent; it looks like 'Name: value'")
 
@@ -93,7 +93,7 @@ class HTTP:
     def _parts(self) -> SplitResult:
         try:
             parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and is_text(self.url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_text(self.url)
         except ValueError:
             usable = False
         if not usable:
@@ -164,7 +164,7 @@ class _Connection:
         return self._door.head("POST", own)
 
 
-def is_text(argument: str) -> bool:
+def _is_text(argument: str) -> bool:
     """Tell whether an argument was UTF-8: Python keeps bytes that were not as halves of surrogate pairs."""
     try:
         argument.encode()

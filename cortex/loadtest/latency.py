@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 _LONGEST = 3_600_000_000  # microseconds
 _SHAPE = (1, _LONGEST, 3)
-_POINTS = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+_POINTS = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 100.0)
 
 
 def histogram() -> HdrHistogram:
@@ -67,9 +67,9 @@ def latency(recorded: HdrHistogram) -> Latency | None:
     if not recorded.get_total_count():
         return None
     counted = _Counted.of(recorded)
-    p50, p75, p90, p95, p99, p999, p9999, most = (counted.at(each) for each in (*_POINTS, 100.0))
-    count, least, whole = counted.total, min(counted.least, most), recorded.encode().decode()
-    return Latency(count, counted.mean, least, p50, p75, p90, p95, p99, p999, p9999, max=most, hdr=whole)
+    p50, p75, p90, p95, p99, p999, p9999, most = map(counted.at, _POINTS)
+    count, least, whole = counted.total, counted.least, recorded.encode().decode()
+    return Latency(count, counted.mean, least, p50, p75, p90, p95, p99, p999, p9999, most, whole)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
@@ -35,10 +34,9 @@ class Line:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
-            self._live = None
 
     def __call__(self, progress: Progress) -> None:
         if self._live:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cortex.errors import UserError
-from cortex.loadtest.doors import TLS, Door
+from cortex.loadtest.doors import DEFAULT_TLS, TLS, Door
 from cortex.loadtest.expect import TOLERANCE, expecting
 from cortex.loadtest.http import HTTP
 from cortex.loadtest.payloads import Form, Payload, as_form, as_json, as_raw, batches, pictures, ready
@@ -15,9 +15,8 @@ PREDICTOR, REST, GRPC = "predictor", "tfserving-rest", "tfserving-grpc"
 PROTOCOLS = (PREDICTOR, REST, GRPC)
 FORMS: dict[str, Form] = {"json": as_json, "multipart": as_form, "raw": as_raw}
 READY, RECORDED = "ready", "recorded"
+"""The second is what ``--expect`` says for the answers recorded with the requests, too."""
 FORMATS = (*FORMS, READY, RECORDED)
-RECORDED_ANSWERS = "recorded"
-"""What ``--expect`` says for the answers recorded with the requests."""
 _WARMUP_FILE = "tf_serving_warmup_requests"
 
 
@@ -46,7 +45,7 @@ class Options:
     api_key: str | None = None
     timeout: float = 60.0
     keep_alive: bool = True
-    tls: TLS = TLS()  # noqa: RUF009  # a frozen value
+    tls: TLS = DEFAULT_TLS
     sweep: str | None = None
     over: str = CONNECTIONS
     slo: str | None = None
@@ -102,7 +101,7 @@ def payloads(options: Options, to: Door) -> list[Payload]:
     """Return what is sent. Asks a model server for its signature when pictures go there. Raises UserError."""
     if options.batch_size > 1 and options.format_used in (READY, RECORDED):
         raise UserError(f"{options.image}: requests that are sent as they are; leave --batch-size at 1")
-    check = options.expect == RECORDED_ANSWERS
+    check = options.expect == RECORDED
     found = _recorded(options, check) if options.format_used == RECORDED else _made(options, to)
     if check and options.format_used != RECORDED:
         raise UserError("--expect recorded needs recorded requests: a PredictionLog file in place of the picture")
@@ -143,6 +142,6 @@ def _form(options: Options, to: Door) -> Form:
     if isinstance(to, tfserving.GRPC):
         if not options.model:
             raise UserError(f"{options.endpoint}: name the model with --model")
-        return tfserving.grpc_form(tfserving.grpc_signature(to, options.model, options.signature))
+        return tfserving.grpc_signature(to, options.model, options.signature).grpc
     assert isinstance(to, HTTP)
-    return tfserving.rest_form(tfserving.rest_signature(to, options.signature))
+    return tfserving.rest_signature(to, options.signature).rest

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -91,9 +91,10 @@ def pictures(source: str) -> list[Picture]:
 
     Raises UserError when there are none.
     """
-    if source.startswith(("http://", "https://")) or not Path(source).is_dir():
+    try:
+        files = sorted(path for path in Path(source).iterdir() if path.suffix.lower() in _SUFFIXES)
+    except OSError:  # no folder, or none that may be looked into, of which `picture` tells the reason
         return [Picture(source.rpartition("/")[2], picture(source))]
-    files = sorted(path for path in Path(source).iterdir() if path.suffix.lower() in _SUFFIXES)
     if not files:
         raise UserError(f"{source}: no pictures in this folder ({', '.join(sorted(_SUFFIXES))})")
     return [Picture(path.name, picture(str(path))) for path in files]
@@ -111,7 +112,7 @@ def batches(images: Sequence[Picture], size: int, form: Form) -> list[Payload]:
             made = form([each.data for each in chosen])
         except OSError as error:
             raise UserError(f"{', '.join(each.name for each in chosen)}: not a whole picture ({error})") from error
-        payloads.append(Payload(made.body, made.content_type, made.inferences, chosen[0].name))
+        payloads.append(replace(made, name=chosen[0].name))
     return payloads
 
 

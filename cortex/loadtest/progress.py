@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cortex.loadtest.latency import latency
 from cortex.loadtest.loads import Load
-from cortex.loadtest.statistics import WINDOW, Journal
+from cortex.loadtest.statistics import Journal
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ def progress(load: Load, journal: Journal, began: float, now: float, in_flight: 
     """Return how a load goes that began, with its warm-up, at ``began``."""
     warm = now < journal.start
     begin, length = (began, journal.start - began) if warm else (journal.start, load.seconds)
-    second = math.floor((now - journal.start) / WINDOW)
+    second = math.floor(now - journal.start)
     recent = journal.tally((second - 1, second))
     shown = latency(recent.latencies)
-    time_shown = min(now - journal.start - (second - 1) * WINDOW, now - began) or WINDOW
+    time_shown = min(now - journal.start - (second - 1), now - began)
     requests, errors = journal.ended(warm)
     return Progress(
         stage="warm-up" if warm else "measuring",

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from cortex.errors import UserError
 from cortex.loadtest.expect import TOLERANCE, UNREADABLE
-from cortex.loadtest.payloads import Expectation, Payload
+from cortex.loadtest.payloads import Payload
 from cortex.loadtest.tfserving import PROTOBUF, answered
 from cortex.protos import predict_pb2, prediction_log_pb2, tensor_pb2
 from cortex.tensors import Array, to_array
@@ -86,14 +86,12 @@ def _payload(where: str, log: prediction_log_pb2.PredictLog, rest: bool, check: 
         raise UserError(f"{where}: no answer was recorded with the request, so none can be expected")
     request, name = log.request, f"record {where.rpartition(' ')[2]}"
     sizes = [proto.tensor_shape.dim[0].size for proto in request.inputs.values() if proto.tensor_shape.dim]
-    count = max(sizes, default=1)
-    expected: Expectation
+    kind: type[RecordedOutputs | RecordedJSON] = RecordedJSON if rest else RecordedOutputs
+    expected = kind(log.response.SerializeToString(), tolerance) if check else None
     if not rest:
-        expected = RecordedOutputs(log.response.SerializeToString(), tolerance)
-        return Payload(request.SerializeToString(), PROTOBUF, count, name, expected if check else None)
+        return Payload(request.SerializeToString(), PROTOBUF, max(sizes, default=1), name, expected)
     body = {"signature_name": request.model_spec.signature_name or "serving_default", "inputs": _column(request.inputs)}
-    expected = RecordedJSON(log.response.SerializeToString(), tolerance)
-    return Payload(json.dumps(body).encode(), "application/json", count, name, expected if check else None)
+    return Payload(json.dumps(body).encode(), "application/json", max(sizes, default=1), name, expected)
 
 
 def _column(tensors: Mapping[str, tensor_pb2.TensorProto]) -> Any:

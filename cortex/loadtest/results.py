@@ -25,11 +25,6 @@ class Window:
     errors: int
     latency: Latency | None
 
-    @property
-    def rate(self) -> float:
-        """Answered requests per second."""
-        return self.requests / self.seconds if self.seconds else 0.0
-
 
 @dataclass(frozen=True)
 class Steady:

@@ -22,11 +22,12 @@ from types import ModuleType
 from typing import Any
 
 from cortex.errors import UserError
-from cortex.loadtest.crew import Tell, Watch, run
+from cortex.loadtest.crew import Tell, run
 from cortex.loadtest.doors import Door
 from cortex.loadtest.findings import Objective
 from cortex.loadtest.payloads import Payload
 from cortex.loadtest.results import Result
+from cortex.loadtest.server import ServerWatch
 from cortex.loadtest.worker import ORPHANED, Worker
 
 SINGLE_STREAM, SERVER = "SingleStream", "Server"
@@ -83,7 +84,7 @@ def measure(
     payloads: Sequence[Payload],
     tell: Tell = lambda _: None,
     *,
-    watch: Watch | None = None,
+    watch: ServerWatch | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Result:
     """Run a scenario. LoadGen's verdict and the folder of its logs are in the result's settings.

@@ -15,9 +15,10 @@ _LOOK_INTERVAL = 1.0  # seconds
 
 
 class ServerWatch:
-    """A `Watch` of metrics pages and of whoever listens at an address. Either may turn out to be nothing.
+    """A look at metrics pages and at whoever listens at an address. Either may turn out to be nothing.
 
-    Pages of the server behind ``door`` are asked for with its headers and its trust.
+    Pages of the server behind ``door`` are asked for with its headers and its trust. Its methods are called in this
+    order, from one thread.
     """
 
     def __init__(self, metrics: Sequence[str], address: tuple[str, int] | None, door: HTTP | None = None) -> None:
@@ -40,11 +41,13 @@ class ServerWatch:
         self.look()  # a short run may end before anybody else does
 
     def look(self) -> None:
+        """Note what is to be seen only meanwhile. Called several times a second."""
         if time.monotonic() - self._looked >= _LOOK_INTERVAL:
             self._looked = time.monotonic()
             self._memory = max(self._memory, sum(_memory(process) for process in self._processes))
 
     def end(self) -> Server | None:
+        """Return what was seen since `begin`."""
         stages = [
             stage
             for url, before in self._before.items()

@@ -11,9 +11,6 @@ from hdrh.histogram import HdrHistogram
 from cortex.loadtest.latency import histogram, latency, record
 from cortex.loadtest.results import Window
 
-WINDOW = 1.0
-"""Seconds in a window."""
-
 
 class Tally:
     """Count what came of requests. Not safe to share between threads without a lock."""
@@ -49,10 +46,6 @@ class Tally:
     def failure(self, kind: str) -> None:
         """Count one request that failed. It is no inference, and its latency is in no percentile."""
         self.errors[kind] += 1
-
-    def add(self, other: "Tally") -> None:
-        """Add what another tally counted."""
-        self.unpack(other.packed())
 
     def packed(self) -> dict[str, Any]:
         """Return everything as a small value that can travel between processes."""
@@ -177,7 +170,7 @@ class Journal:
         whole = Tally()
         for second in seconds:
             if second in self.windows:
-                whole.add(self.windows[second])
+                whole.unpack(self.windows[second].packed())
         return whole
 
     def ended(self, warm: bool) -> tuple[int, int]:
@@ -192,15 +185,15 @@ class Journal:
 
     def series(self) -> tuple[Window, ...]:
         """Return every second of the measurement, also those in which nothing ended."""
-        empty = Tally()
+        empty, count = Tally(), max(max(self.windows, default=-1) + 1, math.ceil(self.scheduled))
         return tuple(
-            self.windows.get(second, empty).window(second * WINDOW, max(min(self.seconds - second * WINDOW, WINDOW), 0))
-            for second in range(max(max(self.windows, default=-1) + 1, math.ceil(self.scheduled / WINDOW)))
+            self.windows.get(second, empty).window(float(second), max(min(self.seconds - second, 1.0), 0.0))
+            for second in range(count)
         )
 
     def _window(self, due: float, ended: float) -> Tally:
         """Return the tally for a request: the warm-up's, even if it ended after that, when it was due before."""
-        second = math.floor((ended - self.start) / WINDOW)
+        second = math.floor(ended - self.start)
         if due >= self.start:
             self.last = max(self.last, ended)
         else:

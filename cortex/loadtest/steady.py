@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from cortex.loadtest.results import Steady, Window
 
-AGREEMENT = 0.10
-"""By how much of their mean the windows may be apart."""
+_AGREEMENT = 0.10  # of their mean: by how much windows may be apart
 _IN_A_ROW = 3
 _FAR = 2  # times: what no run of a steady server does by chance with a hundred requests in a window
 _ENOUGH = 100  # requests in a window for its figures to mean something: the rate of chance arrivals is then within 10 %
@@ -83,4 +82,4 @@ def _median(group: Sequence[Window]) -> float:
 
 def _close(figures: Sequence[float]) -> bool:
     mean = sum(figures) / len(figures)
-    return max(figures) - min(figures) <= AGREEMENT * mean
+    return max(figures) - min(figures) <= _AGREEMENT * mean

@@ -90,9 +90,9 @@ def judged(over: str, points: Sequence[Point]) -> Sweep:
     whether more would not be better still, so that one is no knee.
     """
     power = [_power(point.result) for point in points]
-    best = max(range(len(points)), key=power.__getitem__) if points else 0
     if not any(power):
         return Sweep(over, tuple(points), None, "No requests were answered, so there is no knee.")
+    best = power.index(max(power))
     where = f"{points[best].value:g} {_UNITS[over]}"
     if best == len(points) - 1:
         words = f"The knee is not reached: throughput still grows faster than latency at {where}. Sweep further."

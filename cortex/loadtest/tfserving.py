@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from cortex.errors import UserError
 from cortex.loadtest import pages
 from cortex.loadtest.doors import DEFAULT_TLS, TLS, Connection, Failed
 from cortex.loadtest.http import HTTP
-from cortex.loadtest.payloads import Form, Payload
+from cortex.loadtest.payloads import Payload
 from cortex.protos import get_model_metadata_pb2, predict_pb2, types_pb2
 from cortex.tensors import Array, dtype_of, fill
 
@@ -33,7 +32,7 @@ _NAME = re.compile(r"[a-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Signature:
-    """The input of a model's signature that takes pictures."""
+    """The input of a model's signature that takes pictures, and the requests that it makes of them."""
 
     model: str
     name: str
@@ -48,6 +47,23 @@ class Signature:
         if self.dtype == types_pb2.DT_STRING:
             return np.array(list(images), dtype=object)
         return np.stack([self._pixels(image) for image in images]).astype(dtype_of(self.dtype))
+
+    def rest(self, images: Sequence[bytes]) -> Payload:
+        """Return a request for REST, in row format."""
+        rows: list[Any]
+        if self.dtype == types_pb2.DT_STRING:
+            rows = [{"b64": base64.b64encode(image).decode()} for image in images]
+        else:
+            rows = self.array(images).tolist()
+        body = json.dumps({"signature_name": self.name, "instances": rows}, separators=(",", ":")).encode()
+        return Payload(body, "application/json", len(images))
+
+    def grpc(self, images: Sequence[bytes]) -> Payload:
+        """Return a PredictRequest."""
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = self.model, self.name
+        fill(request.inputs[self.input], self.array(images))
+        return Payload(request.SerializeToString(), PROTOBUF, len(images))
 
     def _pixels(self, image: bytes) -> Array:
         with Image.open(io.BytesIO(image)) as opened:
@@ -148,22 +164,23 @@ class _Connection:
 
 
 def rest_url(endpoint: str, model: str | None) -> str:
-    """Return where REST predicts. An endpoint without a path of its own gets that of the model."""
-    if path := urlsplit(endpoint).path.strip("/"):
-        return endpoint if ":" in path else f"{endpoint.rstrip('/')}:predict"
-    if not model:
-        raise UserError(
-            f"{endpoint}: name the model with --model, or give {endpoint.rstrip('/')}/v1/models/NAME:predict"
-        )
-    return f"{endpoint.rstrip('/')}/v1/models/{model}:predict"
+    """Return where REST predicts. An endpoint without a path of its own gets that of the model; its query stays."""
+    parts = urlsplit(endpoint)
+    path = parts.path.rstrip("/") or f"/v1/models/{model or 'NAME'}"
+    url = endpoint if ":" in parts.path else parts._replace(path=f"{path}:predict").geturl()
+    if not (model or parts.path.strip("/")):
+        raise UserError(f"{endpoint}: name the model with --model, or give {url}")
+    return url
 
 
 def rest_signature(door: HTTP, name: str) -> Signature:
     """Ask a REST endpoint which input its signature has. Raises UserError when it does not tell."""
-    base = door.url.partition(":predict")[0]
+    parts = urlsplit(door.url)
+    base = parts.path.partition(":predict")[0]
     model = base.rpartition("/models/")[2].partition("/")[0]
+    page = parts._replace(path=f"{base}/metadata").geturl()
     try:
-        metadata = json.loads(pages.read(f"{base}/metadata", door, _ASK_SECONDS))["metadata"]
+        metadata = json.loads(pages.read(page, door, _ASK_SECONDS))["metadata"]
         found = metadata["signature_def"]["signature_def"]
         inputs = {
             alias: (
@@ -173,7 +190,7 @@ def rest_signature(door: HTTP, name: str) -> Signature:
             for alias, each in found.get(name, {}).get("inputs", {}).items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{base}/metadata: does not tell what the model takes ({error})") from error
+        raise UserError(f"{page}: does not tell what the model takes ({error})") from error
     return _signature(model, name, inputs, sorted(found))
 
 
@@ -211,33 +228,6 @@ def _signature(model: str, name: str, inputs: dict[str, tuple[int, list[int]]], 
     if dtype != types_pb2.DT_STRING and (len(shape) != 4 or shape[3] not in (3, -1)):
         raise UserError(f"model {model}: input {alias} is {shape}, which is no batch of RGB pictures [-1, 224, 224, 3]")
     return Signature(model, name, alias, dtype, *sides) if len(sides) == 2 else Signature(model, name, alias, dtype)
-
-
-def rest_form(signature: Signature) -> Form:
-    """Return what makes REST bodies in row format of pictures."""
-    return partial(_rest_body, signature)
-
-
-def grpc_form(signature: Signature) -> Form:
-    """Return what makes PredictRequests of pictures."""
-    return partial(_grpc_body, signature)
-
-
-def _rest_body(signature: Signature, images: Sequence[bytes]) -> Payload:
-    rows: list[Any]
-    if signature.dtype == types_pb2.DT_STRING:
-        rows = [{"b64": base64.b64encode(image).decode()} for image in images]
-    else:
-        rows = signature.array(images).tolist()
-    body = json.dumps({"signature_name": signature.name, "instances": rows}, separators=(",", ":")).encode()
-    return Payload(body, "application/json", len(images))
-
-
-def _grpc_body(signature: Signature, images: Sequence[bytes]) -> Payload:
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = signature.model, signature.name
-    fill(request.inputs[signature.input], signature.array(images))
-    return Payload(request.SerializeToString(), PROTOBUF, len(images))
 
 
 def answered(body: bytes) -> predict_pb2.PredictResponse | None:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -19,19 +18,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _project_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-@pytest.fixture
-def is_alive() -> Callable[[psutil.Process], bool]:
-    """Tell whether a process runs. A zombie does not, and it is not ours to reap one that another has adopted."""
-
-    def check(process: psutil.Process) -> bool:
-        try:
-            return bool(process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
-
-    return check
 
 
 @pytest.fixture(scope="session")

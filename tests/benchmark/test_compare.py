@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from benchmark import aims, document, plot, record, sections, tables
+from benchmark import aims, compare, document, plot, record, sections, tables
 from benchmark.cells import (
     API,
     BF16,
@@ -198,6 +198,7 @@ def test_document(measured: Record, tmp_path: Path) -> None:
     path.write_text("before\n")
     with pytest.raises(UserError, match=r"performance\.md: has no place for it"):
         document.write(measured, path)
+    assert path.read_text() == "before\n"
     path.write_text(f"before\n{document.FIGURES.begin}\nstale\n{document.FIGURES.end}\nafter\n")
     document.write(measured, path)
     first = path.read_text()
@@ -236,10 +237,8 @@ def test_records_that_cannot_be_used(measured: Record, tmp_path: Path) -> None:
 
 def test_precisions_have_an_order() -> None:
     """The forms are measured with the fastest of the precisions that are asked for."""
-    from benchmark.compare import _in_order
-
-    assert _in_order((INT8, FP32)) == (FP32, INT8)
-    assert _in_order((BF16,)) == (BF16,)
+    assert compare._in_order((INT8, FP32)) == (FP32, INT8)
+    assert compare._in_order((BF16,)) == (BF16,)
 
 
 @pytest.mark.parametrize("command", [["compare"], ["compare", "--quick"], ["startup"]])

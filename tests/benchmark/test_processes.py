@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import psutil
 import pytest
 
 from benchmark import processes
+from benchmark.machine import this_machine
+from cortex.pid import lives
 
 # Two processes, of which the outer one does not end when it is asked to.
 STUBBORN = """
@@ -57,13 +58,13 @@ def test_maps(child: subprocess.Popen[bytes]) -> None:
     assert not processes.maps(psutil.Process(child.pid), "libtensorflow")
 
 
-def test_end(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, is_alive: Any) -> None:
+def test_end(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ignores SIGTERM is killed, and so is what it started; what is gone already is no error."""
     monkeypatch.setattr(processes, "_SECONDS_TO_END", 0.3)
     family = processes.family(child.pid)
     processes.end_child(child)
     assert child.returncode is not None
-    assert not any(is_alive(each) for each in family)
+    assert not any(lives(each) for each in family)
     assert processes.family(child.pid) == []
     processes.end(family)
     assert processes.memory(family).rss == 0
@@ -71,8 +72,6 @@ def test_end(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, is
 
 def test_machine() -> None:
     """The machine is named by processor, cores and memory."""
-    from benchmark.machine import this_machine
-
     machine = this_machine()
     assert machine.cores == len(os.sched_getaffinity(0))
     assert machine.memory_gb > 0

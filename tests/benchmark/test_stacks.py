@@ -4,11 +4,11 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from benchmark import subjects
 from benchmark.asker import Asker, ask
 from benchmark.cells import (
     API,
@@ -29,6 +29,7 @@ from benchmark.stacks import Stacks
 from benchmark.subjects import Subject
 from benchmark.usage import Meter
 from cortex.errors import UserError
+from cortex.pid import lives
 
 ASKER = """
 import sys, time
@@ -78,7 +79,7 @@ def asker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "asking"
 
 
-def test_asker(asker: str, is_alive: Any) -> None:
+def test_asker(asker: str) -> None:
     """Two processes of two threads ask for as long as they are told, as often as they are told; then they end."""
     with Asker(asker) as first, Asker(asker) as second:
         family = [*first.processes(), *second.processes()]
@@ -86,7 +87,7 @@ def test_asker(asker: str, is_alive: Any) -> None:
             asked = ask([first, second], 0.2)
             assert asked.p50 >= 0.01
             assert 4 / 0.2 < asked.rate <= 4 / 0.01
-    assert not any(is_alive(each) for each in family)
+    assert not any(lives(each) for each in family)
 
 
 def test_an_asker_that_does_not_start(asker: str) -> None:
@@ -133,8 +134,6 @@ def test_requests_that_fail_are_no_figures(classifiers: Path, monkeypatch: pytes
 
 def test_int8_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The int8 artifact lies in the user's cache, known by the content of its source, and is made when missing."""
-    from benchmark import subjects
-
     calls: list[tuple[str, ...]] = []
 
     def export(*arguments: str) -> None:
@@ -156,8 +155,6 @@ def test_int8_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_precision_that_the_processor_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is left out beside others, and refused alone: there would be nothing to compare."""
-    from benchmark import subjects
-
     monkeypatch.setattr("export.inference.precisions", lambda: (FP32,))
     assert list(subjects.subjects(tmp_path, (FP32, BF16), print)) == [FP32]
     with pytest.raises(UserError, match="--precision bf16: the processor does not compute in it"):

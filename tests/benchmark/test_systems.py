@@ -12,8 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmark import startup
+from benchmark.systems import Deployment, FlaskAPI
 from cortex.errors import UserError
 from cortex.loadtest import HTTP, ClosedLoop, Payload, run
+from cortex.pid import lives
 from tests.processes import children
 from tests.waiting import DEADLINE
 
@@ -93,33 +96,27 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_deployment(cortex: Path, config: Path, is_alive: Any) -> None:
+def test_deployment(cortex: Path, config: Path) -> None:
     """A deployment is live when its context is entered, and everything of it is gone when the context is left."""
-    from benchmark.systems import Deployment
-
     with Deployment(config, cortex) as deployment:
         home = Path(deployment._home.name)
         assert run(ClosedLoop(samples=3), HTTP(deployment.url), Payload(b"", "text/plain")).requests == 3
         [worker] = deployment.workers()
         assert deployment.processes() == [worker]
-    assert not is_alive(worker)
+    assert not lives(worker)
     assert not home.exists()
 
 
-def test_a_broken_deployment_is_ended(cortex: Path, config: Path, is_alive: Any) -> None:
+def test_a_broken_deployment_is_ended(cortex: Path, config: Path) -> None:
     """When `cortex delete` fails, the processes are ended all the same."""
-    from benchmark.systems import Deployment
-
     with Deployment(config, cortex) as deployment:
         [worker] = deployment.workers()
         (Path(deployment._home.name) / "broken").touch()
-    assert not is_alive(worker)
+    assert not lives(worker)
 
 
 def test_startup(cortex: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start-up is measured at a second deployment and at one more worker, which ends again."""
-    from benchmark import startup
-    from benchmark.systems import Deployment
 
     monkeypatch.setattr(startup, "Deployment", lambda config: Deployment(config, cortex))
     steps: list[str] = []
@@ -135,8 +132,6 @@ def test_startup(cortex: Path, config: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("text", ["", "[]", "name: x", "- [", "- 7"])
 def test_bad_config(tmp_path: Path, text: str) -> None:
     """A yaml without a first API with a name is one clear line."""
-    from benchmark.systems import Deployment
-
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match=r"bad\.yaml: cannot read the name of its first API"):
         Deployment(tmp_path / "bad.yaml")
@@ -144,8 +139,6 @@ def test_bad_config(tmp_path: Path, text: str) -> None:
 
 def test_failed_deploy(tmp_path: Path, config: Path) -> None:
     """A deployment that fails shows what the command said."""
-    from benchmark.systems import Deployment
-
     command = tmp_path / "cortex"
     command.write_text("#!/bin/sh\necho 'error: no model' >&2; exit 1\n")
     command.chmod(0o755)
@@ -153,23 +146,19 @@ def test_failed_deploy(tmp_path: Path, config: Path) -> None:
         pass
 
 
-def test_gunicorn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: Any) -> None:
+def test_gunicorn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gunicorn is up when all three workers have loaded the app, and gone with the context."""
-    from benchmark.systems import FlaskAPI
-
     (tmp_path / "tiny.py").write_text(WSGI)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     with FlaskAPI("tiny:app") as system:
         family = system.processes()
         assert len(family) == 4
         assert run(ClosedLoop(samples=3), HTTP(system.url), Payload(b"", "text/plain")).requests == 3
-    assert not any(is_alive(each) for each in family)
+    assert not any(lives(each) for each in family)
 
 
 def test_gunicorn_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app that cannot be loaded is told at once, with what it said."""
-    from benchmark.systems import FlaskAPI
-
     with pytest.raises(UserError, match="No module named 'nowhere'"), FlaskAPI("nowhere:app"):
         pass
 
@@ -259,7 +248,7 @@ def command_of(process: psutil.Process) -> str:
 
 
 @pytest.mark.usefixtures("tiny_app")
-def test_ctrl_c(cortex: Path, model: Path, tmp_path: Path, is_alive: Any) -> None:
+def test_ctrl_c(cortex: Path, model: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle of a comparison leaves no process of either system."""
     arguments = ("--only", "forms", "--seconds", 60, "--json", tmp_path / "out.json")
     process = compare(*arguments, cortex=cortex, model=model, start_new_session=True)
@@ -277,4 +266,4 @@ def test_ctrl_c(cortex: Path, model: Path, tmp_path: Path, is_alive: Any) -> Non
         process.communicate()
     assert process.returncode == 1
     assert len(started) >= 5
-    assert not any(is_alive(each) for each in started)
+    assert not any(lives(each) for each in started)

@@ -32,6 +32,19 @@ def test_the_cores_are_those_of_a_launch(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "threads: 6, two for each core" in done.output
 
 
+def test_the_time_is_that_of_the_whole_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress counts seconds from the start of the command, not anew for each setting."""
+    watches = []
+
+    def measured(change: worth.Change, *rest: object) -> worth.Worth:
+        watches.append(rest[-1])
+        return worth.Worth(change, ((1.0, 1.0),))
+
+    monkeypatch.setattr(worth, "_measured", measured)
+    CliRunner().invoke(commands, ["worth", "--framework", "openvino"])
+    assert len(watches) > len(set(watches)) == 1
+
+
 def test_it_launches_and_writes(classifiers: Path, tmp_path: Path) -> None:
     """Every change of an engine is launched for real; the table stands in its place of the document."""
     page = tmp_path / "page.md"
@@ -60,16 +73,6 @@ def test_an_engine_without_settings_is_refused() -> None:
     done = CliRunner().invoke(commands, ["worth", "--framework", "onnxruntime"])
     assert done.exit_code == 2
     assert "'onnxruntime' is not one of 'tensorflow', 'openvino'" in done.output
-
-
-@pytest.mark.parametrize("text", ["", "no place here"])
-def test_a_document_without_a_place(tmp_path: Path, text: str) -> None:
-    """A document without the two comments is refused, and stays as it is."""
-    page = tmp_path / "page.md"
-    page.write_text(text)
-    with pytest.raises(Exception, match="has no place for it"):
-        document.put("x", page, document.SETTINGS)
-    assert page.read_text() == text
 
 
 def test_a_document_without_a_place_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

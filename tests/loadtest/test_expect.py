@@ -36,7 +36,7 @@ def test_right_answers(want: Any, got: Any, right: bool) -> None:
     assert Expected(want, tolerance=0.1).accepts(json.dumps(got).encode()) == right
 
 
-@pytest.mark.parametrize("answer", [b"", b"{", b"[" * 100_000, b"\xff", b"[1e999]"])
+@pytest.mark.parametrize("answer", [b"", b"{", b"[" * 100_000, b"\xff", b"[1e999]", b"[1%s]" % (b"0" * 400)])
 def test_an_answer_that_cannot_be_read_is_wrong(answer: bytes) -> None:
     """It is one of the answers that are counted, and no end of the run."""
     assert not Expected([1.0]).accepts(answer)

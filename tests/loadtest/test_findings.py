@@ -16,21 +16,12 @@ from cortex.loadtest.assertion import conditions
 from cortex.loadtest.comparison import compare
 from cortex.loadtest.cost import cost
 from cortex.loadtest.findings import Point
-from cortex.loadtest.latency import Latency, histogram, latency, record
 from cortex.loadtest.results import Client, Cost, Window
 from cortex.loadtest.schedules import steady as constant
 from cortex.loadtest.search import confirmed, objective, search
 from cortex.loadtest.steady import steady
 from cortex.loadtest.sweep import judged, sweep, values
-
-
-def of(*seconds: float) -> Latency:
-    recorded = histogram()
-    for each in seconds:
-        record(recorded, each)
-    summed = latency(recorded)
-    assert summed
-    return summed
+from tests.loadtest.latencies import of
 
 
 def window(second: int, requests: int, median: float) -> Window:
@@ -292,13 +283,6 @@ def test_too_few_answers_to_compare() -> None:
     windows = (window(0, 5, 0.1), window(1, 5, 0.1), *silent)
     with pytest.raises(UserError, match=r"a\.json: 2 seconds with answers are too few"):
         compare(Path("a.json"), Result(8.0, 10, 10, of(0.1), windows=windows), noisy(100, 0.05, 1))
-
-
-def test_too_short_to_compare() -> None:
-    """A run of two seconds is not resampled."""
-    short = Result(1.0, 10, 10, of(0.1), windows=(window(0, 5, 0.1), window(1, 5, 0.1)))
-    with pytest.raises(UserError, match=r"a\.json: 2 seconds with answers are too few"):
-        compare(Path("a.json"), short, short)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def _await(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("path", ["", "/v1/models/colour", "/v1/models/colour:predict"])
+@pytest.mark.parametrize("path", ["", "/v1/models/colour", "/v1/models/colour:predict", "/v1/models/colour?key=a/b"])
 def test_rest(served: Served, picture_file: Path, path: str) -> None:
     """A picture becomes rows of the shape that the metadata tell; answers are checked, and the stages are read."""
     expected = picture_file.with_name("expected.json")

@@ -5,17 +5,9 @@ import tracemalloc
 
 import pytest
 
-from cortex.loadtest import Journal, Tally
-from cortex.loadtest.latency import Latency, histogram, latency, record
-
-
-def of(*seconds: float) -> Latency:
-    recorded = histogram()
-    for each in seconds:
-        record(recorded, each)
-    summed = latency(recorded)
-    assert summed
-    return summed
+from cortex.loadtest.latency import latency
+from cortex.loadtest.statistics import Journal, Tally
+from tests.loadtest.latencies import of
 
 
 def test_merged_tallies_equal_one() -> None:
@@ -79,9 +71,8 @@ def test_an_empty_tally_adds_nothing() -> None:
     """The minimum stays what it was when a second without answers is added."""
     whole, one = Tally(), Tally()
     one.success(0.05, 1)
-    for each in (one, Tally()):
-        whole.add(each)
-        whole.unpack(Tally().packed())
+    for each in (Tally(), one, Tally()):
+        whole.unpack(each.packed())
     assert latency(whole.latencies) == of(0.05)
     assert of(0.05).min == pytest.approx(0.05, rel=1e-3)
 

@@ -2,13 +2,11 @@
 
 import contextlib
 import json
-import struct
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import grpc
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from cortex.loadtest.recorded import recorded
 from cortex.loadtest.tfserving import GRPC
 from cortex.protos import get_model_metadata_pb2, predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 from cortex.tensors import to_array, to_proto
+from cortex.tfrecord import encode
 
 MODEL = "small"
 
@@ -84,14 +83,7 @@ def log(with_answer: bool = True) -> prediction_log_pb2.PredictionLog:
 
 
 def write(path: Path, *messages: Any) -> Path:
-    def crc(data: bytes) -> bytes:
-        value = google_crc32c.value(data)
-        return struct.pack("<I", (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
-
-    with path.open("wb") as file:
-        for data in (message.SerializeToString() for message in messages):
-            size = struct.pack("<Q", len(data))
-            file.write(size + crc(size) + data + crc(data))
+    path.write_bytes(b"".join(encode(message.SerializeToString()) for message in messages))
     return path
 
 

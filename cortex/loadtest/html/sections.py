@@ -12,8 +12,7 @@ from cortex.loadtest.results import Client, Cost, Result, Server
 
 _WIDE, _HALF, _NARROW = 1000, 484, 344  # of drawings
 _ROWS = 600  # of the table of seconds: longer runs have several seconds to a row
-APART = ("command", "machine", "open_loop")
-"""Settings that are not in the list of settings."""
+_APART = ("command", "machine", "open_loop")  # settings that are not in the list of settings
 
 
 def over_time(report: Report) -> Markup | None:
@@ -104,7 +103,7 @@ def facts(report: Report) -> Markup:
 
 def settings(report: Report) -> Markup:
     result = report.result
-    rows = {key.replace("_", " "): value for key, value in result.settings.items() if key not in APART}
+    rows = {key.replace("_", " "): value for key, value in result.settings.items() if key not in _APART}
     rows |= {"started": result.started, "warm-up": units.clock(result.warmup_seconds)} if result.started else {}
     machine = result.settings.get("machine")
     command = result.settings.get("command")

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from cortex.loadtest.findings import Change, Check, Comparison, Objective, Point, Report, Search, Sweep, Trial
-from cortex.loadtest.latency import Latency, histogram, latency, record
 from cortex.loadtest.results import Client, Cost, Result, Server, Stage, Steady, Window
+from tests.loadtest.latencies import of
 
 SECONDS = 20
 HOSTILE = "<script>alert('1')</script>\"'&[bold]\x1b[31m"
@@ -23,9 +23,9 @@ def result() -> Result:
         seconds=20.02,
         requests=4000,
         inferences=8000,
-        latency=of(due),
+        latency=of(*due),
         errors={"HTTP 503 Service Unavailable": 31, "timeout": 4},
-        uncorrected=of([rng.gammavariate(9, 0.0021) for _ in range(3999)] + [2.01]),
+        uncorrected=of(*(rng.gammavariate(9, 0.0021) for _ in range(3999)), 2.01),
         sent_bytes=212_000_000,
         received_bytes=1_400_000,
         windows=windows,
@@ -93,26 +93,21 @@ def hostile(result: Result) -> Report:
     return Report(bad, sweep, search, comparison, (Check(HOSTILE, HOSTILE, False),))
 
 
-def of(seconds: list[float]) -> Latency:
-    recorded = histogram()
-    for each in seconds:
-        record(recorded, each)
-    return latency(recorded) or pytest.fail("no latency")
-
-
 def _window(second: int, rng: random.Random) -> Window:
     if second == 11:
         return Window(second, 1.0, 0, 0, 0, None)
     late = 1.2 if second == 12 else 0.0
     slow = [late * rng.random() + rng.gammavariate(9, 0.0021) for _ in range(200)]
-    return Window(second, 1.0, 200, 400, 35 if second == 13 else 0, of(slow))
+    return Window(second, 1.0, 200, 400, 35 if second == 13 else 0, of(*slow))
 
 
 def _point(power: int) -> Point:
     connections = 2**power
     rate = 190 * (1 - 0.5 ** (connections / 2))
     times = [0.02 * max(1.0, connections / 4) * (0.8 + 0.4 * each / 50) for each in range(50)]
-    return Point(connections, Result(5.0, int(rate * 5), int(rate * 5), of(times), {"timeout": 3} if power > 5 else {}))
+    return Point(
+        connections, Result(5.0, int(rate * 5), int(rate * 5), of(*times), {"timeout": 3} if power > 5 else {})
+    )
 
 
 def _trials() -> tuple[Trial, ...]:
@@ -121,7 +116,7 @@ def _trials() -> tuple[Trial, ...]:
 
 
 def _held(rate: int, p99: float) -> Result:
-    return Result(5.0, rate * 5, rate * 5, of([p99 / 2] * 90 + [p99] * 10))
+    return Result(5.0, rate * 5, rate * 5, of(*[p99 / 2] * 90, *[p99] * 10))
 
 
 _STAGES = (
