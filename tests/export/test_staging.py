@@ -61,8 +61,8 @@ def test_version_appears_when_the_block_ends(output: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt()])
-def test_failure_leaves_nothing(output: Path, failure: BaseException) -> None:
-    """A failed or interrupted block leaves no version and no temporary file, nor the output directory that it made."""
+def test_failure_leaves_nothing(output: Path, failure: BaseException, tmp_path: Path) -> None:
+    """A failed or interrupted block leaves no version, no temporary file, and no directory that was made for them."""
 
     def fail() -> None:
         with new_version(output, 1, force=False) as directory:
@@ -71,7 +71,7 @@ def test_failure_leaves_nothing(output: Path, failure: BaseException) -> None:
 
     with pytest.raises(type(failure)):
         fail()
-    assert not output.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failure_keeps_an_output_directory_that_was_there(output: Path) -> None:
