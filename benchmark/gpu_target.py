@@ -189,7 +189,9 @@ def _sample(directory: Path) -> list[Images]:
 
 def _export(path: Path, made: Path, precision: str, provider: str, most: int, calibration: str) -> None:
     argv = [sys.executable, "-m", "export", "gpu", str(path), "--output", str(made), "--precision", precision]
-    argv += ["--provider", provider, "--best-batch", str(min(32, most)), "--max-batch", str(most)]
+    argv += ["--provider", provider]
+    if provider == "tensorrt":
+        argv += ["--best-batch", str(min(32, most)), "--max-batch", str(most)]
     if precision == "int8":
         argv += ["--calibration", calibration, "--subset-size", "64"]
     if subprocess.run(argv, stdout=sys.stderr, check=False).returncode:

@@ -118,7 +118,7 @@ def _configuration(options: Mapping[str, Any]) -> Configuration:
     said = {name: value for name, value in options.items() if value not in (None, "")}
     for name in ("in_graph", "data_location", "output_dir"):
         if name in said:
-            said[name] = Path(said[name]).expanduser().absolute()
+            said[name] = Path(os.path.expanduser(said[name])).absolute()  # noqa: PTH111  # Path's may raise
     return Configuration(**said)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from cortex.errors import CortexError, UserError
 from export import accelerator_compiler, accelerator_graph, answers, model_card, recorded_requests
 from export import source as sources
-from export.accelerator_compiler import Compiled, Job
+from export.accelerator_compiler import Compiled
 from export.answers import Recorded
 from export.model_card import Tolerance
 from export.progress import Step
@@ -48,11 +48,14 @@ class Order:
     static_weights: bool = True
     cast: str = "bf16"
 
-    def job(self, graph: Path, target: Path) -> Job:
-        """Return what the compiler is to do."""
-        return Job(
-            self.chip, self.python, graph, target, self.cores, self.batch_size, self.static_weights, self.cast == "bf16"
-        )
+    @property
+    def arguments(self) -> list[str]:
+        """The compiler's own arguments, in the spelling of the chip's compiler."""
+        bf16 = self.cast == "bf16"
+        if self.chip == "inf2":
+            return ["--auto-cast", "matmult" if bf16 else "none", "--auto-cast-type", "bf16"]
+        arguments = ["--fp32-cast", "all" if bf16 else "matmult-fp16", "--num-neuroncores", str(self.cores)]
+        return [*arguments, "--static-weights"] if self.static_weights else arguments
 
 
 def export(order: Order, step: Step) -> tuple[Path, Compiled]:
@@ -66,15 +69,17 @@ def export(order: Order, step: Step) -> tuple[Path, Compiled]:
     output = source.beside("neuron", order.output)
     accelerator_compiler.check(order.chip, order.python)
     with new_version(output, source.version, force=order.force) as directory, tempfile.TemporaryDirectory() as room:
-        frozen = Path(room) / "frozen"
+        frozen, made = Path(room) / "frozen", Path(room) / "compiled"
         step("freezing the graph for the TensorFlow of the tool chain")
         accelerator_graph.freeze(source.directory, frozen)
         step(f"compiling for {order.chip}, which takes minutes")
-        compiled = accelerator_compiler.compile(order.job(frozen, Path(room) / "compiled"))
+        compiled = accelerator_compiler.compile(
+            order.chip, order.python, frozen, made, order.batch_size, order.arguments
+        )
         if not compiled.share:
             raise CortexError("nothing of the graph was compiled for the device: see what the compiler says above")
         step(_placement(compiled))
-        shutil.copytree(compiled.directory, directory, dirs_exist_ok=True)
+        shutil.copytree(made, directory, dirs_exist_ok=True)
         _add_proof(source, order, recorded, compiled, directory)
         step(f"moving it to {output / str(source.version)}")
     return output / str(source.version), compiled
@@ -116,7 +121,7 @@ def _card(source: Source, order: Order, recorded: Recorded, compiled: Compiled) 
         "agreement": "not measured: it takes the device; a model server compares the recorded answers when it loads",
         "placement": {"chip": order.chip, "share_on_device": compiled.share},
         "compiler": {
-            "arguments": list(compiled.arguments),
+            "arguments": order.arguments,
             "batch_size": order.batch_size,
             "neuroncores": order.cores,
         },

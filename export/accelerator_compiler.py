@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,34 +24,10 @@ _MISSING = 3  # the scripts' exit code when a part of the tool chain is not ther
 
 
 @dataclass(frozen=True)
-class Job:
-    """One compilation: a frozen SavedModel into ``target``, which must not exist, by the tools of ``python``."""
-
-    chip: str
-    python: str
-    graph: Path
-    target: Path
-    cores: int
-    batch_size: int
-    static_weights: bool
-    bf16: bool
-
-    @property
-    def arguments(self) -> list[str]:
-        """The compiler's own arguments, in the spelling of the chip's compiler."""
-        if self.chip == "inf2":
-            return ["--auto-cast", "matmult" if self.bf16 else "none", "--auto-cast-type", "bf16"]
-        arguments = ["--fp32-cast", "all" if self.bf16 else "matmult-fp16", "--num-neuroncores", str(self.cores)]
-        return [*arguments, "--static-weights"] if self.static_weights else arguments
-
-
-@dataclass(frozen=True)
 class Compiled:
-    """What came out: the SavedModel's directory, the share of operations on the device, 0 to 1, and the tools."""
+    """What came out: the share of operations on the device, 0 to 1, and the versions of the tools."""
 
-    directory: Path
     share: float
-    arguments: tuple[str, ...]
     tools: Mapping[str, str]
 
 
@@ -70,23 +46,19 @@ def check(chip: str, python: str) -> None:
         raise UserError(f"{python} cannot run the tool chain of {chip}: {_last_line(done.stderr)}")
 
 
-def compile(job: Job) -> Compiled:
-    """Compile, and return what came out. The compiler's own words go to the standard error stream.
+def compile(chip: str, python: str, graph: Path, target: Path, batch_size: int, arguments: Sequence[str]) -> Compiled:
+    """Compile a frozen SavedModel into ``target``, which must not exist, by the tools of ``python``.
 
-    Raises CortexError when it fails or leaves no SavedModel.
+    ``arguments`` are the compiler's own; what it says goes to the standard error stream. Raises CortexError when it
+    fails or leaves no SavedModel.
     """
-    told = {
-        "model": str(job.graph),
-        "target": str(job.target),
-        "batch_size": job.batch_size,
-        "compiler_args": job.arguments,
-    }
-    done = _run(job.python, job.chip, json.dumps(told), shown=True)
-    if done.returncode or not (job.target / "saved_model.pb").is_file():
-        raise CortexError(f"the compiler of {job.chip} ended with {done.returncode}, and left no SavedModel")
+    told = {"model": str(graph), "target": str(target), "batch_size": batch_size, "compiler_args": arguments}
+    done = _run(python, chip, json.dumps(told), shown=True)
+    if done.returncode or not (target / "saved_model.pb").is_file():
+        raise CortexError(f"the compiler of {chip} ended with {done.returncode}, and left no SavedModel")
     try:
         report = json.loads(done.stdout.splitlines()[-1])
-        return Compiled(job.target, float(report["share"]), tuple(job.arguments), dict(report["tools"]))
+        return Compiled(float(report["share"]), dict(report["tools"]))
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise CortexError(f"the compiler's report cannot be read: {done.stdout[-200:]!r}") from error
 

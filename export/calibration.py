@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _distinct(samples: Iterator[Sample]) -> Iterator[Sample]:
 def _found(text: str, signature: meta_graph_pb2.SignatureDef, skipped: _Skipped) -> tuple[str, Iterator[Sample]]:
     if text == RANDOM:
         return RANDOM, noise.samples(signature)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111  # Path's raises for no such user
     try:
         if path.is_file():
             return "records", _records([path], signature, skipped)

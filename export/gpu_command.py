@@ -94,6 +94,9 @@ def command(
         options.refuse("subset_size", "without --precision int8")
     if engine == "tensorflow":
         options.refuse("provider", "with --engine tensorflow")
+    elif provider != "tensorrt":
+        for name in ("best_batch", "max_batch"):
+            options.refuse(name, "without --provider tensorrt")
     from export.gpu_order import Order
 
     order = Order(

@@ -112,11 +112,8 @@ def copy_extra(source: Path, directory: Path) -> None:
     """Copy what the source keeps in its ``assets.extra``, as its labels, but for what an artifact has of its own."""
     extra = source / "assets.extra"
     if extra.is_dir():
-        shutil.copytree(extra, directory / "assets.extra", dirs_exist_ok=True, ignore=_own)
-
-
-def _own(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if f"{Path(folder).name}/{name}" in (FILE, recorded_requests.FILE)}
+        own = shutil.ignore_patterns(Path(FILE).name, Path(recorded_requests.FILE).name)
+        shutil.copytree(extra, directory / "assets.extra", dirs_exist_ok=True, ignore=own)
 
 
 def _weights(weights: Weights, digest: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def quantize(path: Path, samples: Sequence[Sample]) -> None:
             quantization.quantize_static(
                 onnx.load(path),  # from a path it would write beside it, and not see a full disk
                 str(target),
-                _reader(samples),
+                _Reader(samples),
                 quant_format=quantization.QuantFormat.QDQ,
                 activation_type=quantization.QuantType.QInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -56,23 +56,14 @@ def quantize(path: Path, samples: Sequence[Sample]) -> None:
         raise UserError(f"{problem}: --precision fp16 may do") from error
 
 
-def _reader(samples: Sequence[Sample]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
+class _Reader:
+    """Hand the samples out one by one, as ONNX Runtime asks for them."""
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Hand the samples out one by one, as ONNX Runtime asks for them, as often as it starts anew."""
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._rest = map(dict, samples)
 
-        def __init__(self) -> None:
-            self._rest = iter(samples)
-
-        def get_next(self) -> dict[str, Any] | None:
-            sample = next(self._rest, None)
-            return None if sample is None else dict(sample)
-
-        def rewind(self) -> None:
-            self._rest = iter(samples)
-
-    return Reader()
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._rest, None)
 
 
 @contextmanager

@@ -31,7 +31,6 @@ from export import recorded_requests
 from export.agreement import certainty
 from export.inference import Answer, Inputs, Outputs
 from export.model_card import FP32_TOLERANCE, Tolerance
-from export.signature import SIGNATURE
 
 _TELLING = 5
 _LOOKED_AT = 50  # samples, to find these
@@ -108,16 +107,7 @@ def _log(
         outputs = engine.run(asked.signature, asked.inputs, asked.outputs)
     except StatusError as error:
         raise UserError(f"a recorded request cannot be answered: {error.message}") from error
-    copied = predict_pb2.PredictRequest()
-    copied.CopyFrom(request)
-    copied.model_spec.Clear()
-    copied.model_spec.name = name
-    copied.model_spec.signature_name = SIGNATURE
-    response = predict_pb2.PredictResponse(model_spec=copied.model_spec)
-    response.model_spec.version.value = version
-    for alias, array in outputs.items():
-        response.outputs[alias].CopyFrom(to_proto(array))
-    return prediction_log_pb2.PredictionLog(predict_log={"request": copied, "response": response})
+    return recorded_requests.log_of(request, outputs, name, version)
 
 
 def _largest(outputs: Outputs) -> float:

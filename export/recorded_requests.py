@@ -4,8 +4,9 @@ The file is TF Serving's warm-up file, ``assets.extra/tf_serving_warmup_requests
 Serving replays the requests; a model server that also reads the responses can tell whether it computes the same.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -37,7 +38,23 @@ def requests() -> list[Images]:
 
 def record(answer: Callable[[Images], Answers], name: str, version: int) -> list[prediction_log_pb2.PredictionLog]:
     """Return every request with the answer to it, as model ``name``, ``version`` would have served it."""
-    return [_log(images, answer(images), name, version) for images in requests()]
+    return [
+        log_of(predict_pb2.PredictRequest(inputs={INPUT: to_proto(images)}), {OUTPUT: answer(images)}, name, version)
+        for images in requests()
+    ]
+
+
+def log_of(
+    request: predict_pb2.PredictRequest, outputs: Mapping[str, NDArray[Any]], name: str, version: int
+) -> prediction_log_pb2.PredictionLog:
+    """Return a request with the answer to it, as model ``name``, ``version`` would have served it."""
+    asked = predict_pb2.PredictRequest(inputs=request.inputs, output_filter=request.output_filter)
+    asked.model_spec.name = name
+    asked.model_spec.signature_name = SIGNATURE
+    answer = {alias: to_proto(array) for alias, array in outputs.items()}
+    response = predict_pb2.PredictResponse(model_spec=asked.model_spec, outputs=answer)
+    response.model_spec.version.value = version
+    return prediction_log_pb2.PredictionLog(predict_log={"request": asked, "response": response})
 
 
 def model_name(output: Path) -> str:
@@ -96,12 +113,3 @@ def _cat() -> Images:
     pixels = tf.io.decode_jpeg(CAT.read_bytes(), channels=3).numpy()
     top, left = ((side - IMAGE_SIZE) // 2 for side in pixels.shape[:2])
     return np.asarray(pixels[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE])
-
-
-def _log(images: Images, answers: Answers, name: str, version: int) -> prediction_log_pb2.PredictionLog:
-    request = predict_pb2.PredictRequest(inputs={INPUT: to_proto(images)})
-    request.model_spec.name = name
-    request.model_spec.signature_name = SIGNATURE
-    response = predict_pb2.PredictResponse(model_spec=request.model_spec, outputs={OUTPUT: to_proto(answers)})
-    response.model_spec.version.value = version
-    return prediction_log_pb2.PredictionLog(predict_log={"request": request, "response": response})

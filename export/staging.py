@@ -60,11 +60,11 @@ def _errors_told(output: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(output: Path, what: str) -> Iterator[None]:
-    """Make the directory, and be the only one to write into it; one that was made for nothing goes away again.
+    """Make the directory, and be the only one to write into it; what was made for nothing goes away again.
 
     ``what`` names what writes, for the UserError that says that another one does.
     """
-    existed = output.exists()
+    made = [each for each in (output, *output.parents) if not each.exists()]
     output.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -72,9 +72,9 @@ def locked(output: Path, what: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if not existed:
-                with suppress(OSError):  # not empty: something was written
-                    output.rmdir()
+            with suppress(OSError):  # not empty: something was written
+                for each in made:
+                    each.rmdir()
     finally:
         os.close(descriptor)
 

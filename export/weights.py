@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import sys
 import warnings
@@ -39,7 +40,7 @@ def parse(text: str, seed: int) -> Weights:
         return Weights("imagenet")
     if text == "random":
         return Weights("random", seed=seed)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111  # Path's raises for no such user
     if path.suffix not in _SUFFIXES:
         raise UserError(f"--weights {text}: must be imagenet, random, or a file that ends in {' or '.join(_SUFFIXES)}")
     if not path.is_file():

@@ -41,13 +41,15 @@ def source() -> None:
 def _sourced() -> dict[bytes, bytes]:
     """Return the environment after ``.env``; what the file prints goes to stderr."""
     shell = shutil.which("bash") or "sh"
-    with tempfile.TemporaryFile() as printed:  # no pipe: whatever the file leaves running would hold it open
-        done = subprocess.run([shell, "-c", _SCRIPT], stdout=subprocess.PIPE, stderr=printed, check=False)
+    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as printed:
+        # no pipes: whatever the file leaves running would hold them open
+        done = subprocess.run([shell, "-c", _SCRIPT], stdout=told, stderr=printed, check=False)
+        told.seek(0)
         printed.seek(0)
-        text = printed.read().decode(errors="replace")
+        found, text = told.read(), printed.read().decode(errors="replace")
     print(text, end="", file=sys.stderr, flush=True)
-    if done.returncode or not done.stdout:  # it may have said `exit 0`
+    if done.returncode or not found:  # it may have said `exit 0`
         words = [line.removeprefix(f"./{_FILE}: ") for line in text.splitlines()[-_LAST_WORDS:]]
         raise UserError(f"{_FILE}: {'; '.join(words) or f'exit status {done.returncode}'}")
-    rows = (row.partition(b"=") for row in done.stdout.split(b"\0"))
+    rows = (row.partition(b"=") for row in found.split(b"\0"))
     return {name: value for name, _, value in rows}

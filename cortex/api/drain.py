@@ -13,6 +13,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from uvicorn import Config, Server
@@ -132,9 +133,7 @@ class DrainServer(Server):
             notify(ready=True, status="serving")
 
     def _share(self, listener: socket.socket, tally: Tally) -> None:
-        def protocol() -> asyncio.Protocol:
-            return DrainProtocol(self.config, self.server_state, self.lifespan.state)
-
+        protocol = partial(DrainProtocol, self.config, self.server_state, self.lifespan.state)
         self.server_state.acceptor = Acceptor(listener, tally, self.server_state.connections, protocol)
         self.server_state.acceptor.start()
 

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from http import HTTPStatus
+from http.client import responses
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -104,17 +105,10 @@ def request_id(given: str) -> str:
 def log_answer(status: int, method: str, path: str, request_id: str) -> None:
     """Log one answer; a failure's line carries the id that its client knows."""
     suffix = f" [{request_id}]" if status >= HTTPStatus.BAD_REQUEST else ""
-    _log.info("%d %s %s %s%s", status, _phrase(status), method, path, suffix)
+    _log.info("%d %s %s %s%s", status, responses.get(status, ""), method, path, suffix)
 
 
 def _path(scope: Scope) -> str:
     # still percent-encoded, so that no path can write a line of its own into the log
     path: str = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
     return path[:_PATH_IN_LOG]
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""

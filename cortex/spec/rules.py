@@ -43,15 +43,13 @@ def broken(shape: Shape, directory: Path) -> Iterator[Problem]:
 
 
 def _predictor_file(api: WrittenAPI, directory: Path) -> Iterator[Problem]:
-    wrong = project.wrong_file(directory, api.predictor.path)
-    if wrong:
+    if wrong := project.wrong_file(directory, api.predictor.path):
         yield Problem(("predictor", "path"), f"{bare(api.predictor.path)}: {wrong}")
 
 
 def _python_path(api: WrittenAPI, directory: Path) -> Iterator[Problem]:
     path = api.predictor.python_path
-    wrong = path and project.wrong_directory(directory, path)
-    if path and wrong:
+    if path and (wrong := project.wrong_directory(directory, path)):
         yield Problem(("predictor", "python_path"), f"{bare(path)}: {wrong}")
 
 
@@ -103,12 +101,6 @@ def _map_of_models(api: WrittenAPI, _: Path) -> Iterator[Problem]:
         yield Problem(_MODELS, message, key="dir")
     if not models.paths and not models.dir:
         yield Problem(_MODELS, "either the paths or the dir field must be specified")
-
-
-def _cache_sizes(api: WrittenAPI, _: Path) -> Iterator[Problem]:
-    models = api.predictor.models
-    if not isinstance(models, WrittenModels):
-        return
     cache, disk = models.cache_size, models.disk_cache_size
     if (cache is None) != (disk is None):
         yield Problem(_MODELS, "cache_size and disk_cache_size must be specified together, or not at all")
@@ -241,7 +233,6 @@ _RULES = (
     _rule(_some_model, _TYPE, "predictor.model_path", "predictor.models"),
     _rule(_names_of_models, "predictor.models"),
     _rule(_map_of_models, "predictor.models"),
-    _rule(_cache_sizes, "predictor.models"),
     _rule(_cached_processes, "predictor.models", _PROCESSES),
     _rule(_tensorflow_serving, _TYPE, "predictor.model_server", "predictor.engine", "predictor.precision", *_INF),
     _rule(_devices, "compute.gpu", *_INF),

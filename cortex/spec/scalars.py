@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from cortex.duration import parse_duration
 from cortex.quantity import parse_quantity
-from cortex.spec.wording import NOT_EMPTY, NOT_NULL, bare, invalid_type, quote
+from cortex.spec.wording import NOT_NULL, bare, invalid_type, quote
 
 YAML = "yaml"
 """The validation context of what a user wrote."""
@@ -63,7 +63,6 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def _api_name(text: str) -> str:
-    _check(text, NOT_EMPTY)
     _check(
         _NAME.fullmatch(text),
         f"{quote(text)} must contain only lower case letters, numbers, and dashes, start with a letter, "
@@ -73,21 +72,19 @@ def _api_name(text: str) -> str:
     return text
 
 
-APIName = Annotated[str, AfterValidator(_api_name)]
+APIName = Annotated[Text, AfterValidator(_api_name)]
 
 
 def _model_name(text: str) -> str:
-    _check(text, NOT_EMPTY)
     _check(_MODEL_NAME.fullmatch(text), f"{quote(text)} must contain only letters, numbers, underscores, and dashes")
     _check(text != SINGLE_MODEL, f"{quote(text)} is a reserved name")
     return text
 
 
-ModelName = Annotated[str, AfterValidator(_model_name)]
+ModelName = Annotated[Text, AfterValidator(_model_name)]
 
 
 def _endpoint(text: str) -> str:
-    _check(text, NOT_EMPTY)
     _check(
         _ENDPOINT.fullmatch(text),
         f"{quote(text)} must consist of lower case alphanumeric characters, '/', '-', '_', or '.'",
@@ -98,26 +95,24 @@ def _endpoint(text: str) -> str:
     return f"/{text.strip('/')}"
 
 
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Endpoint = Annotated[Text, AfterValidator(_endpoint)]
 
 
 def _image(text: str) -> str:
-    _check(text, NOT_EMPTY)
     _check(_IMAGE.fullmatch(text), f"{quote(text)} is not a valid docker image path")
     return text
 
 
-Image = Annotated[str, AfterValidator(_image)]
+Image = Annotated[Text, AfterValidator(_image)]
 
 
 def _python_path(text: str) -> str:
-    _check(text, NOT_EMPTY)
     _check(not PurePosixPath(text).is_absolute(), f"{quote(text)} must be a relative path")
     _check(PurePosixPath(text).parts, f"{quote(text)} is not allowed (remove the key to import from the project)")
     return f"{text.rstrip('/')}/"
 
 
-PythonPath = Annotated[str, AfterValidator(_python_path)]
+PythonPath = Annotated[Text, AfterValidator(_python_path)]
 
 
 def _variable(name: str) -> str:

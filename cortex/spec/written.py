@@ -117,24 +117,17 @@ def _models(predictor: WrittenPredictor) -> dict[str, Any]:
     }
 
 
-_MAP_KEYS = {"models_dir": "dir", "models_dir_signature_key": "signature_key"}
-_MODEL_KEYS = {"path": "model_path"}
-
-
 def written_steps(steps: Steps, predictor: Mapping[str, Any]) -> Steps:
     """Return the way in the yaml to what is at ``steps`` of an `APISpec`; ``predictor`` is as read from the yaml."""
     match steps:
-        case ("predictor", "models", int(index), *rest):
-            return ("predictor", *_model_steps(index, tuple(_MODEL_KEYS.get(str(key), key) for key in rest), predictor))
-        case ("predictor", "models_dir" | "models_dir_signature_key" | "cache_size" | "disk_cache_size" as key):
-            return ("predictor", "models", _MAP_KEYS.get(key, key))
+        case ("predictor", "models_dir"):
+            return ("predictor", "models", "dir")
+        case ("predictor", "models", int(index), "path"):
+            models = predictor.get("models")
+            if "model_path" in predictor:
+                return ("predictor", "model_path")
+            if isinstance(models, list):
+                return ("predictor", "models", index, "model_path")
+            way: Steps = ("paths", index, "model_path") if "paths" in (models or {}) else ("dir",)
+            return ("predictor", "models", *way)
     return steps
-
-
-def _model_steps(index: int, rest: Steps, predictor: Mapping[str, Any]) -> Steps:
-    models = predictor.get("models")
-    if "model_path" in predictor:
-        return rest or ("model_path",)
-    if isinstance(models, list):
-        return ("models", index, *rest)
-    return ("models", "paths", index, *rest) if "paths" in (models or {}) else ("models", "dir")

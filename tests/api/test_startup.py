@@ -188,6 +188,15 @@ def test_a_shell_sources_dotenv(workers, shell):
     assert "hello from a shell\n" in worker.log
 
 
+def test_what_dotenv_leaves_running_holds_nobody_up(workers):
+    """A worker starts while something that .env has put into the background goes on."""
+    worker = workers.start(python(), files={".env": "(while [ -e predictor.py ]; do sleep 0.1; done) &\n"})
+    try:
+        worker.await_ready()
+    finally:
+        worker.log_path.with_name("predictor.py").unlink()
+
+
 @pytest.mark.parametrize(
     ("dotenv", "words", "line"),
     [

@@ -158,6 +158,7 @@ def test_recommended_settings_reach_the_process(launch: Launch, classifiers: Pat
     ("arguments", "message"),
     [
         (["--in-graph", "nowhere"], "--in-graph {cwd}/nowhere: No such file or directory"),
+        (["--in-graph", "~nobody-here"], "--in-graph {cwd}/~nobody-here: No such file or directory"),
         (["--in-graph", "x" * 256], "x: File name too long"),
         (
             ["--in-graph", "{models}/saved", "--accuracy-only"],

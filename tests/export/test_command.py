@@ -49,6 +49,7 @@ def test_weights_are_stored_once(artifact: Path) -> None:
         (["--weights", "model.onnx"], r"--weights model.onnx: must be imagenet, random, or a file"),
         (["--seed", "0"], r"--seed has no effect without --weights random$"),
         (["--weights", "gone.h5"], r"--weights gone.h5: there is no such file"),
+        (["--weights", "~nobody-here/a.h5"], r"--weights ~nobody-here/a.h5: there is no such file"),
         (
             ["--weights", "random", "--output", "{models}"],
             r"\S+/1 exists already: pass --force to replace it, or another --version$",

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,18 +34,17 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "models" / "resnet50"
 
 
-@pytest.fixture
-def half_written(output: Path):
-    """A process that is in the middle of writing version 1, and is killed with -9 at the latest when the test ends."""
+@contextmanager
+def _half_written(output: Path) -> Iterator[None]:
+    """Have a process be in the middle of writing version 1, which is killed with -9 at the end."""
     root = Path(__file__).parents[2]
-    writer = subprocess.Popen([sys.executable, "-c", _WRITER, output], stdout=subprocess.PIPE, cwd=root)
-    try:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"half\n"
-        yield writer
-    finally:
-        writer.kill()
-        writer.communicate()
+    with subprocess.Popen([sys.executable, "-c", _WRITER, output], stdout=subprocess.PIPE, cwd=root) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"half\n"
+            yield
+        finally:
+            writer.kill()
 
 
 def _names(output: Path) -> list[str]:
@@ -61,8 +62,8 @@ def test_version_appears_when_the_block_ends(output: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt()])
-def test_failure_leaves_nothing(output: Path, failure: BaseException) -> None:
-    """A failed or interrupted block leaves no version and no temporary file, nor the output directory that it made."""
+def test_failure_leaves_nothing(output: Path, failure: BaseException, tmp_path: Path) -> None:
+    """A failed or interrupted block leaves no version, no temporary file, and no directory that was made for them."""
 
     def fail() -> None:
         with new_version(output, 1, force=False) as directory:
@@ -71,7 +72,7 @@ def test_failure_leaves_nothing(output: Path, failure: BaseException) -> None:
 
     with pytest.raises(type(failure)):
         fail()
-    assert not output.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failure_keeps_an_output_directory_that_was_there(output: Path) -> None:
@@ -82,10 +83,10 @@ def test_failure_keeps_an_output_directory_that_was_there(output: Path) -> None:
     assert _names(output) == []
 
 
-def test_killed_writer_leaves_no_version(output: Path, half_written: "subprocess.Popen[bytes]") -> None:
+def test_killed_writer_leaves_no_version(output: Path) -> None:
     """After kill -9 there is no version directory; the next export removes the remains and succeeds."""
-    half_written.kill()
-    half_written.wait()
+    with _half_written(output):
+        pass
     assert _names(output) == [".exporting-1"]
     _write(output, 1, "whole")
     assert _names(output) == ["1"]
@@ -95,20 +96,14 @@ def test_killed_writer_leaves_no_version(output: Path, half_written: "subprocess
 def test_killed_replacement_keeps_the_old_version(output: Path) -> None:
     """A replacement that is killed half-way leaves the version that it was to replace."""
     _write(output, 1, "old")
-    root = Path(__file__).parents[2]
-    writer = subprocess.Popen([sys.executable, "-c", _WRITER, output], stdout=subprocess.PIPE, cwd=root)
-    try:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"half\n"
-    finally:
-        writer.kill()
-        writer.communicate()
+    with _half_written(output):
+        pass
     assert (output / "1" / "model").read_text() == "old"
 
 
-def test_one_export_at_a_time(output: Path, half_written: "subprocess.Popen[bytes]") -> None:
+def test_one_export_at_a_time(output: Path) -> None:
     """A second export into the same directory is refused, and does not take the first one's files for remains."""
-    with pytest.raises(UserError, match="another export is writing into"):
+    with _half_written(output), pytest.raises(UserError, match="another export is writing into"):
         _write(output, 2, "second")
     assert (output / ".exporting-1" / "half").exists()
 

@@ -120,14 +120,10 @@ def test_a_spec_cannot_be_changed(read) -> None:
 
 PLACES = [
     ("model_path: m", "predictor.models[0].path", "5: a: predictor.model_path"),
-    ("model_path: m", "predictor.models[0].model_path", "5: a: predictor.model_path"),
     ("model_path: m", "predictor.model_path", "5: a: predictor.model_path"),
-    ("model_path: m", "predictor.models[0].signature_key", "2: a: predictor.signature_key"),
     ("models:\n    - {name: a, model_path: m}\n    - name: b\n      model_path: n", "predictor.models[1].path",
      "8: a: predictor.models[1].model_path"),
     ("models:\n      paths:\n      - name: a\n        model_path: m", "predictor.models[0].path",
-     "8: a: predictor.models.paths[0].model_path"),
-    ("models:\n      paths:\n      - name: a\n        model_path: m", "predictor.models[0].model_path",
      "8: a: predictor.models.paths[0].model_path"),
     ("models:\n      dir: m", "predictor.models_dir", "6: a: predictor.models.dir"),
     ("models:\n      dir: m", "predictor.models.dir", "6: a: predictor.models.dir"),

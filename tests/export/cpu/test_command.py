@@ -113,6 +113,7 @@ def test_a_model_that_is_no_version(export_run: Run, trained: Path, tmp_path: Pa
         ({"output": "classifier/2"}, "classifier/2: lies in the SavedModel; name another directory"),
         ({"output": "classifier/1/int8"}, "classifier/1/int8: lies in the SavedModel; name another directory"),
         ({"calibration": "gone"}, "gone: there is no such file or directory"),
+        ({"calibration": "~nobody-here"}, "~nobody-here: there is no such file or directory"),
         ({"calibration": "classifier"}, "classifier: holds no pictures (.bmp, .gif, .jpeg, .jpg, .png, .webp) and no"),
         ({"calibration": "test.npz"}, "test.npz (it must be a TFRecord file without compression)"),
     ],

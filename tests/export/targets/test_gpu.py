@@ -250,6 +250,8 @@ def test_a_full_disk_is_told_as_such(artifact: Path, tmp_path: Path) -> None:
         (["--best-batch", "64", "--max-batch", "32"], r"--best-batch 64 is larger than --max-batch 32"),
         (["--engine", "tensorflow"], r"TensorFlow 2\.\d+\S* has no TensorRT: 2\.17 was the last that had\. Leave"),
         (["--engine", "tensorflow", "--provider", "cuda"], r"--provider has no effect with --engine tensorflow$"),
+        (["--provider", "cuda", "--best-batch", "8"], r"--best-batch has no effect without --provider tensorrt$"),
+        (["--provider", "cpu", "--max-batch", "256"], r"--max-batch has no effect without --provider tensorrt$"),
         (["--subset-size", "8"], r"--subset-size has no effect without --precision int8$"),
         (["--version", "9"], r"\S+tiny: has no version 9"),
     ],
