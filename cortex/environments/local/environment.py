@@ -126,7 +126,8 @@ class LocalEnvironment:
         try:
             return self._home.find(name)
         except UserError:
-            if not supervision.runs(directory := self._home.api(name)):
+            directory = self._home.api(name)
+            if directory.path.exists() or not supervision.runs(directory):
                 raise
         return directory
 
