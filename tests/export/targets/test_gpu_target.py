@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cortex.pid import lives
 from tests.processes import children
 from tests.waiting import DEADLINE, until
 
@@ -58,7 +59,7 @@ def test_it_ends_with_what_it_started(tiny: Path) -> None:
             servers = until(lambda: children("cortex.model_server", process.pid))
             process.terminate()
             assert process.wait(DEADLINE) == 143
-            assert not any(server.is_running() for server in servers)
+            assert not any(map(lives, servers))
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
